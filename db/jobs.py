@@ -1,0 +1,202 @@
+"""Jobs, as those see them who ask: enqueue, look up, cancel, try again."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
+
+from psycopg import Connection
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+FINAL = ("done", "failed", "cancelled", "quarantined")
+NEVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")  # parked until it is cleared
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of `jobs`, without what only its runner needs."""
+
+    id: UUID
+    chain_id: UUID
+    parent_id: UUID | None
+    retry_of: UUID | None
+    project_id: str
+    user_id: str
+    lane: str
+    kind: str
+    args: dict[str, Any]
+    key: str | None
+    priority: int
+    version_id: str | None
+    previous_session_id: str | None
+    state: str
+    attempts: int
+    rescues: int
+    run_at: datetime
+    host: str | None
+    pid: int | None
+    agent_pid: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error_class: str | None
+    error: str | None
+    result: dict[str, Any] | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is in one of its final states."""
+        return self.finished_at is not None
+
+
+COLUMNS: LiteralString = """
+    id, chain_id, parent_id, retry_of, project_id, user_id, lane, kind, args, key, priority,
+    version_id, previous_session_id, state, attempts, rescues, run_at, host, pid, agent_pid,
+    created_at, started_at, finished_at, error_class, error, result"""
+
+# What baton_enqueue is given: the same text for a plain and an async connection.
+ENQUEUE: LiteralString = """
+    select baton_enqueue(
+        kind => %(kind)s, project => %(project)s, user_id => %(user)s, prompt => %(prompt)s,
+        version => %(version)s, key => %(key)s, busy => %(busy)s, priority => %(priority)s,
+        run_at => %(run_at)s, previous_session_id => %(previous_session_id)s,
+        options => %(options)s, id => %(id)s, prompt_limit => %(prompt_limit)s)"""
+GET: LiteralString = "select " + COLUMNS + " from jobs where id = %s"
+
+
+def get(conn: Connection, job_id: UUID) -> Job | None:
+    """The job, or None if there is none of that id."""
+    with conn.cursor(row_factory=class_row(Job)) as cur:
+        return cur.execute(GET, (job_id,)).fetchone()
+
+
+def chain(conn: Connection, chain_id: UUID) -> list[Job]:
+    """The jobs of one request in order; the first one's id names the chain."""
+    with conn.cursor(row_factory=class_row(Job)) as cur:
+        return cur.execute(
+            "select " + COLUMNS + " from jobs where chain_id = %s order by created_at, id",
+            (chain_id,),
+        ).fetchall()
+
+
+def recent(conn: Connection, limit: int = 50) -> list[Job]:
+    """What is open, in the order of asking, and then what ended last."""
+    with conn.cursor(row_factory=class_row(Job)) as cur:
+        return cur.execute(
+            "select "
+            + COLUMNS
+            + """ from jobs
+             order by finished_at is not null, finished_at desc nulls first, pos, created_at
+             limit %s""",
+            (limit,),
+        ).fetchall()
+
+
+def turns(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:
+    """Each run of the agent for this job: step, minted and observed session, outcome."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        return cur.execute(
+            """
+            select step, attempt, parent_session_id, minted_session_id, observed_session_id,
+                   relation, outcome, error_class, cost_usd, cost_estimated, cli_version,
+                   started_at, ended_at
+              from turns where job_id = %s order by id
+            """,
+            (job_id,),
+        ).fetchall()
+
+
+def resume_attempts(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:
+    """Each session that this job looked at, with what came of it and why."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        return cur.execute(
+            """
+            select step, attempt, session_id, outcome, reason, at
+              from session_resume_attempts where job_id = %s order by id
+            """,
+            (job_id,),
+        ).fetchall()
+
+
+def cancel(conn: Connection, job_id: UUID) -> Job | None:
+    """Cancel the job and what follows in its chain; None if there is no such job.
+
+    A waiting one ends here and now; a running one is told, and stops within seconds.
+    A job that has ended stays as it is.
+    """
+    conn.execute(
+        """
+        with asked as (
+            select j.* from jobs a
+              join jobs j on j.chain_id = a.chain_id
+                         and (j.id = a.id or j.created_at >= a.created_at)
+             where a.id = %(id)s and j.finished_at is null
+               for update of j
+        ), waiting as (
+            update jobs set state = 'cancelled', finished_at = now(),
+                   error_class = 'Cancelled', error = 'Cancelled on request.'
+              from asked where jobs.id = asked.id and asked.state in ('queued', 'parked')
+            returning jobs.id, jobs.project_id, jobs.kind, jobs.chain_id, jobs.lane
+        ), running as (
+            update jobs set cancel_requested_at = coalesce(jobs.cancel_requested_at, now())
+              from asked where jobs.id = asked.id and asked.state = 'running'
+        ), h as (
+            update projects p set event_seq = p.event_seq + 1 from waiting
+             where p.project_id = waiting.project_id
+            returning p.project_id, p.event_seq
+        ), woken as (
+            update jobs set publish_after = now()
+             where id in (select q.id from jobs q, waiting
+                           where q.project_id = waiting.project_id and q.lane = waiting.lane
+                             and q.state in ('queued', 'parked') and q.run_at <= now()
+                             and q.chain_id <> waiting.chain_id
+                           order by q.pos limit 1)
+        )
+        insert into events (project_id, seq, job_id, type, body)
+        select h.project_id, h.event_seq, waiting.id, 'job.cancelled',
+               jsonb_build_object('kind', waiting.kind, 'chain', waiting.chain_id)
+          from h, waiting
+        """,
+        {"id": job_id},
+    )
+    return get(conn, job_id)
+
+
+def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
+    """Ask for a finished job once more: a new job that names the old one.
+
+    None if there is no such job or it has not ended. The new one begins a chain of its
+    own; what was asked for under a key keeps its key at the old job.
+    """
+    row = conn.execute(
+        """
+        with new as (select %(new)s::uuid as id)
+        insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
+                          priority, version_id)
+        select new.id, new.id, old.id, old.project_id, old.user_id, old.lane, old.kind,
+               old.args || %(more)s, old.priority, old.version_id
+          from jobs old, new where old.id = %(old)s and old.finished_at is not null
+        returning id
+        """,
+        {"new": uuid4(), "old": job_id, "more": Jsonb({"fresh": True} if fresh else {})},
+    ).fetchone()
+    return get(conn, row[0]) if row else None
+
+
+def ended(conn: Connection, chain_id: UUID) -> bool:
+    """Whether nothing of the chain is left to do. A commit inserts the next job, so no gap."""
+    row = conn.execute(
+        "select not exists (select from jobs where chain_id = %s and finished_at is null)",
+        (chain_id,),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def id_of_task(task_id: str) -> UUID | None:
+    """The job of a Celery task: `<job id>` or `<job id>.<n>`; a stranger's id is hashed to one."""
+    text = task_id.partition(".")[0]
+    try:
+        return UUID(text)
+    except ValueError:
+        return uuid5(NAMESPACE_OID, task_id) if task_id else None

@@ -1,0 +1,73 @@
+"""Credentials that may not be used now. A credential is named by a hash, never by itself."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from db import outbox
+from db.jobs import NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`until` is an instant; `jobs.NEVER` means until somebody clears it."""
+
+    credential: str
+    until: datetime
+    reason: str
+    created_at: datetime
+
+
+def impose(
+    conn: Connection, credential: str, *, wait: timedelta | None, reason: str
+) -> datetime:
+    """Forbid the credential for `wait` (None: until it is cleared); returns the moment it ends."""
+    row = conn.execute(
+        """
+        insert into limits (credential, until, reason)
+        values (%(credential)s, coalesce(now() + %(wait)s::interval, %(never)s), %(reason)s)
+        on conflict (credential) do update
+           set until = greatest(limits.until, excluded.until), reason = excluded.reason
+        returning until
+        """,
+        {"credential": credential, "wait": wait, "never": NEVER, "reason": reason},
+    ).fetchone()
+    assert row
+    return row[0]
+
+
+def standing(conn: Connection, credential: str) -> Limit | None:
+    """The limit that is in force for the credential, if any."""
+    with conn.cursor(row_factory=class_row(Limit)) as cur:
+        return cur.execute(
+            "select * from limits where credential = %s and until > now()", (credential,)
+        ).fetchone()
+
+
+def in_force(conn: Connection) -> list[Limit]:
+    """Every limit in force, the oldest first."""
+    with conn.cursor(row_factory=class_row(Limit)) as cur:
+        return cur.execute(
+            "select * from limits where until > now() order by created_at"
+        ).fetchall()
+
+
+def clear(conn: Connection, credential: str) -> int:
+    """The credential works again: lift its limit, and let its jobs go on. Returns how many."""
+    with conn.transaction():
+        conn.execute("delete from limits where credential = %s", (credential,))
+        return outbox.release(conn, credential)
+
+
+def park_waiting(conn: Connection, job_id: object, limit: Limit) -> None:
+    """Set a job that waits aside until the limit ends; it keeps its place in its lane."""
+    conn.execute(
+        """
+        update jobs set state = 'parked', run_at = %(until)s, publish_after = %(until)s,
+               published = 0, published_at = null, credential = %(credential)s
+         where id = %(id)s and state = 'queued'
+        """,
+        {"id": job_id, "until": limit.until, "credential": limit.credential},
+    )

@@ -1,0 +1,163 @@
+"""Projects and their versions, as producers and operators look at them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row, dict_row
+
+from db import events
+from db.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project with its head: the session that the next job resumes."""
+
+    project_id: str
+    user_id: str
+    workspace: str | None
+    last_ai_session_id: str | None
+    last_ai_session_updated_at: datetime | None
+    event_seq: int
+    fresh_next: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One build of a project with its session (R101, R107)."""
+
+    version_id: str
+    project_id: str
+    status: str
+    tree: str | None
+    ai_session_id: str | None
+    ai_session_created_at: datetime | None
+    ai_session_last_used_at: datetime | None
+    created_at: datetime
+
+
+def get(conn: Connection, project_id: str) -> Project | None:
+    """The project, or None if it is unknown."""
+    with conn.cursor(row_factory=class_row(Project)) as cur:
+        return cur.execute(
+            """
+            select project_id, user_id, workspace, last_ai_session_id,
+                   last_ai_session_updated_at, event_seq, fresh_next
+              from projects where project_id = %s
+            """,
+            (project_id,),
+        ).fetchone()
+
+
+def latest_version(conn: Connection, project_id: str) -> Version | None:
+    """The project's newest version, with its session; None before the first build."""
+    with conn.cursor(row_factory=class_row(Version)) as cur:
+        return cur.execute(
+            """
+            select version_id, project_id, status, tree, ai_session_id, ai_session_created_at,
+                   ai_session_last_used_at, created_at
+              from project_versions
+             where project_id = %s and version_id is not null
+             order by created_at desc, id desc limit 1
+            """,
+            (project_id,),
+        ).fetchone()
+
+
+def session_chain(conn: Connection, project_id: str) -> list[dict[str, Any]]:
+    """Every move of the project's head, newest first, archived ones too (R082, D4)."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        return cur.execute(
+            "select * from session_chain where project_id = %s order by id desc", (project_id,)
+        ).fetchall()
+
+
+def last_tree(conn: Connection, project_id: str) -> str | None:
+    """The commit that holds the workspace as the newest version left it."""
+    row = conn.execute(
+        """
+        select tree from project_versions
+         where project_id = %s and tree is not null order by created_at desc, id desc limit 1
+        """,
+        (project_id,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+class HeadHeld(Exception):
+    """The head was not moved; the text says why and what to do."""
+
+
+def begin_fresh(conn: Connection, project_id: str) -> None:
+    """Let the project's next turn begin a fresh session, the past retold. Raises HeadHeld."""
+    done = conn.execute(
+        "update projects set fresh_next = true where project_id = %s", (project_id,)
+    )
+    if not done.rowcount:
+        raise HeadHeld(
+            f"Project {project_id} is unknown: see `baton report sync` for the known ones."
+        )
+
+
+def rewind(conn: Connection, project_id: str, session_id: str) -> int:
+    """Move the head back to an earlier session of the project, as an operator.
+
+    Returns the event's number. Raises HeadHeld, with nothing changed, when the lane runs,
+    or the session was never a head of this project or cannot be resumed.
+    """
+    with conn.transaction():
+        head = _hold_head(conn, project_id)
+        known = conn.execute(
+            """
+            select m.is_resumable, c.version_id from session_chain c
+              join project_ai_session_metrics m on m.session_id = c.new_session_id
+             where c.project_id = %s and c.new_session_id = %s order by c.id desc limit 1
+            """,
+            (project_id, session_id),
+        ).fetchone()
+        if known is None:
+            raise HeadHeld("That session was never a head of this project: see `baton chain`.")
+        if not known[0]:
+            raise HeadHeld("That session cannot be resumed: choose another of `baton chain`.")
+        conn.execute(
+            """
+            with p as (
+                update projects set last_ai_session_id = %(new)s,
+                       last_ai_session_updated_at = now()
+                 where project_id = %(project)s
+            ), v as (
+                update project_versions set ai_session_id = %(new)s,
+                       ai_session_last_used_at = now()
+                 where project_id = %(project)s and version_id = %(version)s
+            )
+            insert into session_transitions (project_id, version_id, old_session_id,
+                    new_session_id, parent_session_id, source, reason)
+            values (%(project)s, %(version)s, %(old)s, %(new)s, %(new)s, 'operator', 'rewind')
+            """,
+            {"project": project_id, "new": session_id, "old": head, "version": known[1]},
+        )
+        body = {"old": head, "session": session_id, "source": "operator"}
+        return events.append(conn, project_id, [Event("session.moved", None, body)]) or 0
+
+
+def _hold_head(conn: Connection, project_id: str) -> str | None:
+    """The head, under the project's lock, with no job running in the main lane."""
+    row = conn.execute(
+        "select last_ai_session_id from projects where project_id = %s for no key update",
+        (project_id,),
+    ).fetchone()
+    if row is None:
+        raise HeadHeld(f"Project {project_id} is unknown.")
+    running: tuple[UUID] | None = conn.execute(
+        """
+        select id from jobs
+         where project_id = %s and lane = 'main' and state = 'running'
+        """,
+        (project_id,),
+    ).fetchone()
+    if running:
+        raise HeadHeld(f"Job {running[0]} is running: wait for it, or cancel it first.")
+    return row[0]

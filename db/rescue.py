@@ -1,0 +1,89 @@
+"""Jobs whose runner has died: back to the queue, at once and without spending an attempt.
+
+A row that kills its workers again and again is set aside instead (quarantined), with an
+event. A running row that was to be cancelled is cancelled.
+"""
+
+from typing import LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+
+
+def expired(conn: Connection) -> list[UUID]:
+    """Running jobs whose lease has run out."""
+    rows = conn.execute(
+        "select id from jobs where state = 'running' and lease_until < now() limit 100"
+    )
+    return [job_id for (job_id,) in rows]
+
+
+def running_on(conn: Connection, boot: str) -> list[tuple[UUID, UUID, int, int]]:
+    """What runs on this host: (job, attempt, pid, the pid's start)."""
+    return conn.execute(
+        """
+        select id, attempt, pid, pid_started from jobs
+         where state = 'running' and boot = %s and attempt is not null
+        """,
+        (boot,),
+    ).fetchall()
+
+
+def rescue(conn: Connection, job_id: UUID, *, attempt: UUID | None, limit: int) -> str | None:
+    """Take the job from a dead runner; returns its new state, None if it was not to be taken.
+
+    With `attempt`, the runner of that attempt is known to be dead, and the lease is not
+    waited for; without, only a lease that has run out is taken.
+    """
+    row = conn.execute(RESCUE, {"id": job_id, "attempt": attempt, "limit": limit}).fetchone()
+    return row[0] if row else None
+
+
+RESCUE: LiteralString = """
+    with f as (
+        select j.*, case when j.cancel_requested_at is not null then 'cancelled'
+                         when j.rescues + 1 >= %(limit)s then 'quarantined'
+                         else 'queued' end as becomes
+          from jobs j
+         where j.id = %(id)s and j.state = 'running'
+           and (j.attempt = %(attempt)s or (%(attempt)s::uuid is null and j.lease_until < now()))
+           for update
+    ), d as (
+        update jobs set state = f.becomes, lease_until = null, rescues = f.rescues + 1,
+               attempts = greatest(f.attempts - 1, 0),
+               run_at = now(), publish_after = now(), published = 0, published_at = null,
+               finished_at = case when f.becomes <> 'queued' then now() end,
+               error_class = case f.becomes when 'cancelled' then 'Cancelled' else 'worker_died' end,
+               error = case f.becomes
+                       when 'queued' then 'Its worker died; another takes over.'
+                       when 'cancelled' then 'Cancelled on request.'
+                       else 'It killed ' || f.rescues + 1 || ' workers and was set aside:'
+                            ' look at it, then `baton retry` it.' end
+          from f where jobs.id = f.id
+        returning jobs.id
+    ), t as (
+        update turns set outcome = 'abandoned', ended_at = now(), error_class = 'worker_died'
+          from f where turns.job_id = f.id and turns.outcome = 'running'
+    ), r as (
+        update session_resume_attempts a set outcome = 'abandoned', reason = 'worker_died'
+          from f where a.job_id = f.id and a.outcome = 'trying'
+    ), h as (
+        update projects p set event_seq = p.event_seq + 1
+          from f where p.project_id = f.project_id
+        returning p.project_id, p.event_seq
+    ), e as (
+        insert into events (project_id, seq, job_id, type, body)
+        select h.project_id, h.event_seq, f.id,
+               case f.becomes when 'queued' then 'job.rescued'
+                              else 'job.' || f.becomes end,
+               jsonb_build_object('kind', f.kind, 'chain', f.chain_id, 'rescues', f.rescues + 1)
+          from h, f
+    ), w as (
+        update jobs set publish_after = now()
+         where id = (select q.id from jobs q, f
+                      where f.becomes <> 'queued' and q.project_id = f.project_id
+                        and q.lane = f.lane and q.state in ('queued', 'parked')
+                        and q.run_at <= now()
+                      order by q.pos limit 1 for update of q skip locked)
+    )
+    select f.becomes from f, d"""

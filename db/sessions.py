@@ -1,0 +1,304 @@
+"""The chain of agent sessions behind each project: its head, its moves, its candidates.
+
+`advance` is the one way a head moves: by compare-and-swap, under the attempt's fence,
+with the version, the transition, the session's figures, the chat, the event and the
+chain's next job in the same statement. So no crash point lies between them.
+"""
+
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from db import attempts, events
+from db.attempts import Claimed, Message, Next
+from db.events import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """What a whole turn changes. Token counts are of this turn; costs in USD."""
+
+    step: str
+    old: str | None  # the head that is replaced
+    new: str
+    parent: str | None  # the session that was forked; None: fresh
+    minted: str
+    relation: str
+    source: str
+    reason: str | None = None
+    version_id: str | None = None
+    new_version: bool = False  # whether the version is made by this turn
+    tree: str | None = None
+    final: bool = True  # whether the job ends with this step
+    result: dict[str, Any] = field(default_factory=dict[str, Any])
+    chat: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    chat_plan: bool = False
+    summary: str | None = None  # of a compaction
+    compacted: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    context_tokens: int = 0
+    raw_cost_usd: float | None = None
+    duration_ms: int | None = None
+    num_turns: int | None = None
+    model: str | None = None
+    cli_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a commit did: the newest event's number, the session's own cost, what to publish."""
+
+    seq: int
+    cost_usd: float
+    messages: list[Message]
+
+
+def advance(
+    conn: Connection,
+    job: Claimed,
+    to: Advance,
+    *,
+    told: list[Event],
+    following: Next | None,
+    publish_after: timedelta,
+) -> Moved | None:
+    """Move the project's head to a new session and record all that belongs to it.
+
+    None, with nothing written, when the head is no longer `to.old`, or the attempt was
+    replaced or its lease has run out.
+    """
+    params = asdict(to) | {
+        "id": job.id,
+        "attempt": job.attempt,
+        "result": Jsonb(to.result),
+        "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
+        "events": events.as_param(told),
+        **attempts.follow_params(following, publish_after),
+    }
+    if not to.final:  # the job goes on: nothing follows yet, and nobody else is next
+        params |= {"next_id": None, "wake": False}
+    rows = conn.execute(ADVANCE, params).fetchall()
+    found = attempts.published([row[1:] for row in rows])
+    if found is None or found[0] is None:
+        return None
+    return Moved(seq=found[0], cost_usd=float(rows[0][0]), messages=found[1])
+
+
+ADVANCE: LiteralString = (
+    """
+    with f as (
+        select * from jobs
+         where id = %(id)s and attempt = %(attempt)s and state = 'running'
+           and lease_until > now() for update
+    ), h as (
+        update projects p
+           set last_ai_session_id = %(new)s, last_ai_session_updated_at = now(),
+               fresh_next = false,
+               event_seq = p.event_seq + jsonb_array_length(%(events)s)
+          from f
+         where p.project_id = f.project_id
+           and p.last_ai_session_id is not distinct from %(old)s
+        returning p.project_id, p.event_seq
+    ), d as (
+        update jobs set result = coalesce(jobs.result, '{}') || %(result)s,
+               state = case when %(final)s then 'done' else jobs.state end,
+               finished_at = case when %(final)s then now() end,
+               lease_until = case when %(final)s then null else jobs.lease_until end,
+               version_id = coalesce(jobs.version_id, %(version_id)s),
+               error_class = null, error = null
+          from h where jobs.id = %(id)s
+    ), v as (
+        update project_versions v
+           set ai_session_id = %(new)s, ai_session_last_used_at = now(),
+               ai_session_created_at = coalesce(v.ai_session_created_at, now()),
+               tree = coalesce(%(tree)s, v.tree)
+          from h
+         where v.project_id = h.project_id and v.version_id = %(version_id)s
+        returning v.version_id
+    ), nv as (
+        insert into project_versions (project_id, version_id, tree, ai_session_id,
+                                      ai_session_created_at, ai_session_last_used_at)
+        select h.project_id, %(version_id)s, %(tree)s, %(new)s, now(), now()
+          from h where %(new_version)s and not exists (select from v)
+    ), t as (
+        insert into session_transitions (project_id, version_id, old_session_id,
+                                         new_session_id, parent_session_id, source, reason,
+                                         job_id)
+        select h.project_id, %(version_id)s, %(old)s, %(new)s, %(parent)s, %(source)s,
+               %(reason)s, %(id)s
+          from h
+    ), pm as (
+        select raw_cost_usd, turns_since_start from project_ai_session_metrics
+         where session_id = %(parent)s limit 1
+    ), figures as (
+        select case when pm.raw_cost_usd <= %(raw_cost_usd)s::numeric
+                    then %(raw_cost_usd)s::numeric - pm.raw_cost_usd
+                    else coalesce(%(raw_cost_usd)s::numeric, 0) end as cost,
+               case when %(compacted)s then 0 else coalesce(pm.turns_since_start, 0) + 1
+               end as turns_since_start
+          from (select 1) one left join pm on true
+    ), om as (
+        update project_ai_session_metrics set status = 'disconnected'
+          from h where session_id = %(old)s and status = 'active' and %(old)s <> %(new)s
+    ), km as (
+        update project_ai_session_metrics
+           set last_used_at = now(), status = 'active'
+          from h where session_id = %(new)s
+        returning session_id
+    ), m as (
+        insert into project_ai_session_metrics
+               (session_id, project_id, user_id, version_id, parent_session_id, job_id, step,
+                input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
+                context_tokens, cost_usd, raw_cost_usd, duration_ms, num_turns,
+                turns_since_start, model, cli_version, resumed, summary)
+        select %(new)s, f.project_id, f.user_id, %(version_id)s, %(parent)s, f.id, %(step)s,
+               %(input_tokens)s, %(output_tokens)s, %(cache_read_tokens)s,
+               %(cache_creation_tokens)s, %(context_tokens)s, figures.cost,
+               %(raw_cost_usd)s, %(duration_ms)s, %(num_turns)s, figures.turns_since_start,
+               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s
+          from h, f, figures where not exists (select from km)
+    ), c as (
+        insert into project_chat_log_minimal
+               (project_id, session_id, ai_session_id, role, content, job_id)
+        select h.project_id, %(new)s, %(new)s, x.value ->> 'role', x.value ->> 'content', %(id)s
+          from h, jsonb_array_elements(%(chat)s) with ordinality as x (value, n) order by x.n
+    ), cp as (
+        insert into chat_plan_sessions (session_id, project_id, user_id, job_id)
+        select %(new)s, f.project_id, f.user_id, f.id from h, f where %(chat_plan)s
+    ), tu as (
+        update turns set outcome = 'committed', observed_session_id = %(new)s,
+               relation = %(relation)s, cost_usd = figures.cost,
+               cli_version = %(cli_version)s, ended_at = now()
+          from h, figures
+         where turns.job_id = %(id)s and turns.minted_session_id = %(minted)s
+    ), r as (
+        update session_resume_attempts a
+           set outcome = case when a.session_id is null then 'fresh' else 'resumed' end
+          from h
+         where a.job_id = %(id)s and a.attempt = %(attempt)s and a.outcome = 'trying'
+    ),"""
+    + events.WRITE
+    + ","
+    + attempts.FOLLOW
+    + ","
+    + attempts.WAKE
+    + """
+    select figures.cost, h.event_seq, m.id, m.kind, m.chain_id, m.parent_id, m.published,
+           m.previous_session_id
+      from h, figures
+      left join (select * from n union all select * from w) m on %(final)s"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session of the registry, with what decides whether it may be resumed."""
+
+    session_id: str
+    project_id: str
+    user_id: str | None
+    version_id: str | None
+    age: timedelta  # since it was last used, by Postgres's clock
+    is_resumable: bool
+    context_tokens: int
+    turns_since_start: int
+    rank: int  # 0 the head, 1 handed down, 2 the version's, 3 and on older heads
+
+
+def candidates(
+    conn: Connection, job: Claimed, *, user_id: str, handed: str | None, limit: int = 5
+) -> list[Session]:
+    """The sessions that this job might resume, best first. Ownership is checked here, in SQL.
+
+    A session of another project or user, or one that the registry does not know, is not
+    among them; its row is never lost to a join (the registry itself is the base).
+    """
+    with conn.cursor(row_factory=class_row(Session)) as cur:
+        return cur.execute(
+            """
+            with ranked as (
+                select %(head)s::text as session_id, 0 as rank, 0::bigint as id
+                union all
+                select %(handed)s::text, 1, 0
+                union all
+                select v.ai_session_id, 2, 0 from project_versions v
+                 where v.project_id = %(project)s and v.version_id = %(version)s
+                union all
+                (select t.new_session_id, 3, -t.id from session_transitions t
+                  where t.project_id = %(project)s order by t.id desc limit 20)
+            ), best as (
+                select distinct on (session_id) session_id, rank, id from ranked
+                 where session_id is not null order by session_id, rank, id
+            )
+            select m.session_id, m.project_id, m.user_id, m.version_id,
+                   now() - m.last_used_at as age, m.is_resumable, m.context_tokens, m.turns_since_start, best.rank
+              from best join project_ai_session_metrics m using (session_id)
+             where m.project_id = %(project)s and m.user_id = %(user)s
+               and (best.rank = 0 or exists (
+                   select from session_transitions t
+                    where t.project_id = %(project)s and t.new_session_id = best.session_id))
+             order by best.rank, best.id limit %(limit)s
+            """,
+            {
+                "head": job.head,
+                "handed": handed,
+                "project": job.project_id,
+                "user": user_id,
+                "version": job.version_id,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
+def mark_stale(conn: Connection, session_ids: list[str]) -> None:
+    """Note that these sessions were found too old to resume. They stay resumable."""
+    conn.execute(
+        """
+        update project_ai_session_metrics set stale_at = now(), status = 'expired'
+         where session_id = any(%s) and stale_at is null
+        """,
+        (session_ids,),
+    )
+
+
+def count_failure(conn: Connection, session_id: str, *, limit: int) -> int:
+    """Count a failed resume; at `limit` the session is not resumable any more."""
+    row = conn.execute(
+        """
+        update project_ai_session_metrics
+           set resume_failure_count = resume_failure_count + 1,
+               is_resumable = is_resumable and resume_failure_count + 1 < %(limit)s
+         where session_id = %(session)s
+        returning resume_failure_count
+        """,
+        {"session": session_id, "limit": limit},
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def condemn(conn: Connection, session_id: str) -> None:
+    """The session is damaged: it is not resumable any more (R117)."""
+    conn.execute(
+        """
+        update project_ai_session_metrics
+           set is_resumable = false, resume_failure_count = resume_failure_count + 1
+         where session_id = %s and is_resumable
+        """,
+        (session_id,),
+    )
+
+
+def context_tokens(conn: Connection, session_id: str) -> int:
+    """Tokens that a turn on this session begins with, as its last turn left them."""
+    row = conn.execute(
+        "select context_tokens from project_ai_session_metrics where session_id = %s",
+        (session_id,),
+    ).fetchone()
+    return row[0] if row else 0

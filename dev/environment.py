@@ -1,0 +1,57 @@
+"""What the processes of `baton up` are given: the services' URLs, the model, the PATH."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.settings import STANDIN_KEY, settings
+from dev.processes import LOOPBACK, free_port
+from dev.services import Services
+
+SCENARIO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model API the agent talks to; `command` starts it if it is the stand-in."""
+
+    told: str  # for people
+    url: str = ""  # empty: the real one
+    key: str = ""  # empty: as the environment has it
+    command: str = ""
+
+
+def choose_model(overrides: Mapping[str, str]) -> Model:
+    """The real model if there is a key or an address, otherwise the stand-in on loopback."""
+    base = overrides.get("ANTHROPIC_BASE_URL") or settings().anthropic_base_url
+    key = overrides.get("ANTHROPIC_API_KEY") or settings().anthropic_api_key.get_secret_value()
+    if base or key:
+        return Model(told=base or "https://api.anthropic.com")
+    port = free_port()
+    url = f"http://{LOOPBACK}:{port}"
+    return Model(
+        told=f"{url} (a stand-in with scripted answers: ANTHROPIC_API_KEY is not set)",
+        url=url,
+        key=STANDIN_KEY,
+        command=f"python -m dev.standin --scenario {SCENARIO} --port {port}",
+    )
+
+
+def child_environment(running: Services, model: Model) -> dict[str, str]:
+    """The environment as it is, with what `baton up` knows better."""
+    programs = Path(sys.executable).parent
+    env = {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "DATABASE_URL": running.database_url,
+        "REDIS_URL": running.redis_url,
+        "FLOWER_UNAUTHENTICATED_API": "true",  # it listens on loopback only
+    }
+    if model.url:
+        env |= {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": model.key}
+    if "drain_grace" not in settings().model_fields_set:
+        env["BATON_DRAIN_GRACE"] = "5"  # somebody waits at the terminal
+    return env

@@ -1,0 +1,73 @@
+"""Build a project, or change it: one turn of the agent on the project's session."""
+
+from typing import Any
+
+from celery.app.task import Task
+
+from db import attempts
+from db.pool import connection
+from worker import checkpoints, prompts, workspace
+from worker.app import app
+from worker.chain import Attempt, Step
+from worker.checkpoints import Checkpoint
+from worker.commit import Outcome, commit
+from worker.delivery import deliver
+
+
+@app.task(name="tasks.build", bind=True)
+def build(
+    self: Task[Any, Any],
+    project_id: str | None = None,
+    user_id: str | None = None,
+    prompt: str | None = None,
+    version_id: str | None = None,
+    previous_session_id: str | None = None,
+    key: str | None = None,
+    *,
+    job_id: str | None = None,
+) -> None:
+    """Wake the job `job_id`; or, from a plain producer, the request itself."""
+    asked = {
+        "project_id": project_id,
+        "user_id": user_id,
+        "prompt": prompt,
+        "version_id": version_id,
+        "previous_session_id": previous_session_id,
+        "key": key,
+    }
+    deliver(self, "build", do_build, job_id, asked)
+
+
+def do_build(at: Attempt) -> None:
+    """Let the agent do what the user asks, and record the version it leaves."""
+    job = at.job
+    begun = at.begin_work()
+    prompt = str(job.args["prompt"])
+    turn = at.run(Step(name="build", prompt=_after_interruption(at) + prompt))
+    tree, created = workspace.finish(job, begun)
+    commit(
+        at,
+        turn,
+        Outcome(
+            step="build",
+            source="update" if job.head else "build",
+            version=job.version_id or str(job.chain_id),
+            new_version=True,
+            tree=tree,
+            said=[("user", prompt), ("assistant", turn.text)],
+            result={"text": turn.text, "files_created": created},
+        ),
+    )
+    workspace.settle(job, begun, tree)
+    checkpoints.save(
+        job.chain_id, Checkpoint(turn.session, str(job.chain_id), str(at.cwd), created)
+    )
+
+
+def _after_interruption(at: Attempt) -> str:
+    """What a request that took another's place is told of that one."""
+    if at.job.args.get("busy") != "interrupt":
+        return ""
+    with connection() as conn:
+        prompt = attempts.interrupted_prompt(conn, at.job)
+    return prompts.render("interrupted", prompt=prompt) + "\n" if prompt else ""

@@ -1,0 +1,85 @@
+"""Compact a project's session, so that the next turn begins with less to read.
+
+It counts only if the CLI said that it compacted and the new session is smaller and
+loads; otherwise the head stays where it is, and the job says so.
+"""
+
+from typing import Any
+
+from celery.app.task import Task
+
+from config.settings import settings
+from db import sessions
+from db.pool import connection
+from tasks.metadata import version_of
+from worker import checkpoints
+from worker.app import app
+from worker.chain import Attempt, Step, not_compacted
+from worker.checkpoints import Checkpoint
+from worker.commit import Outcome, commit
+from worker.delivery import deliver
+from worker.errors import NotResumable
+from worker.run import without_turn
+
+
+@app.task(name="tasks.compaction", bind=True)
+def compaction(
+    self: Task[Any, Any],
+    project_id: str | None = None,
+    user_id: str | None = None,
+    key: str | None = None,
+    *,
+    previous_session_id: str | None = None,
+    job_id: str | None = None,
+) -> None:
+    """Wake the job `job_id`; or, from a plain producer, the request itself."""
+    asked = {
+        "project_id": project_id,
+        "user_id": user_id,
+        "previous_session_id": previous_session_id,
+        "key": key,
+    }
+    deliver(self, "compaction", do_compaction, job_id, asked)
+
+
+def do_compaction(at: Attempt) -> None:
+    """One /compact of the head, verified before it becomes the head."""
+    if reason := _needless(at):
+        without_turn(at, {"skipped": reason})
+        return
+    try:
+        turn = at.run(Step(name="compaction", prompt="/compact", mode="compact"))
+    except NotResumable:
+        without_turn(at, {"skipped": "nothing_to_compact"})
+        return
+    if reason := not_compacted(turn):
+        at.discard(turn, reason)
+        without_turn(at, {"skipped": reason})
+        return
+    commit(
+        at,
+        turn,
+        Outcome(
+            step="compaction",
+            source="compact",
+            version=version_of(at),
+            result={"pre_tokens": turn.pre_tokens, "post_tokens": turn.post_tokens},
+        ),
+    )
+    chain = at.job.chain_id
+    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), []))
+
+
+def _needless(at: Attempt) -> str | None:
+    """Why not to compact. One that was asked for by itself is always done."""
+    if at.job.head is None:
+        return "no_session"
+    if at.job.args.get("asked") == "compaction" or settings().compact == "always":
+        return None
+    if settings().compact == "never":
+        return "policy_never"
+    with connection() as conn:
+        tokens = sessions.context_tokens(conn, at.job.head)
+    if tokens < settings().compact_threshold * settings().context_window:
+        return "below_threshold"
+    return None

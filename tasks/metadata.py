@@ -1,0 +1,168 @@
+"""Describe a version: recommendations, then documentation. Each moves the head at once.
+
+A failure here hurts nothing of the build: its version stands, and the chain goes on.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from celery.app.task import Task
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from config.settings import settings
+from db import projects
+from db.pool import connection
+from worker import checkpoints, prompts, workspace
+from worker.agent import Turn
+from worker.app import app
+from worker.chain import Attempt, Step
+from worker.checkpoints import Checkpoint
+from worker.commit import Outcome, commit
+from worker.delivery import deliver
+from worker.errors import AgentFailed, NotWhole
+
+DOCUMENTATION = "DOCUMENTATION.md"
+
+
+class Recommendation(BaseModel):
+    """One thing to do next, and why."""
+
+    model_config = ConfigDict(extra="ignore")
+    title: str
+    reason: str
+    priority: Literal["high", "medium", "low"]
+
+
+class Recommendations(BaseModel):
+    """What the agent recommends for a project."""
+
+    model_config = ConfigDict(extra="ignore")
+    summary: str
+    recommendations: list[Recommendation]
+
+
+@app.task(name="tasks.metadata", bind=True)
+def metadata(
+    self: Task[Any, Any],
+    project_id: str | None = None,
+    user_id: str | None = None,
+    version_id: str | None = None,
+    key: str | None = None,
+    *,
+    previous_session_id: str | None = None,
+    job_id: str | None = None,
+) -> None:
+    """Wake the job `job_id`; or, from a plain producer, the request itself."""
+    asked = {
+        "project_id": project_id,
+        "user_id": user_id,
+        "version_id": version_id,
+        "previous_session_id": previous_session_id,
+        "key": key,
+    }
+    deliver(self, "metadata", do_metadata, job_id, asked)
+
+
+def do_metadata(at: Attempt) -> None:
+    """Both steps; one that is committed already is not run again."""
+    version = version_of(at)
+    if "recommendations" not in at.done:
+        _recommend(at, version)
+    _document(at, version)
+
+
+def version_of(at: Attempt) -> str | None:
+    """The version that the job is about: its own, else the project's newest."""
+    if at.job.version_id:
+        return at.job.version_id
+    with connection() as conn:
+        newest = projects.latest_version(conn, at.job.project_id)
+    return newest.version_id if newest else None
+
+
+def _recommend(at: Attempt, version: str | None) -> None:
+    turn = at.run(
+        Step(
+            name="recommendations",
+            prompt=prompts.render("recommendations"),
+            mode="read",
+            schema=Recommendations.model_json_schema(),
+            model=settings().metadata_model or None,
+        )
+    )
+    found = _validated(turn)
+    commit(
+        at,
+        turn,
+        Outcome(
+            step="recommendations",
+            source="metadata",
+            version=version,
+            final=False,
+            result={"recommendations": found.model_dump()},
+        ),
+    )
+    _checkpoint(at, turn)
+
+
+def _validated(turn: Turn) -> Recommendations:
+    """The agent may answer in words alone: then there is nothing to keep."""
+    try:
+        if turn.structured is not None:
+            return Recommendations.model_validate(turn.structured)
+        return Recommendations.model_validate_json(turn.text)
+    except ValidationError as exc:
+        raise AgentFailed(
+            "structured_output_missing",
+            "The agent's recommendations are not of the form that was asked for.",
+            ending="structured_output_retry_exhausted",
+            raw_cost_usd=turn.raw_cost_usd,
+        ) from exc
+
+
+def _document(at: Attempt, version: str | None) -> None:
+    begun = at.begin_work()
+    path = at.cwd / DOCUMENTATION
+    before = path.read_bytes() if _is_file(path) else None
+    turn = at.run(
+        Step(
+            name="documentation",
+            prompt=prompts.render("documentation"),
+            model=settings().metadata_model or None,
+        )
+    )
+    if not _is_file(path) or path.read_bytes() == before:
+        _write_answer(path, turn, unchanged=before is not None)
+    tree, _ = workspace.finish(at.job, begun)
+    commit(
+        at,
+        turn,
+        Outcome(
+            step="documentation",
+            source="metadata",
+            version=version,
+            tree=tree,
+            result={"documentation": DOCUMENTATION},
+        ),
+    )
+    workspace.settle(at.job, begun, tree)
+    _checkpoint(at, turn)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _write_answer(path: Path, turn: Turn, *, unchanged: bool) -> None:
+    """The agent answered with the documentation, or found nothing to change in it."""
+    if unchanged:
+        return
+    if not turn.text.strip():
+        raise NotWhole("The agent wrote no documentation.")
+    path.unlink(missing_ok=True)
+    path.write_text(turn.text.rstrip() + "\n")
+
+
+def _checkpoint(at: Attempt, turn: Turn) -> None:
+    chain = at.job.chain_id
+    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), []))

@@ -1,0 +1,76 @@
+"""Scheduled clean-up. Beat only triggers: each run claims its period in Postgres, so two
+beats do a thing once, and a tick that was missed is made up for by the next."""
+
+from collections.abc import Callable
+from typing import Any
+
+from config.settings import settings
+from db import upkeep
+from db.pool import connection
+from worker.app import app
+from worker.litter import sweep_directories
+
+
+def _periodic(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Do the work unless this period's was done; returns what it did."""
+    with connection() as conn:
+        if not upkeep.claim_tick(conn, name, settings().upkeep_every):
+            return None
+    done = work()
+    with connection() as conn:
+        upkeep.end_tick(conn, name, settings().upkeep_every, done)
+    return done
+
+
+@app.task(name="tasks.upkeep.mark_stale")
+def mark_stale() -> None:
+    """Sessions too old to resume are marked so (24 h)."""
+
+    def work() -> dict[str, Any]:
+        with connection() as conn:
+            return {"stale": upkeep.mark_stale(conn, settings().stale_after)}
+
+    _periodic("mark_stale", work)
+
+
+@app.task(name="tasks.upkeep.archive_transitions")
+def archive_transitions() -> None:
+    """Old transitions go to the archive (30 d); the newest per project and version stay."""
+
+    def work() -> dict[str, Any]:
+        with connection() as conn:
+            return {"archived": upkeep.archive_transitions(conn, settings().archive_after)}
+
+    _periodic("archive_transitions", work)
+
+
+@app.task(name="tasks.upkeep.prune_transcripts")
+def prune_transcripts() -> None:
+    """Transcripts that no head and no kept version reaches go after their time."""
+
+    def work() -> dict[str, Any]:
+        with connection() as conn:
+            return {"pruned": upkeep.prune_transcripts(conn, settings().transcripts_kept)}
+
+    _periodic("prune_transcripts", work)
+
+
+@app.task(name="tasks.upkeep.clear_jobs")
+def clear_jobs() -> None:
+    """Finished jobs with their turns, ticks and silent workers go after their time."""
+
+    def work() -> dict[str, Any]:
+        with connection() as conn:
+            return upkeep.clear_jobs(conn, settings().jobs_kept)
+
+    _periodic("clear_jobs", work)
+
+
+@app.task(name="tasks.upkeep.sweep")
+def sweep() -> None:
+    """Checkpoints of chains that have ended lose their last hour; directories lose litter."""
+
+    def work() -> dict[str, Any]:
+        return {"directories": sweep_directories()}
+
+    _periodic("sweep", work)

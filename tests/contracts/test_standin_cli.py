@@ -1,0 +1,307 @@
+"""The real Claude Code CLI works with the stand-in as it does with the model it stands in for.
+
+What is relied on here of the CLI (version 2.1.327 of claude-agent-sdk 0.2.184) is written
+down in docs/standin.md; a newer CLI that behaves otherwise fails one of these tests.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claude_agent_sdk import (
+    AssistantMessage,
+    ClaudeAgentOptions,
+    ClaudeSDKError,
+    Message,
+    ResultMessage,
+    SystemMessage,
+    query,
+)
+
+from dev.standin.model import Seen
+from dev.standin.server import Standin, standin
+
+RECOMMENDATIONS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "summary": {"type": "string"},
+        "recommendations": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "title": {"type": "string"},
+                    "reason": {"type": "string"},
+                    "priority": {"type": "string", "enum": ["high", "medium", "low"]},
+                },
+                "required": ["title", "reason", "priority"],
+            },
+        },
+    },
+    "required": ["summary", "recommendations"],
+}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one run of the CLI said, and what the model was asked in it."""
+
+    messages: list[Message]
+    error: ClaudeSDKError | None
+    asked: tuple[Seen, ...]
+
+    @property
+    def result(self) -> ResultMessage:
+        return next(m for m in reversed(self.messages) if isinstance(m, ResultMessage))
+
+    @property
+    def text(self) -> str:
+        return str(self.result.result)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [m.subtype for m in self.messages if isinstance(m, SystemMessage)]
+
+
+Run = Callable[..., Turn]
+
+
+@pytest.fixture
+def model() -> Iterator[Standin]:
+    with standin(scenario="plain") as running:
+        yield running
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    place = tmp_path / "site"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def run(model: Standin, site: Path, tmp_path: Path) -> Run:
+    """Run the CLI for one prompt; `head` is the session to fork, `change` adds to its environment."""
+    env = {
+        "ANTHROPIC_BASE_URL": model.url,
+        "ANTHROPIC_API_KEY": "stand-in",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "0",
+        "CLAUDE_CONFIG_DIR": str(tmp_path / "config"),
+        "DISABLE_AUTOUPDATER": "1",
+        "DISABLE_TELEMETRY": "1",
+        "HTTPS_PROXY": "http://127.0.0.1:9",  # nothing listens there: no way out
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def once(
+        prompt: str,
+        *,
+        head: str | None = None,
+        cwd: Path = site,
+        change: dict[str, str] | None = None,
+        **more: Any,
+    ) -> Turn:
+        options = ClaudeAgentOptions(
+            cwd=cwd,
+            env=env | (change or {}),
+            permission_mode="acceptEdits",
+            setting_sources=[],
+            resume=head,
+            fork_session=head is not None,
+            stderr=lambda _: None,
+            **more,
+        )
+        return asyncio.run(_drained(prompt, options, model))
+
+    return once
+
+
+async def _drained(prompt: str, options: ClaudeAgentOptions, model: Standin) -> Turn:
+    before, messages, error = len(model.requests), list[Message](), None
+    try:
+        async for message in query(prompt=prompt, options=options):
+            messages.append(message)
+    except ClaudeSDKError as failed:
+        error = failed
+    return Turn(messages, error, model.requests[before:])
+
+
+def test_a_fresh_turn_writes_a_file_and_runs_a_command(run: Run, site: Path, model: Standin):
+    turn = run("Please\nwrite notes/a.txt: hello\nrun: cp notes/a.txt b.txt\nsay done")
+
+    assert (site / "b.txt").read_text() == "hello"
+    assert turn.text == "done"
+    assert {s.cwd for s in turn.asked} == {str(site)}
+    assert model.unknown == ()
+
+
+@pytest.mark.parametrize("name", ["claude-haiku-4-5", "claude-sonnet-4-5"])
+def test_models_that_are_told_of_their_directory_in_other_words_find_it_too(
+    run: Run, site: Path, name: str
+):
+    run("write a.txt: old")
+    again = run("write a.txt: new", model=name)  # unread: the CLI refuses until it was read
+
+    assert (site / "a.txt").read_text() == "new"
+    assert again.asked[0].model == name
+
+
+def test_a_forked_turn_sees_the_earlier_prompts_and_reads_the_cache(run: Run):
+    first = run("write a.txt: one\nsay first")
+    second = run("What did we do?", head=first.result.session_id)
+    (seen,) = second.asked
+
+    assert seen.prompts == ("write a.txt: one\nsay first", "What did we do?")
+    assert "wrote a.txt" in second.text
+    assert second.result.session_id != first.result.session_id
+    assert second.result.usage is not None
+    assert second.result.usage["cache_read_input_tokens"] > 1024
+
+
+def test_a_session_that_moves_is_told_its_new_directory(run: Run, tmp_path: Path):
+    first = run("say first")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    run("write a.txt: moved", head=first.result.session_id, cwd=elsewhere)
+
+    assert (elsewhere / "a.txt").read_text() == "moved"
+
+
+def test_a_compaction_sets_a_boundary_and_what_was_asked_is_still_known(run: Run):
+    first = run("write a.txt: one\nsay " + "many words " * 200)
+    compacted = run("/compact", head=first.result.session_id)
+    after = run("What did we do?", head=compacted.result.session_id)
+    boundary = next(
+        m.data["compact_metadata"]
+        for m in compacted.messages
+        if isinstance(m, SystemMessage) and m.subtype == "compact_boundary"
+    )
+
+    assert [s.kind for s in compacted.asked] == ["compaction"]
+    assert boundary["post_tokens"] < boundary["pre_tokens"]
+    assert after.asked[0].prompts[0].startswith("write a.txt: one")
+    assert "wrote a.txt" in after.text
+
+
+def test_a_prompt_that_is_too_long_is_compacted_in_the_middle_of_a_turn(
+    run: Run, site: Path, model: Standin
+):
+    first = run("write a.txt: one")
+    model.fault("too_long", on="turn", after=1)
+    turn = run("write b.txt: 1\nwrite c.txt: 2\nsay end", head=first.result.session_id)
+
+    assert "compact_boundary" in turn.kinds
+    assert turn.text == "end"
+    assert [s.rule for s in turn.asked].count("script") == 3
+    assert sorted(p.name for p in site.iterdir()) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_structured_answer_comes_back_validated(run: Run):
+    schema = {"type": "json_schema", "schema": RECOMMENDATIONS}
+    made_up = run("Anything.", output_format=schema, tools=[])
+    told = run('answer {"summary": "s", "recommendations": []}', output_format=schema)
+
+    assert made_up.result.structured_output["recommendations"][0]["priority"] == "high"
+    assert told.result.structured_output == {"summary": "s", "recommendations": []}
+
+
+# What the CLI makes of a failure: terminal_reason, api_error_status, AssistantMessage.error.
+FAILURES: list[tuple[dict[str, Any], tuple[str, int | None, str]]] = [
+    ({"kind": "400"}, ("api_error", 400, "unknown")),
+    ({"kind": "credit"}, ("api_error", 400, "billing_error")),
+    ({"kind": "401"}, ("api_error", 401, "authentication_failed")),
+    ({"kind": "403"}, ("api_error", 403, "authentication_failed")),
+    ({"kind": "404"}, ("api_error", 404, "model_not_found")),
+    ({"kind": "413"}, ("image_error", 413, "invalid_request")),
+    ({"kind": "too_long"}, ("prompt_too_long", 400, "invalid_request")),
+    ({"kind": "429", "retry_after": 1}, ("api_error", 429, "rate_limit")),
+    ({"kind": "429", "retry": False}, ("api_error", 429, "rate_limit")),
+    ({"kind": "500"}, ("api_error", 500, "server_error")),
+    ({"kind": "529"}, ("api_error", 529, "server_error")),
+    ({"kind": "reset"}, ("api_error", None, "server_error")),
+    ({"kind": "garbage"}, ("api_error", None, "unknown")),
+    ({"kind": "cut"}, ("api_error", None, "server_error")),
+    ({"kind": "unfinished"}, ("api_error", None, "unknown")),
+    ({"kind": "error_event"}, ("api_error", None, "unknown")),
+]
+
+
+@pytest.mark.parametrize(("fault", "row"), FAILURES, ids=lambda v: str(v))
+def test_a_fault_ends_as_its_row_of_the_error_table_says(
+    run: Run, model: Standin, fault: dict[str, Any], row: tuple[str, int | None, str]
+):
+    kind, more = fault["kind"], {k: v for k, v in fault.items() if k != "kind"}
+    model.fault(kind, times=-1, **more)
+    turn = run("say hello")
+    errors = [m.error for m in turn.messages if isinstance(m, AssistantMessage) and m.error]
+    result = turn.result
+
+    assert (result.terminal_reason, result.api_error_status, *errors) == row
+    assert (result.is_error, result.subtype) == (True, "success")
+    assert turn.error is not None
+
+
+def test_an_overload_that_passes_is_retried_by_the_cli(run: Run, model: Standin):
+    model.fault("529", times=1)
+    turn = run("say hello", change={"CLAUDE_CODE_MAX_RETRIES": "1"})
+
+    assert turn.text == "hello"
+    assert [s.fault for s in turn.asked] == ["529", None]
+
+
+def test_a_stream_that_is_cut_once_recovers(run: Run, model: Standin):
+    model.fault("cut", times=1)
+    turn = run("say hello", change={"CLAUDE_CODE_MAX_RETRIES": "1"})
+
+    assert turn.text == "hello"
+
+
+def test_an_answer_that_never_comes_ends_at_the_clis_own_time_limit(run: Run, model: Standin):
+    model.fault("hang", times=-1)
+    turn = run("say hello", change={"API_TIMEOUT_MS": "500"})
+
+    assert (turn.result.terminal_reason, turn.result.api_error_status) == ("api_error", None)
+    assert "timed out" in turn.text
+
+
+def test_a_stopped_model_refuses_connections(run: Run, model: Standin):
+    model.stop()
+    turn = run("say hello")
+
+    assert (turn.result.terminal_reason, turn.result.api_error_status) == ("api_error", None)
+
+
+def test_the_demo_builds_a_site_whose_links_lead_somewhere(
+    run: Run, site: Path, model: Standin
+):
+    model.use("demo")
+    schema = {"type": "json_schema", "schema": RECOMMENDATIONS}
+
+    def metadata_and_compaction(head: str, sentence: str) -> str:
+        told = run("Give your recommendations.", head=head, output_format=schema)
+        assert sentence in told.result.structured_output["summary"]
+        head = told.result.session_id
+        head = run("Write it to the file DOCUMENTATION.md.", head=head).result.session_id
+        compacted = run("/compact", head=head)
+        assert "compact_boundary" in compacted.kinds
+        return compacted.result.session_id
+
+    built = run("Build a small website for a trail guide: an overview and a packing list.")
+    head = metadata_and_compaction(built.result.session_id, "two static pages")
+    update = run("Add a contact page and make the header dark green.", head=head)
+    head = metadata_and_compaction(update.result.session_id, "three pages")
+    answer = run("What did we change last, and why?", head=head)
+
+    assert "Not everything worked" not in built.text + update.text
+    assert "Add a contact page and make the header dark green." in answer.text
+    assert "Build a small website" in answer.text
+    assert "contact.html" in (site / "DOCUMENTATION.md").read_text()
+    assert "--header: #14432a" in (site / "style.css").read_text()
+    for page in site.glob("*.html"):
+        links = re.findall(r'(?:href|src)="([^":]+)"', page.read_text())
+        assert "contact.html" in links
+        assert [x for x in links if not (site / x).is_file()] == []

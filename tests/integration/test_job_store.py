@@ -1,0 +1,190 @@
+"""The store that a job gives to its agent: fenced, of one project, and it knows what is lost."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from claude_agent_sdk import SessionKey
+from psycopg import Connection
+
+from db import transcripts
+from tests.waiting import wait_until
+from worker.agent.store import JobStore, PostgresStore, Transaction
+from worker.errors import AttemptReplaced
+
+P = "project"
+MODE: Any = {"type": "mode"}
+ASKED: Any = {"type": "user", "uuid": "a"}
+
+
+def key(session_id: str = "s") -> SessionKey:
+    """As the SDK makes it: of the directory that the agent works in."""
+    return {"project_key": "-home-somebody-workspaces-project", "session_id": session_id}
+
+
+@pytest.fixture
+def opened(dsn: str) -> Transaction:
+    @contextmanager
+    def transaction() -> Generator[Connection]:
+        with psycopg.connect(dsn, autocommit=True) as own, own.transaction():
+            yield own
+
+    return transaction
+
+
+@pytest.fixture
+def job(conn: Connection) -> tuple[UUID, UUID]:
+    """A running job and its attempt."""
+    job_id, attempt = uuid4(), uuid4()
+    conn.execute(
+        """
+        insert into jobs (id, chain_id, project_id, user_id, kind, state, attempt, lease_until)
+        values (%s, %s, %s, 'user', 'build', 'running', %s, now() + interval '30 s')
+        """,
+        (job_id, job_id, P, attempt),
+    )
+    return job_id, attempt
+
+
+def test_no_path_of_the_machine_becomes_a_key(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID]
+):
+    store = job_store(opened, job)
+    asyncio.run(store.append(key(), [MODE]))
+    asyncio.run(store.append({**key(), "subpath": "subagents/agent-1"}, [MODE, MODE]))
+    assert conn.execute("select distinct project_id from transcript_sessions").fetchall() == [
+        (P,)
+    ]
+    assert asyncio.run(store.load(key())) == [MODE]
+    assert asyncio.run(store.list_subkeys(key())) == ["subagents/agent-1"]
+    assert (store.appended, store.whole) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update jobs set attempt = gen_random_uuid()",
+        "update jobs set state = 'queued', lease_until = null",
+        "delete from jobs",
+    ],
+)
+def test_a_replaced_attempt_writes_nothing(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID], change: LiteralString
+):
+    store = job_store(opened, job)
+    conn.execute(change)
+    with pytest.raises(AttemptReplaced):
+        asyncio.run(store.append(key(), [MODE]))
+    assert transcripts.load(conn, P, "s") is None
+    assert conn.execute("select count(*) from transcript_entries").fetchone() == (0,)
+    assert (store.appended, store.whole) == (0, False)
+
+
+def test_a_takeover_and_an_append_that_meet_are_one_after_the_other(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID], dsn: str
+):
+    store = job_store(opened, job)
+    with psycopg.connect(dsn) as rescuer, ThreadPoolExecutor() as threads:
+        rescuer.execute("update jobs set attempt = gen_random_uuid()")
+        appended = threads.submit(asyncio.run, store.append(key(), [MODE]))
+        wait_until(lambda: waiting_for_a_row(conn), description="the append waits")
+        rescuer.commit()
+        assert isinstance(appended.exception(10), AttemptReplaced)
+    assert transcripts.load(conn, P, "s") is None
+
+
+def test_a_renewal_does_not_wait_for_an_append_that_waits_its_turn(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID], dsn: str
+):
+    store = job_store(opened, job)
+    with psycopg.connect(dsn) as another, ThreadPoolExecutor() as threads:
+        transcripts.lock(another, P)
+        appended = threads.submit(asyncio.run, store.append(key(), [MODE]))
+        wait_until(lambda: waiting_for_a_turn(conn), description="the append waits")
+        conn.execute("set lock_timeout = '2s'")
+        conn.execute("update jobs set lease_until = now() + interval '30 s'")
+        another.commit()
+        appended.result(10)
+    assert transcripts.load(conn, P, "s") == [MODE]
+
+
+def test_the_parent_that_was_checked_is_not_read_again(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID]
+):
+    checked = [ASKED]
+    store = job_store(opened, job, parent=("parent", checked))
+    assert asyncio.run(store.load(key("parent"))) == checked
+    assert asyncio.run(store.load({**key("parent"), "subpath": "x"})) is None
+    assert asyncio.run(store.load(key("another"))) is None
+
+
+def test_a_batch_whose_commit_was_not_heard_of_is_not_doubled(
+    conn: Connection, opened: Transaction
+):
+    store = PostgresStore(then_once(opened, cut_wire, after_commit=True))
+    batch = [MODE, ASKED, MODE]
+    with pytest.raises(psycopg.OperationalError):
+        asyncio.run(store.append(key(), batch))
+    assert not store.whole
+    asyncio.run(store.append(key(), batch))  # as the SDK does: the very same list
+    assert store.whole
+    asyncio.run(store.append(key(), [MODE]))
+    assert asyncio.run(store.load(key())) == [*batch, MODE]
+
+
+def test_a_batch_that_was_lost_is_not_forgotten(opened: Transaction):
+    store = PostgresStore(then_once(opened, cut_wire, after_commit=False))
+    with pytest.raises(psycopg.OperationalError):
+        asyncio.run(store.append(key(), [MODE]))
+    asyncio.run(store.append(key(), [ASKED]))
+    assert not store.whole
+
+
+def job_store(opened: Transaction, job: tuple[UUID, UUID], **more: Any) -> JobStore:
+    return JobStore(P, job_id=job[0], attempt=job[1], transaction=opened, **more)
+
+
+def cut_wire() -> None:
+    raise psycopg.OperationalError("the connection is lost")
+
+
+def then_once(
+    opened: Transaction, fail: Callable[[], None], *, after_commit: bool
+) -> Transaction:
+    """The same transactions, the first of which fails at its end."""
+    failures = iter([fail])
+
+    @contextmanager
+    def transaction() -> Generator[Connection]:
+        broken = next(failures, None)
+        with opened() as conn:
+            yield conn
+            if broken and not after_commit:
+                broken()
+        if broken:
+            broken()
+
+    return transaction
+
+
+def waiting_for_a_row(conn: Connection) -> bool:
+    return _waits(conn, "transactionid")
+
+
+def waiting_for_a_turn(conn: Connection) -> bool:
+    return _waits(conn, "advisory")
+
+
+def _waits(conn: Connection, kind: str) -> bool:
+    return conn.execute(
+        """
+        select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock' and wait_event = %s
+        """,
+        (kind,),
+    ).fetchone() != (0,)

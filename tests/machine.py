@@ -1,0 +1,29 @@
+"""What a machine may lack. A test that needs it says so with one of these marks.
+
+At the end of a run the tests left out for this are counted aloud (tests/conftest.py).
+"""
+
+import shutil
+import subprocess
+
+import pytest
+
+LACKS = "this machine lacks "
+
+
+def _works(*command: str) -> bool:
+    if not shutil.which(command[0]):
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _needs(name: str, *, there: bool) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not there, reason=LACKS + name)
+
+
+needs_bubblewrap = _needs(
+    "bubblewrap that may make namespaces",
+    there=_works("bwrap", "--unshare-user", "--ro-bind", "/", "/", "true"),
+)
+needs_setpriv = _needs("setpriv", there=_works("setpriv", "--version"))
+needs_user_namespaces = _needs("user namespaces", there=_works("unshare", "--user", "true"))

@@ -1,0 +1,39 @@
+"""`.env.example` names every setting, its meaning and its true default."""
+
+import re
+
+import pytest
+
+from config.settings import Settings, settings
+from dev.procfile import CHECKOUT
+from tests.conftest import Configure
+
+LINES = (CHECKOUT / ".env.example").read_text().splitlines()
+SETTING = re.compile(r"#([A-Z_]+)=(.*)")
+GIVEN = {found[1]: found[2] for line in LINES if (found := SETTING.fullmatch(line))}
+
+
+def _name(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias) if alias else f"BATON_{field.upper()}"
+
+
+def test_every_setting_is_named_and_nothing_else():
+    assert set(GIVEN) == {_name(field) for field in Settings.model_fields}
+
+
+def test_every_setting_has_a_line_that_says_what_it_means():
+    for line, above in zip(LINES[1:], LINES, strict=False):
+        if SETTING.fullmatch(line):
+            assert re.fullmatch(r"# \S.*\.", above), f"{line} has no meaning above it"
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_the_default_is_as_told(field: str, configure: Configure):
+    untouched = getattr(settings(), field)
+    told = GIVEN[_name(field)]
+    if told:
+        configure(**{_name(field): told})
+    else:
+        assert not getattr(untouched, "get_secret_value", lambda: untouched)(), "empty is told"
+    assert getattr(settings(), field) == untouched

@@ -1,0 +1,266 @@
+"""The Claude Code CLI, through claude-agent-sdk: one run is one turn.
+
+Always a fork under an id of ours, so a turn never writes into its parent and a failed
+one harms nothing. Nothing of the project's own settings runs here: no hooks, no MCP
+servers, no CLAUDE.md but as text. The agent is stopped by ending its keeper, never by
+cancelling the SDK's generator (a second cancel would leave an orphan).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, cast
+
+from claude_agent_sdk import (
+    AssistantMessage,
+    ClaudeAgentOptions,
+    CLIConnectionError,
+    CLIJSONDecodeError,
+    CLINotFoundError,
+    MirrorErrorMessage,
+    ProcessError,
+    RateLimitEvent,
+    ResultError,
+    ResultMessage,
+    SystemMessage,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserMessage,
+    query,
+)
+from claude_agent_sdk.types import SessionStore
+
+from config.settings import STANDIN_KEY, settings
+from db.transcripts import TranscriptDamaged
+from worker.agent import Request, Turn, Watch, relation
+from worker.agent.failures import Report, failure, rate_limited
+from worker.agent.leash import launcher
+from worker.agent.store import JobStore
+from worker.errors import AgentFailed, CaptureIncomplete, Stopped
+
+PROJECT_NOTES = "CLAUDE.md"
+NOTES_LIMIT = 20_000  # characters of it that the agent is told
+# The same tools in every mode: another list would forfeit the prompt cache.
+WORK = ["Bash", "Read(./**)", "Edit(./**)", "Write(./**)", "Glob", "Grep", "TodoWrite"]
+READ = ["Read(./**)", "Glob", "Grep"]
+
+
+def claude(request: Request, *, store: JobStore, watch: Watch) -> Turn:
+    """The Agent that runs the real CLI."""
+    report = Report()
+    with _translated(report, watch, resumed=request.resume is not None):
+        asyncio.run(_follow(request, store, watch, report))
+    if reason := watch.stopped():
+        raise Stopped(reason)
+    return _turn(request, store, report)
+
+
+async def _follow(request: Request, store: JobStore, watch: Watch, report: Report) -> None:
+    async for message in query(
+        prompt=request.prompt, options=options(request, store, watch, report)
+    ):
+        watch.alive()
+        report.messages += 1
+        _note(message, watch, report)
+
+
+def _note(message: object, watch: Watch, report: Report) -> None:
+    match message:
+        case MirrorErrorMessage(error=error):
+            report.mirror_error = error  # the SDK goes on; a head must not
+        case SystemMessage(subtype=subtype, data=data):
+            _note_system(subtype, data, watch, report)
+        case AssistantMessage():
+            _note_assistant(message, watch, report)
+        case UserMessage(content=list(blocks)):
+            for block in blocks:
+                if isinstance(block, ToolResultBlock):
+                    watch.saw(
+                        "tool.done", {"id": block.tool_use_id, "error": bool(block.is_error)}
+                    )
+        case RateLimitEvent(rate_limit_info=info) if info.status == "rejected":
+            report.resets_at = info.resets_at
+        case ResultMessage():
+            report.result = message
+        case _:
+            pass
+
+
+def _note_system(subtype: str, data: dict[str, Any], watch: Watch, report: Report) -> None:
+    match subtype:
+        case "init":
+            report.cli_version = data.get("claude_code_version")
+            report.model = data.get("model")
+            report.seen_ids.append(str(data.get("session_id")))
+        case "compact_boundary":
+            report.boundary = data.get("compact_metadata") or {}
+        case "api_retry":
+            watch.saw("model.retry", {k: data.get(k) for k in ("attempt", "error_status")})
+            if found := rate_limited(data):
+                report.limited = found
+                watch.end()
+        case _:
+            pass
+
+
+def _note_assistant(message: AssistantMessage, watch: Watch, report: Report) -> None:
+    report.error_kind = message.error or report.error_kind
+    if message.parent_tool_use_id is None and message.usage and not message.error:
+        report.last_usage = message.usage
+    for block in message.content:
+        match block:
+            case TextBlock(text=text) if text.strip():
+                watch.saw("text", {"text": text})
+            case ToolUseBlock(id=tool_id, name=name, input=given):
+                watch.saw("tool", {"id": tool_id, "name": name, "about": _about(given)})
+            case _:
+                pass
+
+
+def _about(given: dict[str, Any]) -> str:
+    """The one argument of a tool call that tells a person what it does."""
+    for name in ("file_path", "command", "pattern", "path", "url", "description"):
+        if isinstance(value := given.get(name), str):
+            return value[:200]
+    return ""
+
+
+def options(
+    request: Request, store: JobStore, watch: Watch, report: Report
+) -> ClaudeAgentOptions:
+    """What the CLI is started with."""
+    env = {
+        "CLAUDE_CONFIG_DIR": str(settings().agent_home),
+        "CLAUDE_CODE_MAX_RETRIES": str(
+            settings().cli_retries
+        ),  # left alone it goes on for minutes
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+        "DISABLE_TELEMETRY": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "ANTHROPIC_API_KEY": settings().anthropic_api_key.get_secret_value() or STANDIN_KEY,
+        "BATON_ATTEMPT": str(request.attempt or ""),
+        **watch.keeper_env,
+    }
+    if settings().anthropic_base_url:
+        env["ANTHROPIC_BASE_URL"] = settings().anthropic_base_url
+    return ClaudeAgentOptions(
+        cli_path=launcher(),
+        cwd=request.cwd,
+        env=env,
+        resume=request.resume,
+        fork_session=request.resume is not None,
+        session_id=str(request.minted),
+        session_store=cast(SessionStore, store),
+        session_store_flush="eager",  # what the agent did is kept, however the worker dies
+        permission_mode="acceptEdits" if request.mode != "read" else "dontAsk",
+        allowed_tools=READ if request.mode == "read" else WORK,
+        setting_sources=[],
+        strict_mcp_config=True,
+        system_prompt={
+            "type": "preset",
+            "preset": "claude_code",
+            "append": _notes(request.cwd),
+        },
+        verbatim_prompts=request.mode != "compact",  # users' text is data
+        output_format={"type": "json_schema", "schema": request.schema}
+        if request.schema
+        else None,
+        model=request.model or settings().model or None,
+        max_turns=request.max_turns or settings().max_turns,
+        max_budget_usd=request.budget_usd or settings().budget_usd,
+        max_buffer_size=settings().max_message_bytes,
+        stderr=report.heard,
+    )
+
+
+def _notes(cwd: Path) -> str:
+    """The project's CLAUDE.md, as text: the CLI itself reads nothing of the project's."""
+    path = cwd / PROJECT_NOTES
+    if path.is_symlink() or not path.is_file():
+        return ""
+    text = path.read_text(errors="replace")[:NOTES_LIMIT]
+    return (
+        f"The project's own notes ({PROJECT_NOTES}):\n<project-notes>\n{text}\n</project-notes>"
+    )
+
+
+@contextlib.contextmanager
+def _translated(report: Report, watch: Watch, *, resumed: bool) -> Generator[None]:
+    """Turn the SDK's errors into ours, by their fields."""
+    try:
+        yield
+    except (
+        ResultError,
+        ProcessError,
+        CLIJSONDecodeError,
+        CLINotFoundError,
+        CLIConnectionError,
+    ) as exc:
+        if reason := watch.stopped():
+            raise Stopped(reason) from exc
+        raise failure(exc, report) from exc
+    except TranscriptDamaged:
+        raise
+    except RuntimeError as exc:
+        # The SDK wraps what the store raised while a session was loaded for a resume.
+        if isinstance(exc.__cause__, TranscriptDamaged):
+            raise exc.__cause__ from exc
+        raise AgentFailed("store_failed" if resumed else "unknown", str(exc)) from exc
+
+
+def _turn(request: Request, store: JobStore, report: Report) -> Turn:
+    result = report.result
+    if result is None:
+        raise CaptureIncomplete("The agent ended without a result.")
+    if result.is_error:
+        raise failure(None, report)
+    if report.mirror_error is not None or not store.whole:
+        raise CaptureIncomplete(f"Part of the transcript was not stored: {report.mirror_error}")
+    observed = result.session_id
+    if report.seen_ids and report.seen_ids[-1] != observed:
+        raise CaptureIncomplete("The agent named two sessions for one turn.")
+    usage = result.usage or {}
+    return Turn(
+        session=observed,
+        parent=request.resume,
+        minted=str(request.minted),
+        relation=relation(observed, minted=str(request.minted), parent=request.resume),
+        text=plain(result.result or ""),
+        structured=result.structured_output,
+        raw_cost_usd=result.total_cost_usd,
+        input_tokens=_count(usage, "input_tokens"),
+        output_tokens=_count(usage, "output_tokens"),
+        cache_read_tokens=_count(usage, "cache_read_input_tokens"),
+        cache_creation_tokens=_count(usage, "cache_creation_input_tokens"),
+        context_tokens=_context(report.last_usage),
+        duration_ms=result.duration_ms,
+        num_turns=result.num_turns,
+        model=report.model,
+        cli_version=report.cli_version,
+        compacted=report.boundary is not None,
+        pre_tokens=(report.boundary or {}).get("pre_tokens"),
+        post_tokens=(report.boundary or {}).get("post_tokens"),
+    )
+
+
+def plain(text: str) -> str:
+    """Text that Postgres can hold: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _context(usage: dict[str, Any] | None) -> int:
+    """Tokens of the conversation after the last answer of the model."""
+    names = (
+        "input_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "output_tokens",
+    )
+    return sum(_count(usage or {}, name) for name in names)
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    return int(usage.get(name) or 0)

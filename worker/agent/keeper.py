@@ -1,0 +1,209 @@
+"""The keeper: a small process between worker and agent that lets no agent outlive its lease.
+
+    worker ──feeds──► keeper ──► [bubblewrap ──►] CLI ──► its tools
+       └── SDK's pipes go straight through to the CLI ──┘
+
+It runs on the standard library alone (`python -I -S keeper.py CLI-ARGUMENTS`), before
+the product's packages could be imported. The worker feeds it with the seconds it may
+go on; when the time is over, or the worker is gone (end of file, parent-death signal),
+it kills everything below it and waits until that is gone. As a child subreaper it also
+inherits what the agent's tools put into sessions of their own.
+
+Environment: BATON_CLI the program, BATON_KEEPER the feeder's abstract socket,
+BATON_LEASE the first seconds, BATON_BOX a JSON list: the bubblewrap command, if any.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+TERM_GRACE = 3.0  # seconds between asking the CLI to end and killing it
+ALLOWED = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "TZ",
+        "TERM",
+        "TMPDIR",
+        "PWD",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "SSL_CERT_FILE",
+        "NODE_EXTRA_CA_CERTS",
+        "API_TIMEOUT_MS",
+        "IS_SANDBOX",
+        "BATON_ATTEMPT",
+    ]
+)
+ALLOWED_PREFIXES = ("LC_", "CLAUDE_", "ANTHROPIC_", "DISABLE_")
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def allowed(environ: dict[str, str]) -> dict[str, str]:
+    """What of the worker's environment the agent may see: by list, never by exception."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)
+    }
+
+
+def descendants(root: int) -> list[int]:
+    """Living processes below `root`, parents first; zombies are dead."""
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{entry.name}/stat", errors="replace") as f:  # noqa: PTH123 - no pathlib here: it costs 10 ms
+                    state, parent = f.read().rpartition(")")[2].split()[:2]
+                if state not in "ZX":
+                    children.setdefault(int(parent), []).append(int(entry.name))
+    found: list[int] = []
+    todo = [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def kill_all() -> None:
+    """Kill everything below this process, and return when nothing of it is left."""
+    while below := descendants(os.getpid()):
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        reap()
+        time.sleep(0.005)
+
+
+def reap() -> dict[int, int]:
+    """Collect the dead: pid → wait status."""
+    gone: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            gone[pid] = status
+    return gone
+
+
+def spawn(command: list[str], environ: dict[str, str]) -> int:
+    """Start the CLI in a session of its own; it dies with the keeper, however that dies."""
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:
+            os._exit(137)
+        os.execvpe(command[0], command, environ)
+    except OSError as exc:
+        os.write(2, f"keeper: cannot start {command[0]}: {exc.strerror}\n".encode())
+    os._exit(127)
+
+
+def feeder(name: str) -> socket.socket | None:
+    """The worker's end of the feeding line; None when nobody feeds (a run by hand)."""
+    if not name:
+        return None
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.connect(f"\0{name}")
+    line.setblocking(False)
+    return line
+
+
+def keep(child: int, line: socket.socket | None, seconds: float, wakeup: int) -> int:
+    """Wait for the CLI's end, its worker's, or the lease's; returns the exit code."""
+    deadline = time.monotonic() + seconds if line else float("inf")
+    watched: list[int | socket.socket] = [wakeup, *([line] if line else [])]
+    while True:
+        left = max(0.0, min(deadline - time.monotonic(), 3600.0))
+        ready, _, _ = select.select(watched, [], [], left)
+        numbers = os.read(wakeup, 64) if wakeup in ready else b""
+        if (status := reap().get(child)) is not None:
+            return os.waitstatus_to_exitcode(status)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            return end_gently(child, numbers[0])
+        if line and line in ready:
+            try:
+                fed = line.recv(4096)
+            except ConnectionError:
+                fed = b""
+            if not fed:
+                return 137  # the worker is gone
+            deadline = time.monotonic() + float(fed.split()[-1])
+        if time.monotonic() >= deadline:
+            return 137
+
+
+def end_gently(child: int, number: int) -> int:
+    """Pass the signal on, so that the CLI can write down where it was; not for long."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+    end = time.monotonic() + TERM_GRACE
+    while time.monotonic() < end:
+        if (status := reap().get(child)) is not None:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    return 137
+
+
+def noted(_number: int, _frame: object) -> None:
+    """The wake-up pipe has the signal's number; there is nothing more to do here."""
+
+
+def main() -> int:
+    worker = os.getppid()
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != worker:
+        return 137  # it died before we could ask to be told
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, noted)
+    try:
+        line = feeder(os.environ.get("BATON_KEEPER", ""))
+    except OSError:
+        return 137  # nobody is there to feed us
+    command = [
+        *json.loads(os.environ.get("BATON_BOX", "[]")),
+        os.environ["BATON_CLI"],
+        *sys.argv[1:],
+    ]
+    code = 137
+    try:
+        child = spawn(command, allowed(dict(os.environ)))
+        if line:
+            line.sendall(str(child).encode())
+        code = keep(child, line, float(os.environ.get("BATON_LEASE", "30")), reading)
+    finally:
+        kill_all()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The worker's end of the keeper's feeding line.
+
+A leash is made before the agent is spawned and closed when its turn is over. Each
+renewal of the lease feeds the keeper with the seconds it may go on; a worker that is
+stopped, cut off or dead feeds nothing, and the keeper ends the agent.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import claude_agent_sdk
+
+from config.settings import settings
+
+KEEPER = Path(__file__).with_name("keeper.py")
+
+
+class Leash:
+    """The listening end; `environ` is what the keeper is to be started with."""
+
+    def __init__(self, name: str, seconds: float, box: list[str]) -> None:
+        self._name = f"baton-{name}-{os.getpid()}"
+        self._seconds = seconds
+        self._box = box
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(f"\0{self._name}")  # abstract: no file to be left behind
+        self._listener.listen(4)
+        self._listener.setblocking(False)
+        self._lines: list[socket.socket] = []
+        self._keepers: list[int] = []
+        self.agent_pid: int | None = None  # once the keeper has said it
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The keeper's own variables; none of them reaches the agent."""
+        return {
+            "BATON_CLI": cli(),
+            "BATON_KEEPER": self._name,
+            "BATON_LEASE": f"{self._seconds:.3f}",
+            "BATON_BOX": json.dumps(self._box),
+        }
+
+    def feed(self, seconds: float) -> None:
+        """Let the keeper go on for so many seconds from now."""
+        self._hear()
+        for line in self._lines:
+            with contextlib.suppress(OSError):
+                line.sendall(f"{seconds:.3f}\n".encode())
+
+    def end(self) -> None:
+        """Ask the agent to end: it writes down where it was, and is killed if it takes long."""
+        self._hear()
+        for keeper in self._keepers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Let go: a keeper that still lives kills its agent."""
+        for line in (*self._lines, self._listener):
+            line.close()
+
+    def _hear(self) -> None:
+        """Take up keepers that have called, and read which process their agent is."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                line, _ = self._listener.accept()
+                line.setblocking(False)
+                credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                self._keepers.append(struct.unpack("3i", credentials)[0])
+                self._lines.append(line)
+        for line in self._lines:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                if said := line.recv(64):
+                    self.agent_pid = int(said)
+
+
+def cli() -> str:
+    """The agent's program: the one that is set, else the one bundled with the SDK."""
+    bundled = Path(claude_agent_sdk.__file__).with_name("_bundled") / "claude"
+    return settings().cli_path or str(bundled)
+
+
+def launcher() -> Path:
+    """A program that starts the keeper, for the SDK to call as if it were the CLI."""
+    path = settings().agent_home / "bin" / "keeper"
+    text = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{KEEPER}" "$@"\n'
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    return path

@@ -1,0 +1,204 @@
+"""The SDK's SessionStore on Postgres, and the one that a job gives to its agent.
+
+    SDK ── append(key, entries) ──► JobStore ──► PostgresStore ──► db.transcripts
+            key names a directory    key names the project; the fence is checked
+                                     in the transaction that writes
+
+Both are duck-typed: the SDK's protocol has optional methods, and asks at run time.
+The work is psycopg's, in a thread: the event loop goes on reading the agent meanwhile.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, cast
+from uuid import UUID
+
+from claude_agent_sdk import fold_session_summary
+from claude_agent_sdk.types import (
+    SessionKey,
+    SessionListSubkeysKey,
+    SessionStoreEntry,
+    SessionStoreListEntry,
+    SessionSummaryEntry,
+)
+from psycopg import Connection
+
+from db import pool, transcript_upkeep, transcripts
+from db.transcript_form import Entry
+from db.transcript_upkeep import Stored
+from db.transcripts import Summary
+from worker.errors import AttemptReplaced
+
+Transaction = Callable[[], AbstractContextManager[Connection]]
+Guard = Callable[[Connection], None]
+
+
+class PostgresStore:
+    """The whole contract of the SDK's SessionStore; its project key is our project id.
+
+    `transaction` opens what each call runs in. `guard` is called last in a transaction
+    that writes, and raises to refuse it.
+    """
+
+    def __init__(
+        self, transaction: Transaction = pool.transaction, guard: Guard | None = None
+    ) -> None:
+        self._transaction = transaction
+        self._guard = guard
+        self._unsettled: list[list[SessionStoreEntry]] = []
+
+    @property
+    def whole(self) -> bool:
+        """False while a batch is on its way, and for good once one was lost."""
+        return not self._unsettled
+
+    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        await asyncio.to_thread(self._append, key, entries)
+
+    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        """Raises TranscriptDamaged when only part of it can be read."""
+        return await asyncio.to_thread(self._load, key)
+
+    async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
+        return [
+            {"session_id": stored.session_id, "mtime": _mtime(stored)}
+            for stored in await self._listed(project_key)
+            if not stored.subpath
+        ]
+
+    async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
+        return [
+            _summary_entry(stored.session_id, stored.summary, mtime=_mtime(stored))
+            for stored in await self._listed(project_key)
+            if not stored.subpath and stored.summary is not None
+        ]
+
+    async def delete(self, key: SessionKey) -> None:
+        await asyncio.to_thread(self._delete, key)
+
+    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        stored = await self._listed(key["project_key"], key["session_id"])
+        return [one.subpath for one in stored if one.subpath]
+
+    def _append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        """The SDK tries a failed batch again with the very same list: so it is recognised,
+        and two equal batches that are meant as two are not taken for one."""
+        again = any(batch is entries for batch in self._unsettled)
+        if not again:
+            self._unsettled.append(entries)
+        subpath = key.get("subpath", "")
+        with self._transaction() as conn:
+            transcripts.append(
+                conn,
+                key["project_key"],
+                key["session_id"],
+                cast(list[Entry], entries),
+                subpath=subpath,
+                fold=None if subpath else _fold(key),
+                again=again,
+            )
+            if self._guard:
+                self._guard(conn)
+        self._unsettled = [batch for batch in self._unsettled if batch is not entries]
+
+    def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        with self._transaction() as conn:
+            loaded = transcripts.load(
+                conn, key["project_key"], key["session_id"], subpath=key.get("subpath", "")
+            )
+        return cast(list[SessionStoreEntry] | None, loaded)
+
+    def _delete(self, key: SessionKey) -> None:
+        with self._transaction() as conn:
+            transcript_upkeep.delete(
+                conn, key["project_key"], key["session_id"], subpath=key.get("subpath")
+            )
+
+    async def _listed(self, project_id: str, session_id: str | None = None) -> list[Stored]:
+        return await asyncio.to_thread(self._list, project_id, session_id)
+
+    def _list(self, project_id: str, session_id: str | None) -> list[Stored]:
+        with self._transaction() as conn:
+            return transcript_upkeep.listed(conn, project_id, session_id)
+
+
+class JobStore:
+    """The store of one attempt at a job: the project's sessions, and no others.
+
+    The SDK's project key, made of a path of this machine, is replaced by the project's
+    id. What a replaced attempt appends is refused with AttemptReplaced. `parent` is the
+    session to resume, as it was just loaded and checked: it is not read a second time.
+    """
+
+    def __init__(
+        self,
+        project_id: str,
+        *,
+        job_id: UUID,
+        attempt: UUID,
+        parent: tuple[str, list[Entry]] | None = None,
+        transaction: Transaction = pool.transaction,
+    ) -> None:
+        self._project_id = project_id
+        self._parent = parent
+        self._store = PostgresStore(transaction, guard=_fence(job_id, attempt))
+        self.appended = 0  # entries the agent wrote and we kept
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that the agent wrote so far is in the store."""
+        return self._store.whole
+
+    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        await self._store.append(self._ours(key), entries)
+        self.appended += len(entries)
+
+    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        if self._parent and key["session_id"] == self._parent[0] and not key.get("subpath"):
+            return cast(list[SessionStoreEntry], self._parent[1])
+        return await self._store.load(self._ours(key))
+
+    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        return await self._store.list_subkeys(
+            {"project_key": self._project_id, "session_id": key["session_id"]}
+        )
+
+    def _ours(self, key: SessionKey) -> SessionKey:
+        return {**key, "project_key": self._project_id}
+
+
+def _fence(job_id: UUID, attempt: UUID) -> Guard:
+    def refuse_if_replaced(conn: Connection) -> None:
+        # `for share` makes a takeover wait for our commit, or us see the takeover. It is
+        # the transaction's last statement, so a renewal waits for a commit at the most.
+        held = conn.execute(
+            """
+            select from jobs
+             where id = %s and attempt = %s and state = 'running'
+               for share
+            """,
+            (job_id, attempt),
+        ).fetchone()
+        if held is None:
+            raise AttemptReplaced(f"job {job_id}: attempt {attempt} may not write any more")
+
+    return refuse_if_replaced
+
+
+def _fold(key: SessionKey) -> transcripts.Fold:
+    def fold(last: Summary | None, entries: list[Entry]) -> Summary:
+        previous = None if last is None else _summary_entry(key["session_id"], last, mtime=0)
+        new = cast(list[SessionStoreEntry], entries)
+        return fold_session_summary(previous, key, new)["data"]
+
+    return fold
+
+
+def _summary_entry(session_id: str, data: dict[str, Any], *, mtime: int) -> SessionSummaryEntry:
+    return {"session_id": session_id, "mtime": mtime, "data": data}
+
+
+def _mtime(stored: Stored) -> int:
+    """Milliseconds since the epoch, of Postgres' clock."""
+    return int(stored.updated_at.timestamp() * 1000)

@@ -1,0 +1,154 @@
+"""The Celery application: transport only. What is owed lives in the jobs table.
+
+A message with a job id only wakes. No ETA, no countdown, no Celery retry, no results.
+"""
+
+import os
+import socket
+import tempfile
+import threading
+from typing import Any
+
+import psycopg
+import structlog
+from celery import Celery, signals
+from celery.schedules import schedule
+from celery.worker.control import control_command
+from kombu import Queue
+
+from config import logging as logs
+from config.settings import settings
+from db import jobs, outbox, pool, workers
+from db.pool import NoDatabase
+from db.workers import Worker
+from worker import drain, host
+from worker.agent.box import usable
+from worker.agent.version import cli_version
+from worker.publish import QUEUE
+
+log = structlog.get_logger()
+
+PLAIN = "celery"  # the queue of producers that know nothing of us
+REPORT_EVERY = 10.0  # seconds between two signs of life of a worker
+UPKEEP = ("mark_stale", "archive_transitions", "prune_transcripts", "clear_jobs", "sweep")
+
+_turn = settings().turn_timeout.total_seconds()
+app = Celery(
+    "baton",
+    broker=settings().redis_url or "redis://127.0.0.1:6379/0",
+    include=[
+        "tasks.build",
+        "tasks.metadata",
+        "tasks.compaction",
+        "tasks.chat_plan",
+        "tasks.upkeep",
+    ],
+)
+app.conf.update(
+    task_serializer="json",
+    accept_content=["json"],
+    task_default_queue=PLAIN,
+    task_queues=[Queue(QUEUE), Queue(PLAIN)],
+    task_acks_late=True,  # a killed worker's message is delivered again
+    task_reject_on_worker_lost=True,
+    task_acks_on_failure_or_timeout=False,
+    task_ignore_result=True,  # results are rows, not Celery results
+    task_store_errors_even_if_ignored=False,
+    task_send_sent_event=False,
+    task_time_limit=int(_turn * 4 + 600),  # several turns a job at the most
+    worker_concurrency=settings().slots,
+    worker_prefetch_multiplier=1,  # long jobs: take one, do one
+    worker_send_task_events=True,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,  # the ledger owns a job
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        # Far above the hard limit; who owns a job never depends on it.
+        "visibility_timeout": int(_turn * 8 + 3600),
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    },
+    beat_schedule={
+        f"upkeep-{name}": {
+            "task": f"tasks.upkeep.{name}",
+            "schedule": schedule(settings().upkeep_every),
+        }
+        for name in UPKEEP
+    },
+)
+
+
+@signals.worker_init.connect
+@signals.beat_init.connect
+def _logs(**_: Any) -> None:
+    logs.configure()
+
+
+@signals.worker_process_init.connect
+def _begin_child(**_: Any) -> None:
+    """A pool child has connections of its own, and leaves its litter in our place."""
+    pool.pool.cache_clear()  # the parent's, if any: not ours to close
+    logs.configure()
+    scratch = settings().agent_home / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(scratch)
+
+
+@signals.worker_ready.connect
+def _report(sender: Any = None, **_: Any) -> None:
+    """Say in Postgres that this worker is here, until it goes."""
+    name = str(getattr(sender, "hostname", None) or f"baton@{socket.gethostname()}")
+    threading.Thread(target=_report_for_good, args=(name,), daemon=True).start()
+
+
+def _report_for_good(name: str) -> None:
+    adopted = False
+    while not drain.draining():
+        try:
+            with pool.connect() as conn:
+                workers.report(conn, _myself(name))
+                if not adopted:
+                    outbox.adopt(conn, host.credential())
+                    adopted = True
+        except (NoDatabase, psycopg.Error) as exc:
+            log.warning("worker.not_reported", error=str(exc))
+        drain.wait(REPORT_EVERY)
+    try:
+        with pool.connect() as conn:
+            workers.leave(conn, name)
+    except (NoDatabase, psycopg.Error) as exc:
+        log.warning("worker.not_reported", error=str(exc))
+
+
+def _myself(name: str) -> Worker:
+    return Worker(
+        id=name,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        slots=settings().slots,
+        box="bubblewrap" if usable() else None,
+        cli_version=cli_version(),
+        credential=host.credential(),
+    )
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    drain.begin()
+
+
+@control_command(name="revoke", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def _revoke(_state: Any, task_id: Any, **_: Any) -> dict[str, str]:
+    """A revoke, from Flower or anywhere, is a cancel in the ledger: durable, and for all workers.
+
+    `terminate` needs no more than that: the running attempt stops its own agent.
+    """
+    ids = [task_id] if isinstance(task_id, str) else list(task_id)
+    with pool.connect() as conn:
+        found = {given: jobs.id_of_task(given) for given in ids}
+        cancelled = [given for given, job in found.items() if job and jobs.cancel(conn, job)]
+    return {"ok": f"cancelled {', '.join(cancelled) or 'nothing'}"}

@@ -1,0 +1,69 @@
+"""Redis checkpoints: which session a running chain has reached (R074, R149).
+
+Quick to read, safe to lose: nothing of ours decides by them. Each lives an hour after
+its chain last wrote or renewed it.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from uuid import UUID
+
+import redis
+import structlog
+
+from config.settings import settings
+
+log = structlog.get_logger()
+
+CHECKPOINTS, PROGRESS = 1, 2  # Redis databases; the broker has 0
+WAIT = 1.0  # seconds: Redis makes things quick, so nothing waits long for it
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Names as other services read them: sessionId, buildId, projectPath, filesCreated."""
+
+    sessionId: str  # noqa: N815 - the contract's names
+    buildId: str  # noqa: N815
+    projectPath: str  # noqa: N815
+    filesCreated: list[str]  # noqa: N815
+
+
+@cache
+def client(database: int) -> redis.Redis:
+    """This process's client for one of our databases; connects on first use."""
+    url = settings().redis_url.rpartition("/")[0] if _has_path() else settings().redis_url
+    return redis.Redis.from_url(
+        f"{url}/{database}",
+        socket_timeout=WAIT,
+        socket_connect_timeout=WAIT,
+        decode_responses=True,
+    )
+
+
+def _has_path() -> bool:
+    return settings().redis_url.count("/") > 2
+
+
+def key(build_id: UUID) -> str:
+    """The key of a chain's checkpoint; the build id is the chain's id."""
+    return f"claude:session:{build_id}"
+
+
+def save(build_id: UUID, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint with its time to live. Best effort."""
+    try:
+        client(CHECKPOINTS).set(
+            key(build_id), json.dumps(asdict(checkpoint)), ex=settings().checkpoint_ttl
+        )
+    except redis.RedisError as exc:
+        log.info("checkpoint.not_saved", error=type(exc).__name__)
+
+
+def refresh(build_id: UUID) -> None:
+    """Push the checkpoint's end back while its chain runs. Best effort."""
+    try:
+        client(CHECKPOINTS).expire(key(build_id), settings().checkpoint_ttl)
+    except redis.RedisError as exc:
+        log.info("checkpoint.not_refreshed", error=type(exc).__name__)

@@ -1,0 +1,145 @@
+"""Commit a whole turn: the head, all that belongs to it, and what follows in the chain.
+
+One statement in Postgres does it all or nothing (db/sessions.py); after it, best effort,
+the next job's message and the events' copy go to Redis.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from config.settings import settings
+from db import sessions
+from db.attempts import Claimed, Next
+from db.events import Event
+from db.pool import connection
+from db.sessions import Advance, Moved
+from worker.agent import Turn
+from worker.errors import HeadMoved
+from worker.ladder import Choice
+from worker.publish import announce
+
+if TYPE_CHECKING:
+    from worker.chain import Attempt
+
+FOLLOWING = {"build": "metadata", "metadata": "compaction"}
+HANDED_DOWN = ("asked", "model")  # of a job's arguments, to the next of its chain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a job makes of a turn: the step and source for the ledger, and its results.
+
+    `final`: whether the job ends with it. `said` goes to the chat log as (role, text).
+    """
+
+    step: str
+    source: str
+    reason: str | None = None
+    final: bool = True
+    result: dict[str, Any] = field(default_factory=dict[str, Any])
+    version: str | None = None
+    new_version: bool = False
+    said: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    tree: str | None = None
+
+
+def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
+    """Move the head to the turn's session. Raises HeadMoved, with nothing written."""
+    job = at.job
+    to = _advance(job, turn, _named(outcome, at.choice, job))
+    following = following_of(job) if outcome.final else None
+    told = _told(job, to, following)
+    with connection() as conn:
+        moved = sessions.advance(
+            conn,
+            job,
+            to,
+            told=told,
+            following=following,
+            publish_after=settings().publish_after,
+        )
+    if moved is None:
+        raise HeadMoved("The head moved on, or the job was taken over, while the turn ran.")
+    at.job = replace(job, head=turn.session, version_id=outcome.version or job.version_id)
+    announce(job.project_id, moved.seq, told, moved.messages)
+    return moved
+
+
+def _named(outcome: Outcome, choice: Choice | None, job: Claimed) -> Outcome:
+    """The transition's source is the operation, unless the head was passed over."""
+    if choice and choice.source:
+        return replace(outcome, source=choice.source, reason=choice.reason)
+    if choice and choice.parent and choice.parent != job.head:
+        return replace(outcome, source="fallback", reason=choice.reason)
+    return outcome
+
+
+def _advance(job: Claimed, turn: Turn, outcome: Outcome) -> Advance:
+    return Advance(
+        step=outcome.step,
+        old=job.head,
+        new=turn.session,
+        parent=turn.parent if turn.relation != "reset" else None,
+        minted=turn.minted,
+        relation=turn.relation,
+        source=outcome.source,
+        reason=outcome.reason,
+        version_id=outcome.version,
+        new_version=outcome.new_version,
+        tree=outcome.tree,
+        final=outcome.final,
+        result=outcome.result,
+        chat=outcome.said,
+        chat_plan=job.kind == "chat_plan",
+        summary=turn.summary,
+        compacted=turn.compacted,
+        input_tokens=turn.input_tokens,
+        output_tokens=turn.output_tokens,
+        cache_read_tokens=turn.cache_read_tokens,
+        cache_creation_tokens=turn.cache_creation_tokens,
+        context_tokens=turn.context_tokens,
+        raw_cost_usd=turn.raw_cost_usd,
+        duration_ms=turn.duration_ms,
+        num_turns=turn.num_turns,
+        model=turn.model,
+        cli_version=turn.cli_version,
+    )
+
+
+def following_of(job: Claimed) -> Next | None:
+    """The chain's next job: a build is followed by metadata, and that by a compaction."""
+    kind = FOLLOWING.get(job.kind)
+    if kind is None or job.args.get("asked") not in ("build", "update"):
+        return None
+    return Next(uuid4(), kind, {k: job.args[k] for k in HANDED_DOWN if k in job.args})
+
+
+def _told(job: Claimed, to: Advance, following: Next | None) -> list[Event]:
+    body = {
+        **about(job),
+        "step": to.step,
+        "session": to.new,
+        "old": to.old,
+        "parent": to.parent,
+        "source": to.source,
+        "reason": to.reason,
+        "version": to.version_id,
+    }
+    told = [Event("session.moved", job.id, body)]
+    if to.final:
+        told.append(Event("job.done", job.id, {**about(job), "result": to.result}))
+    if following:
+        told.append(queued(job, following))
+    return told
+
+
+def about(job: Claimed) -> dict[str, Any]:
+    """What every event of a job says: its kind and its chain."""
+    return {"kind": job.kind, "chain": str(job.chain_id)}
+
+
+def queued(job: Claimed, following: Next) -> Event:
+    """The event that tells of the chain's next job."""
+    body = {"kind": following.kind, "chain": str(job.chain_id)}
+    return Event("job.queued", following.id, body)

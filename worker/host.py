@@ -1,0 +1,50 @@
+"""Who this process is, so that others can tell later whether it still lives.
+
+A process is its pid and its start time (a pid is used again), on a host that is its
+boot and pid namespace (a container that was restarted is another host).
+"""
+
+import hashlib
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+from config.settings import settings
+from db.attempts import Runner
+
+
+def started(pid: int) -> int | None:
+    """The process's start in clock ticks since boot; None if it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+@cache
+def boot() -> str:
+    """This boot of this machine, as this pid namespace sees it."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot_id}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+def credential() -> str:
+    """The hash that stands for the key and endpoint in use, in the ledger and in logs."""
+    secret = settings().anthropic_api_key.get_secret_value()
+    text = f"{settings().anthropic_base_url}\n{secret}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def runner(worker_id: str) -> Runner:
+    """This process, as the runner of an attempt."""
+    return Runner(
+        worker_id=worker_id,
+        host=socket.gethostname(),
+        boot=boot(),
+        pid=os.getpid(),
+        pid_started=started(os.getpid()) or 0,
+        credential=credential(),
+    )

@@ -1,0 +1,149 @@
+"""Holding a running job: renewed by one thread, trusted only as long as it is certain.
+
+        claim               renew  renew           (no answer)
+    ───────●──────────────────●──────●───────────────────┐
+           attempt                            trusted until ┤ the keeper ends the agent
+                                                lease_until ┤ others may take the job
+
+The holder keeps its own, earlier end, counted from before a renewal was sent, so that
+a slow answer cannot stretch it. The same thread hears what is wanted of the holder (a
+cancel, a newer request, a drain), watches the clocks of the turn, and ends the agent.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import psycopg
+import psycopg_pool
+import structlog
+
+from config.settings import settings
+from db import attempts
+from db.attempts import Claimed
+from db.pool import connection
+from worker import drain
+from worker.agent.leash import Leash
+
+log = structlog.get_logger()
+
+MARGIN = 5.0  # seconds between our end and the row's
+
+
+@dataclass
+class Lease:
+    """What is known of the hold: `stopped` is the reason to stop, once there is one."""
+
+    job: Claimed
+    trusted_until: float
+    stopped: str | None = None
+    leash: Leash | None = None
+    turn_began: float | None = None
+    last_sign: float = 0.0
+    told_pid: int | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def alive(self) -> None:
+        """The agent gave a sign of life."""
+        self.last_sign = time.monotonic()
+
+    def left(self) -> float:
+        """Seconds for which the hold is still certain."""
+        return self.trusted_until - time.monotonic()
+
+    def stop(self, reason: str) -> None:
+        """Stop the turn; the first reason counts."""
+        self.stopped = self.stopped or reason
+
+    @contextlib.contextmanager
+    def turn(self, box: list[str]) -> Generator[Leash]:
+        """The agent may run inside this block: fed, watched, and gone when it ends."""
+        self.leash = Leash(str(self.job.attempt), max(0.1, self.left()), box)
+        self.turn_began = self.last_sign = time.monotonic()
+        try:
+            yield self.leash
+        finally:
+            leash, self.leash, self.turn_began = self.leash, None, None
+            leash.close()
+
+
+@contextlib.contextmanager
+def hold(job: Claimed, *, asked: float, beat: Callable[[], None]) -> Generator[Lease]:
+    """Hold the job for the length of the block. `asked`: when the claim was sent
+    (monotonic); `beat` is called with each renewal."""
+    lease = Lease(job, trusted_until=asked + settings().lease.total_seconds() - MARGIN)
+    thread = threading.Thread(target=_watch, args=(lease, beat), name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        lease.done.set()
+        thread.join()
+
+
+def _watch(lease: Lease, beat: Callable[[], None]) -> None:
+    renew_every = settings().renew_every.total_seconds()
+    renew_at = time.monotonic() + renew_every
+    while not lease.done.wait(settings().cancel_poll.total_seconds()):
+        due = time.monotonic() >= renew_at
+        if due:
+            renew_at = time.monotonic() + renew_every
+        _ask(lease, renew=due)
+        if due:
+            beat()
+        _check_clocks(lease)
+        _steer(lease)
+
+
+def _ask(lease: Lease, *, renew: bool) -> None:
+    """One round trip: hear what is wanted, and renew if it is time."""
+    asked = time.monotonic()
+    job = lease.job
+    try:
+        with connection() as conn:
+            if renew:
+                heard = attempts.renew(conn, job.id, job.attempt, settings().lease)
+            else:
+                heard = attempts.wanted(conn, job.id, job.attempt)
+    except (psycopg.Error, psycopg_pool.PoolTimeout):
+        return  # `trusted_until` stands where it was
+    if heard is None:
+        if not lease.done.is_set():  # the job may just have been committed
+            lease.stop("lease_lost")
+        return
+    if renew:
+        lease.trusted_until = asked + settings().lease.total_seconds() - MARGIN
+    if heard != "go on":
+        lease.stop({"cancel": "cancelled", "interrupted": "replaced_by_request"}[heard])
+
+
+def _check_clocks(lease: Lease) -> None:
+    now = time.monotonic()
+    if now >= lease.trusted_until:
+        lease.stop("lease_lost")
+    if drain.overdue():
+        lease.stop("drained")
+    if lease.turn_began is None:
+        return
+    if now - lease.turn_began > settings().turn_timeout.total_seconds():
+        lease.stop("turn_timeout")
+    if now - lease.last_sign > settings().idle_timeout.total_seconds():
+        lease.stop("idle_timeout")
+
+
+def _steer(lease: Lease) -> None:
+    """Feed the keeper, or end it. Writes down once which process the agent is."""
+    leash = lease.leash
+    if leash is None:
+        return
+    if lease.stopped:
+        leash.end()
+    else:
+        leash.feed(max(0.0, lease.left()))
+    pid = leash.agent_pid
+    if pid and pid != lease.told_pid:
+        with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout), connection() as conn:
+            attempts.note_agent(conn, lease.job.id, lease.job.attempt, pid)
+            lease.told_pid = pid

@@ -1,0 +1,58 @@
+"""What the agent is told. Templates lie in tasks/prompts; the user's words are never among them.
+
+A fresh session that has a past is told of it in a digest, put before the user's prompt,
+which itself stays word for word.
+"""
+
+from pathlib import Path
+from string import Template
+
+from config.settings import settings
+from db.chat import Past
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "tasks" / "prompts"
+SAID_EACH = 1_500  # characters of one chat message in a digest
+
+
+def render(name: str, **values: str) -> str:
+    """The template of that name with its values."""
+    return Template((TEMPLATES / f"{name}.md").read_text()).substitute(values)
+
+
+def digest(past: Past, files: list[str], documentation: str) -> str:
+    """What Postgres and the workspace know of the past, bounded; empty when there is none."""
+    if not (past.summary or past.said or past.versions):
+        return ""
+    room = settings().digest_chars
+    parts = [
+        ("Summary of the work so far", _tame(past.summary or ""), room // 3),
+        ("Requests and answers, oldest first", _chat(past.said), room // 3),
+        ("Files in the workspace", "\n".join(files), room // 6),
+        ("Documentation", _tame(documentation), room // 6),
+    ]
+    body = "\n\n".join(
+        f"## {title}\n{_bounded(text, limit)}" for title, text, limit in parts if text
+    )
+    return render("history", past=body)
+
+
+def with_digest(digest_text: str, prompt: str) -> str:
+    """The digest, and then the prompt word for word."""
+    return f"{digest_text}\n{prompt}" if digest_text else prompt
+
+
+def _chat(said: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{role}: {_bounded(_tame(text), SAID_EACH)}" for role, text in said)
+
+
+def _tame(text: str) -> str:
+    """Text of others may not close the block that it stands in."""
+    return text.replace("</project-history>", "").replace("<project-history>", "")
+
+
+def _bounded(text: str, limit: int) -> str:
+    """The text's end matters most in a chat, its beginning in a summary: keep both."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[…]\n{text[-half:]}"

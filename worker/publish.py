@@ -1,0 +1,95 @@
+"""After a commit, best effort: messages for what is due, and the events' copy in Redis.
+
+Nothing here may fail a job. A message that is lost is sent again by the relay; an event
+that is lost is read from Postgres by whoever sees the gap.
+"""
+
+import json
+from functools import cache
+from typing import Any
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from config.settings import settings
+from db.attempts import Message
+from db.events import Event
+from worker.checkpoints import PROGRESS, client
+
+log = structlog.get_logger()
+
+QUEUE = "baton"
+
+
+@cache
+def _app() -> Celery:
+    from worker.app import app
+
+    return app
+
+
+def send(messages: list[Message]) -> int:
+    """Publish wake-ups for these jobs; returns how many went out before the broker failed."""
+    sent = 0
+    try:
+        for message in messages:
+            _app().send_task(
+                f"tasks.{message.kind}",
+                kwargs=_body(message),
+                task_id=str(message.id)
+                + (f".{message.published}" if message.published else ""),
+                root_id=str(message.chain_id),
+                parent_id=str(message.parent_id) if message.parent_id else None,
+                queue=QUEUE,
+                ignore_result=True,
+                retry=False,
+            )
+            sent += 1
+    except (OperationalError, redis.RedisError, OSError) as exc:
+        log.warning("publish.failed", error=type(exc).__name__, unsent=len(messages) - sent)
+    return sent
+
+
+def _body(message: Message) -> dict[str, Any]:
+    return {"job_id": str(message.id), "previous_session_id": message.previous_session_id}
+
+
+def stream(project_id: str) -> str:
+    """The Redis stream that holds the newest events of a project."""
+    return f"events:{project_id}"
+
+
+def announce(
+    project_id: str, seq: int | None, told: list[Event], messages: list[Message]
+) -> None:
+    """The commit is done: let the next jobs' workers and the watchers know."""
+    if messages:
+        send(messages)
+    if seq is not None and told:
+        copy(project_id, seq, told)
+
+
+def copy(project_id: str, seq: int, told: list[Event]) -> None:
+    """Put events, the last of which has number `seq`, into the project's stream."""
+    name = stream(project_id)
+    try:
+        with client(PROGRESS).pipeline(transaction=False) as pipe:
+            for number, event in enumerate(told, start=seq - len(told) + 1):
+                fields: Any = {
+                    "type": event.type,
+                    "job": str(event.job or ""),
+                    "body": json.dumps(event.body),
+                }
+                pipe.xadd(
+                    name,
+                    fields,
+                    id=f"{number}-0",
+                    maxlen=settings().events_kept,
+                    approximate=True,
+                )
+            pipe.expire(name, settings().events_ttl)
+            pipe.execute(raise_on_error=False)
+    except redis.RedisError as exc:
+        log.info("events.not_copied", error=type(exc).__name__)

@@ -1,0 +1,108 @@
+"""The relay: publish the jobs that are due, and take up those whose worker has died.
+
+    relay: python -m worker.relay        (any number of them)
+
+Only a small window of messages is out: order, priority and fairness are decided in
+Postgres, and a wiped or full Redis loses nothing that is not sent again from here.
+"""
+
+import signal
+import threading
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import psycopg_pool
+import redis
+import structlog
+
+from config import logging as logs
+from config.settings import settings
+from db import outbox, rescue, workers
+from db.pool import connection
+from worker import host
+from worker.checkpoints import client
+from worker.orphans import reap
+from worker.publish import QUEUE, send
+
+log = structlog.get_logger()
+
+LEAST_WINDOW = 4  # messages out while no worker is known to be online
+RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
+RESCUE_EVERY = 10  # turns of the loop between two looks for the dead
+BROKER = 0
+
+
+def run_once() -> int:
+    """Publish one batch and say how many. A crash in between publishes twice: harmless."""
+    with connection() as conn:
+        room = workers.slots(conn, silent_after=settings().worker_silent_after) * 2
+    waiting: Any = client(BROKER).llen(QUEUE)
+    room = max(room, LEAST_WINDOW) - int(waiting)
+    with connection() as conn:
+        outbox.tell_ends(conn)
+        if waiting == 0:
+            outbox.recall(conn, older_than=RECALL_AFTER)
+        if room <= 0:
+            return 0
+        due = outbox.take_due(
+            conn,
+            room=room,
+            pause=settings().publish_after,
+            longest=settings().publish_again_max,
+        )
+    return send(due)
+
+
+def rescue_once() -> int:
+    """Take the jobs of dead workers back into the queue, and say how many.
+
+    A worker of this host is known to be dead as soon as its process is; of another
+    host, when its lease has run out.
+    """
+    taken = 0
+    with connection() as conn:
+        for job_id, attempt, pid, born in rescue.running_on(conn, host.boot()):
+            if host.started(pid) == born:
+                continue
+            if reap(attempt):
+                continue  # something of it still lived, and was killed: look again
+            state = rescue.rescue(conn, job_id, attempt=attempt, limit=settings().rescue_limit)
+            taken += _told(job_id, state)
+        for job_id in rescue.expired(conn):
+            state = rescue.rescue(conn, job_id, attempt=None, limit=settings().rescue_limit)
+            taken += _told(job_id, state)
+    return taken
+
+
+def _told(job_id: object, state: str | None) -> int:
+    if state is None:
+        return 0
+    log.warning("job.rescued", job=str(job_id), state=state)
+    return 1
+
+
+def main() -> None:
+    logs.configure()
+    ended = threading.Event()
+
+    def end(_number: int, _frame: object) -> None:
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    log.info("relay.ready")
+    turn = 0
+    while not ended.wait(settings().relay_poll.total_seconds()):
+        turn += 1
+        try:
+            if turn % RESCUE_EVERY == 1:
+                rescue_once()
+            run_once()
+        except (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OSError) as exc:
+            log.warning("relay.waits", error=type(exc).__name__)
+            ended.wait(1.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Run one job to a verdict, and write down how it went. The row is the answer.
+
+A message only wakes: whoever claims the row runs it, and a message for a job that has
+ended, runs, or is not in turn changes nothing.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import structlog
+
+from config.settings import settings
+from db import attempts, jobs, limits, turns
+from db.attempts import Claimed, End, Next, Wait
+from db.events import Event
+from db.pool import connection
+from worker import checkpoints, drain, host, workspace
+from worker.agent import Agent
+from worker.agent.claude import claude
+from worker.chain import Attempt
+from worker.commit import about, following_of, queued
+from worker.errors import Judgement, Verdict, for_people, judge
+from worker.lease import Lease, hold
+from worker.publish import announce
+from worker.retry import backoff, on_blip
+
+log = structlog.get_logger()
+
+WORKER_PAUSE = timedelta(seconds=30)  # before a job is tried again that this worker cannot run
+TRIES = {"structured_output_retry_exhausted": 2, "internal_error": 1}  # else `attempts`
+WORKER_ID = host.boot().rpartition("/")[0][:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a delivery: `ignored`, `waits`, or the job's final state."""
+
+    state: str
+    error_class: str | None = None
+    error: str | None = None
+
+
+def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -> Ran:
+    """Claim the job and do it. Never raises for what goes wrong in it."""
+    if drain.draining():
+        return Ran("ignored")  # the row waits for another worker
+    asked = time.monotonic()
+    claimed = _claim(job_id)
+    if claimed is None:
+        return _not_claimed(job_id)
+    with (
+        structlog.contextvars.bound_contextvars(job=str(job_id), kind=claimed.kind),
+        hold(claimed, asked=asked, beat=lambda: checkpoints.refresh(claimed.chain_id)) as lease,
+    ):
+        log.info("job.started", attempt=claimed.attempts)
+        return _attempt(claimed, lease, do, agent)
+
+
+@on_blip
+def _claim(job_id: UUID) -> Claimed | None:
+    with connection() as conn:
+        return attempts.claim(
+            conn,
+            job_id,
+            attempt=uuid4(),
+            runner=host.runner(WORKER_ID),
+            lease=settings().lease,
+        )
+
+
+def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: Agent) -> Ran:
+    at: Attempt | None = None
+    try:
+        with connection() as conn:
+            done = turns.steps_done(conn, job)
+        cwd = workspace.place(job)
+        cwd.mkdir(parents=True, exist_ok=True)
+        at = Attempt(job, lease, agent, cwd, done)
+        do(at)
+    except Exception as exc:
+        return _settle(at.job if at else job, exc, resumed=_resumed(at))
+    log.info("job.done")
+    return Ran("done")
+
+
+def _resumed(at: Attempt | None) -> bool:
+    return bool(at and at.choice and at.choice.parent)
+
+
+def _settle(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
+    judgement = judge(exc, resumed=resumed)
+    log.warning(
+        "job.not_done",
+        verdict=judgement.verdict.value,
+        error_class=judgement.error_class,
+        exc_info=exc if judgement.error_class == "internal_error" else None,
+        error=for_people(exc),
+    )
+    try:
+        return _write(job, judgement, for_people(exc))
+    except Exception as again:
+        # Postgres is away: the lease runs out, and the relay finds the row.
+        log.warning("job.not_settled", error=type(again).__name__)
+        return Ran("waits", judgement.error_class, for_people(exc))
+
+
+@on_blip
+def _write(job: Claimed, judgement: Judgement, text: str) -> Ran:
+    verdict, error_class = judgement.verdict, judgement.error_class
+    tries = min(settings().attempts, TRIES.get(error_class, settings().attempts))
+    match verdict:
+        case Verdict.LOST:
+            return Ran("ignored", error_class, text)
+        case Verdict.CANCELLED:
+            return _finish(job, End(state="cancelled", error_class=error_class, error=text))
+        case Verdict.INTERRUPTED:
+            return _wait(job, Wait(counted=False, error_class=error_class, error=text))
+        case Verdict.WAIT:
+            pause = Wait(delay=WORKER_PAUSE, counted=False, error_class=error_class, error=text)
+            return _wait(job, pause)
+        case Verdict.PARK:
+            return _park(job, judgement, text)
+        case Verdict.RETRY if job.attempts < tries:
+            delay = backoff(job.attempts)
+            return _wait(job, Wait(delay=delay, error_class=error_class, error=text))
+        case _:
+            return _finish(
+                job,
+                End(
+                    state="failed",
+                    error_class=error_class,
+                    error=text,
+                    following=_despite_failure(job),
+                ),
+            )
+
+
+def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
+    """Set the job aside until its credential may be used again; tell of it once."""
+    with connection() as conn:
+        known = limits.standing(conn, host.credential())
+        until = limits.impose(
+            conn, host.credential(), wait=judgement.wait, reason=judgement.error_class
+        )
+    return _wait(
+        job,
+        Wait(
+            state="parked",
+            until=until,
+            counted=False,
+            credential=host.credential(),
+            error_class=judgement.error_class,
+            error=text,
+        ),
+        limited=None if known else judgement.error_class,
+    )
+
+
+def _wait(job: Claimed, wait: Wait, *, limited: str | None = None) -> Ran:
+    kind = "job.parked" if wait.state == "parked" else "job.waits"
+    body = {
+        **about(job),
+        "error_class": wait.error_class,
+        "error": wait.error,
+        "until": wait.until.isoformat() if wait.until else None,
+        "delay": round(wait.delay.total_seconds(), 3),
+    }
+    told = [Event(kind, job.id, body)]
+    if limited:
+        told.append(Event("credential.limited", job.id, {"reason": limited}))
+    with connection() as conn:
+        put = attempts.put_back(conn, job, wait, told)
+    if put is None:  # replaced meanwhile, or to be cancelled
+        return _finish(
+            job, End(state="cancelled", error_class="cancelled", error="Cancelled on request.")
+        )
+    announce(job.project_id, put[0], told, [])
+    return Ran("waits", wait.error_class, wait.error)
+
+
+def _finish(job: Claimed, end: End) -> Ran:
+    body = {**about(job), "error_class": end.error_class, "error": end.error}
+    told = [Event(f"job.{end.state}", job.id, body)]
+    if end.following:
+        told.append(queued(job, end.following))
+    with connection() as conn:
+        written = attempts.finish(conn, job, end, told, settings().publish_after)
+    if written is None:
+        return Ran("ignored", end.error_class, end.error)
+    announce(job.project_id, written[0], told, written[1])
+    return Ran(end.state, end.error_class, end.error)
+
+
+def _despite_failure(job: Claimed) -> Next | None:
+    """Only a failed build ends its chain; failed metadata still compacts."""
+    return following_of(job) if job.kind == "metadata" else None
+
+
+def _not_claimed(job_id: UUID) -> Ran:
+    """A message that began nothing. Say why, and set aside what cannot go on now."""
+    with connection() as conn:
+        job = jobs.get(conn, job_id)
+        if job is None or job.ended or job.state == "running":
+            return Ran("ignored")
+        if attempts.fail_orphan(conn, job_id):
+            return Ran("failed", "project_gone", "The project is gone.")
+        if limit := limits.standing(conn, host.credential()):
+            limits.park_waiting(conn, job_id, limit)
+            return Ran("waits", limit.reason)
+    return Ran("ignored")
+
+
+def without_turn(at: Attempt, result: dict[str, object]) -> None:
+    """End the job with a result and the head where it is: a step that was skipped."""
+    job = at.job
+    end = End(state="done", result=result)
+    told = [Event("job.done", job.id, {**about(job), "result": result})]
+    with connection() as conn:
+        written = attempts.finish(conn, job, end, told, settings().publish_after)
+    if written is not None:
+        announce(job.project_id, written[0], told, written[1])
