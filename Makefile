@@ -41,7 +41,7 @@ bench: $(READY) ## Measure throughput and latency
 	@$(RUN) baton bench
 
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
-	@uv --quiet --no-cache pip compile --universal --python-version 3.11 --extra dev --upgrade \
+	@uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 --extra dev --upgrade \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" pyproject.toml -o requirements.lock >/dev/null
 

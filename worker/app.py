@@ -5,7 +5,6 @@ A message with a job id only wakes. No ETA, no countdown, no Celery retry, no re
 
 import os
 import socket
-import tempfile
 import threading
 from typing import Any
 
@@ -90,12 +89,9 @@ def _logs(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _begin_child(**_: Any) -> None:
-    """A pool child has connections of its own, and leaves its litter in our place."""
+    """A pool child has connections of its own."""
     pool.pool.cache_clear()  # the parent's, if any: not ours to close
     logs.configure()
-    scratch = settings().agent_home / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(scratch)
 
 
 @signals.worker_ready.connect

@@ -61,7 +61,12 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
         )
     if moved is None:
         raise HeadMoved("The head moved on, or the job was taken over, while the turn ran.")
-    at.job = replace(job, head=turn.session, version_id=outcome.version or job.version_id)
+    at.job = replace(
+        job,
+        head=turn.session,
+        previous_session_id=None,  # a hint of where the job began, and no longer true
+        version_id=outcome.version or job.version_id,
+    )
     announce(job.project_id, moved.seq, told, moved.messages)
     return moved
 

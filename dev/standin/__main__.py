@@ -18,8 +18,13 @@ def main() -> int:
     try:
         model = standin(told.scenario, port=told.port, speed=told.speed, limit=told.limit)
         asyncio.run(serve(model, told.ready_file))
-    except (BadScenario, OSError) as problem:
-        sys.stderr.write(f"{problem}\n")
+    except BadScenario as bad:
+        sys.stderr.write(f"{bad}\n")
+        return 2
+    except OSError as refused:
+        sys.stderr.write(
+            f"Cannot serve on port {told.port}: {refused.strerror}; give another.\n"
+        )
         return 2
     return 0
 

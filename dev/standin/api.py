@@ -186,10 +186,13 @@ async def checked(request: web.Request) -> JSON:
         raise Refused(
             400, "invalid_request_error", "The request body is not valid JSON"
         ) from broken
-    for name in ("model", "messages"):
-        if not isinstance(body, dict) or not body.get(name):
+    for name, kind in (("model", str), ("messages", list)):
+        if not isinstance(body, dict) or not isinstance(cast(JSON, body).get(name), kind):
             raise Refused(400, "invalid_request_error", f"{name}: Field required")
-    return cast(JSON, body)
+    told = cast(JSON, body)
+    if not told["messages"] or not all(isinstance(m, dict) for m in told["messages"]):
+        raise Refused(400, "invalid_request_error", "messages: a list of messages is required")
+    return told
 
 
 def broken(whole: JSON, made: Reply, seen: Seen, fault: Fault) -> bytes:

@@ -15,7 +15,7 @@ from dev.standin import cache, conversation, summary
 from dev.standin.conversation import Conversation
 from dev.standin.faults import Fault, Faults
 from dev.standin.messages import JSON, message_blocks, texts, tools
-from dev.standin.reply import Reply, Text, ToolUse, done, going_on, reply
+from dev.standin.reply import Reply, Text, call, done, going_on, reply
 from dev.standin.scenario import Scenario, Think
 from dev.standin.schema import fit, sample
 
@@ -181,5 +181,4 @@ def obliged(made: Reply, choice: JSON, said: Conversation) -> Reply:
     if tool is None:
         return made
     put: JSON = sample(tool.get("input_schema") or {"type": "object"})
-    name = str(tool["name"])
-    return replace(made, parts=(ToolUse(f"toolu_standin_0_{name}", name, put),))
+    return replace(made, parts=(call(0, str(tool["name"]), put, said),))

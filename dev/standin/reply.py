@@ -160,15 +160,15 @@ def _again(conversation: Conversation, last_step: int) -> ToolUse | None:
         return None
     unread = next((c for c in same[::-1] if c.failed and UNREAD.search(c.result or "")), None)
     if INTERRUPTED.search(last.result or ""):
-        return _call(last.step, last.tool, last.input, conversation)
+        return call(last.step, last.tool, last.input, conversation)
     if unread is last:
-        return _call(last.step, "Read", {"file_path": last.path}, conversation)
+        return call(last.step, "Read", {"file_path": last.path}, conversation)
     if unread and last.tool == "Read" and last.path == unread.path:
-        return _call(last.step, unread.tool, unread.input, conversation)
+        return call(last.step, unread.tool, unread.input, conversation)
     return None
 
 
-def _call(step: int, tool: str, tool_input: JSON, conversation: Conversation) -> ToolUse:
+def call(step: int, tool: str, tool_input: JSON, conversation: Conversation) -> ToolUse:
     """A call whose id is new in this conversation, yet the same for the same request."""
     calls = sum(len(e.calls) for e in conversation.exchanges)
     seed = json.dumps([len(conversation.exchanges), calls, tool, tool_input], sort_keys=True)
@@ -188,9 +188,9 @@ def _part(
         case Say(text):
             return [Text(fill(text, places))]
         case Use(calls):
-            return [_call(due, tool, fill(put, places), conversation) for tool, put in calls]
+            return [call(due, tool, fill(put, places), conversation) for tool, put in calls]
         case Answer(data):
-            return [_call(due, STRUCTURED, _answer(data, places, conversation), conversation)]
+            return [call(due, STRUCTURED, _answer(data, places, conversation), conversation)]
 
 
 def _answer(data: Any, places: dict[str, str], conversation: Conversation) -> JSON:

@@ -99,7 +99,11 @@ class Standin:
             target=self._loop.run_forever, name="standin", daemon=True
         )
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.__aenter__(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self.__aenter__(), self._loop).result()
+        except OSError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End the thread's server; connections are refused from here on."""

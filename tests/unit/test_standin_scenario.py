@@ -200,6 +200,7 @@ def test_data_is_fitted_to_a_schema_that_wants_more_or_less():
     ("prompt", "rule"),
     [
         ("Build a small website for a trail guide: an overview and a packing list.", "build"),
+        ("A website for our club, please", "first wish, whatever it is"),
         ("Add a contact page and make the header dark green.", "contact page and green header"),
         ("What did we change last, and why?", "question"),
         (

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dev.standin.api import LARGEST
 from dev.standin.faults import BadFault
 from dev.standin.messages import JSON
 from dev.standin.server import Standin, standin
@@ -109,13 +110,20 @@ def test_a_request_that_the_api_would_refuse_is_refused(model: Standin):
         httpx.post(f"{model.url}/v1/messages", json=body()),
         httpx.post(f"{model.url}/v1/messages", headers=KEY, content=b"{"),
         post(model, {"model": "m", "max_tokens": 1}),
+        post(model, {"model": "m", "messages": ["hello"]}),
         httpx.get(f"{model.url}/v1/nothing", headers=KEY),
     ]
     kinds = [r.json()["error"]["type"] for r in refusals]
 
-    assert [r.status_code for r in refusals] == [401, 400, 400, 404]
-    assert kinds == ["authentication_error", *["invalid_request_error"] * 2, "not_found_error"]
+    assert [r.status_code for r in refusals] == [401, 400, 400, 400, 404]
+    assert kinds == ["authentication_error", *["invalid_request_error"] * 3, "not_found_error"]
     assert model.unknown == ("GET /v1/nothing",)
+
+
+def test_a_request_of_more_than_32_megabytes_is_too_large(model: Standin):
+    refused = httpx.post(f"{model.url}/v1/messages", headers=KEY, content=bytes(LARGEST + 1))
+
+    assert (refused.status_code, refused.json()["error"]["type"]) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize(("kind", "status", "error", "words"), STATUS_ERRORS)
@@ -240,6 +248,11 @@ def test_a_stopped_server_refuses_and_a_started_one_answers_on_the_same_port(mod
         post(model, body())
     model.start()
     assert post(model, body()).status_code == 200
+
+
+def test_a_port_in_use_is_refused(model: Standin):
+    with pytest.raises(OSError, match="in use"):
+        standin(port=model.port).start()
 
 
 def test_the_pauses_of_a_scenario_follow_the_speed(tmp_path: Path):

@@ -8,6 +8,7 @@ cancelling the SDK's generator (a second cancel would leave an orphan).
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
@@ -50,11 +51,19 @@ READ = ["Read(./**)", "Glob", "Grep"]
 def claude(request: Request, *, store: JobStore, watch: Watch) -> Turn:
     """The Agent that runs the real CLI."""
     report = Report()
+    _use_our_scratch()
     with _translated(report, watch, resumed=request.resume is not None):
         asyncio.run(_follow(request, store, watch, report))
     if reason := watch.stopped():
         raise Stopped(reason)
     return _turn(request, store, report)
+
+
+def _use_our_scratch() -> None:
+    """The SDK lays a session out in a temporary directory: in ours, which a box can see."""
+    scratch = settings().agent_home / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(scratch)
 
 
 async def _follow(request: Request, store: JobStore, watch: Watch, report: Report) -> None:
@@ -138,6 +147,8 @@ def options(
         ),  # left alone it goes on for minutes
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+        # Its directory is gone with the turn, and its name would change the prompt each time.
+        "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
         "DISABLE_TELEMETRY": "1",
         "DISABLE_AUTOUPDATER": "1",
         "ANTHROPIC_API_KEY": settings().anthropic_api_key.get_secret_value() or STANDIN_KEY,
@@ -235,7 +246,8 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         output_tokens=_count(usage, "output_tokens"),
         cache_read_tokens=_count(usage, "cache_read_input_tokens"),
         cache_creation_tokens=_count(usage, "cache_creation_input_tokens"),
-        context_tokens=_context(report.last_usage),
+        context_tokens=(report.boundary or {}).get("post_tokens")
+        or _context(report.last_usage),
         duration_ms=result.duration_ms,
         num_turns=result.num_turns,
         model=report.model,
