@@ -18,14 +18,14 @@ help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Build a small site, update it and ask about it, each job resuming the last
-	@$(RUN) baton demo
+	@$(RUN) exec baton demo
 
 test: $(READY) ## Run the tests (some of them: make test TESTS=tests/unit)
-	@$(RUN) pytest -n 2 --dist worksteal -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 2 --dist worksteal -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(TESTS)
 
 up: $(READY) ## Run every process of the Procfile, with a database and a broker, until Ctrl-C
-	@$(RUN) baton up
+	@$(RUN) exec baton up
 
 check: $(READY) ## Check style, types and layers
 	@ruff check
@@ -34,11 +34,11 @@ check: $(READY) ## Check style, types and layers
 	@lint-imports
 
 faults: $(READY) ## Kill processes and cut wires under load, and check what must always hold
-	@$(RUN) pytest -n 0 --timeout 600 -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 0 --timeout 600 -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 tests/faults
 
 bench: $(READY) ## Measure throughput and latency
-	@$(RUN) baton bench
+	@$(RUN) exec baton bench
 
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
 	@uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 --extra dev --upgrade \

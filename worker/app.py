@@ -13,7 +13,7 @@ import structlog
 from celery import Celery, signals
 from celery.schedules import schedule
 from celery.worker.control import control_command
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from config import logging as logs
 from config.settings import settings
@@ -47,7 +47,7 @@ app.conf.update(
     task_serializer="json",
     accept_content=["json"],
     task_default_queue=PLAIN,
-    task_queues=[Queue(QUEUE), Queue(PLAIN)],
+    task_queues=[Queue(n, Exchange(n), routing_key=n) for n in (QUEUE, PLAIN)],
     task_acks_late=True,  # a killed worker's message is delivered again
     task_reject_on_worker_lost=True,
     task_acks_on_failure_or_timeout=False,

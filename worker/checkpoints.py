@@ -7,6 +7,7 @@ its chain last wrote or renewed it.
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -52,11 +53,15 @@ def key(build_id: UUID) -> str:
 
 
 def save(build_id: UUID, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint with its time to live. Best effort."""
+    """Write the checkpoint with its time to live; files that the chain created before stay
+    named. Best effort."""
     try:
-        client(CHECKPOINTS).set(
-            key(build_id), json.dumps(asdict(checkpoint)), ex=settings().checkpoint_ttl
-        )
+        before: Any = client(CHECKPOINTS).get(key(build_id))
+        files = json.loads(before)["filesCreated"] if before else []
+        body = asdict(checkpoint) | {
+            "filesCreated": list(dict.fromkeys([*files, *checkpoint.filesCreated]))
+        }
+        client(CHECKPOINTS).set(key(build_id), json.dumps(body), ex=settings().checkpoint_ttl)
     except redis.RedisError as exc:
         log.info("checkpoint.not_saved", error=type(exc).__name__)
 

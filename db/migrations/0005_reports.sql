@@ -34,23 +34,42 @@ select p.project_id, p.user_id, p.last_ai_session_id, p.last_ai_session_updated_
          where c.project_id = p.project_id and c.version_id = v.version_id
          order by c.id desc limit 1) vt on true;
 
--- Of the turns that had a session to resume: how many did, and why the others did not.
-create view resume_outcomes as
-select coalesce(reason, case outcome when 'resumed' then 'resumed' else outcome end) as reason,
-       outcome, count(*) as attempts, max(at) as latest
-  from session_resume_attempts
- where session_id is not null and outcome <> 'trying'
- group by 1, 2;
+-- Each committed turn, and how its session began:
+--   first     there was no head          resumed    the head was forked
+--   policy    fresh on purpose, reason   older      another session of the project was forked
+--   fallback  fresh although it should   recovered  went on from a dead attempt's session
+--             have resumed, reason
+-- Of those that were to resume (all but first and policy), the rate is what did.
+create view resume_turns as
+select project_id, version_id, job_id, source, reason, created_at,
+       case when source = 'recovery' then 'recovered'
+            when old_session_id is null then 'first'
+            when parent_session_id = old_session_id then 'resumed'
+            when parent_session_id is not null then 'older'
+            when source = 'reset' then 'policy'
+            else 'fallback' end as began
+  from session_chain
+ where source <> 'operator';
 
--- Turns with and without a resumed session; the fresh ones of the rollout's remainder
--- (source reset, reason control) are the control sample.
-create view session_costs as
-select m.resumed, coalesce(t.source, 'other') as source, count(*) as turns,
-       sum(m.cost_usd) as cost_usd, avg(m.cost_usd) as cost_usd_mean,
-       percentile_cont(0.5) within group (order by m.duration_ms) as duration_ms_p50,
-       sum(m.input_tokens + m.cache_creation_tokens) as new_tokens,
-       sum(m.cache_read_tokens) as cached_tokens,
-       sum(m.output_tokens) as output_tokens
+-- Why sessions that were looked at were not resumed, or failed when they were.
+create view resume_failures as
+select session_id, project_id, job_id, step, outcome, coalesce(reason, 'unknown') as reason, at
+  from session_resume_attempts
+ where session_id is not null and outcome in ('rejected', 'failed', 'abandoned');
+
+-- Each turn that made a session, with what it used. Cost is its own, in USD.
+create view turn_costs as
+select m.session_id, m.project_id, m.user_id, m.version_id, m.job_id, m.step,
+       case when m.step in ('recommendations', 'documentation') then 'metadata'
+            when m.step like 'compact%' then 'compaction'
+            else m.step end as kind,
+       coalesce(t.source, 'unknown') as source, t.reason,
+       m.resumed, m.cost_usd, m.cost_estimated, m.duration_ms,
+       m.input_tokens, m.cache_creation_tokens, m.cache_read_tokens, m.output_tokens,
+       m.created_at
   from project_ai_session_metrics m
-  left join session_chain t on t.new_session_id = m.session_id and t.source <> 'operator'
- group by 1, 2;
+  left join lateral (
+        select c.source, c.reason from session_chain c
+         where c.new_session_id = m.session_id and c.source <> 'operator'
+         order by c.id limit 1) t on true
+ where m.step is not null;

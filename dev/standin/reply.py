@@ -2,9 +2,9 @@
 
 A rule's steps fall into replies, each ending with a tool call; the last has none and ends
 the turn. Which reply is due is read from the ids of the calls already made for the prompt
-(`toolu_standin_<step>_…`), so a request sent twice is answered alike. Two things a model
+(`toolu_standin_<step>_…`), so a request sent twice is answered alike. Some things a model
 does of itself are done here too: it reads a file that the CLI will not let it write
-unread, and it makes a call again that was interrupted.
+unread, and it makes a call again that was interrupted or whose answer was not valid.
 """
 
 import hashlib
@@ -132,10 +132,16 @@ def _possible(steps: tuple[Step, ...], conversation: Conversation) -> list[Step]
     wanted = conversation.tool(STRUCTURED) is not None
     if not wanted:
         return [_told(s) if isinstance(s, Answer) else s for s in kept]
-    if not any(isinstance(s, Answer) for s in kept):
+    if not any(_answers(s) for s in kept):
         uses = [i for i, s in enumerate(kept) if isinstance(s, Use)]
         kept.insert(uses[-1] + 1 if uses else 0, Answer())
     return kept
+
+
+def _answers(step: Step) -> bool:
+    if isinstance(step, Use):
+        return any(tool == STRUCTURED for tool, _ in step.calls)
+    return isinstance(step, Answer)
 
 
 def _told(answer: Answer) -> Say:
@@ -155,6 +161,8 @@ def _again(conversation: Conversation, last_step: int) -> ToolUse | None:
     last = calls[-1] if calls else None
     if last is None or last.step is None or last.step >= last_step:
         return None
+    if last.tool == STRUCTURED and last.failed:  # how often is the CLI's to say
+        return call(last.step, last.tool, last.input, conversation)
     same = [c for c in calls if c.step == last.step]
     if len(same) > TRIES:
         return None

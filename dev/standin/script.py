@@ -6,15 +6,16 @@
     run: make test
     sleep 2.5                         the model takes its time, whatever the server's speed
     say that was it
-    answer {"summary": "…"}           for the caller's schema
+    answer {"summary": "…"}           for the caller's schema, and made to fit it
+    use Glob {"pattern": "*.md"}      any tool, its input as it stands
 
 Other lines are for the reader. Paths are taken from the working directory.
 """
 
 import json
 import re
-from typing import Any
 
+from dev.standin.messages import JSON
 from dev.standin.scenario import Answer, Say, Step, Think, Use
 
 LINE = re.compile(
@@ -26,6 +27,7 @@ LINE = re.compile(
       | sleep\ +(?P<sleep>\d+(?:\.\d+)?)
       | say\ +(?P<say>.+)
       | answer\ +(?P<answer>\{.*\})
+      | use\ +(?P<tool>\w+)\ +(?P<input>\{.*\})
     )\s*""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -59,6 +61,8 @@ def _use(line: re.Match[str]) -> Use:
         case "new":
             path, old, new = _path(line["edit"]), line["old"], line["new"]
             return _call("Edit", file_path=path, old_string=old, new_string=new)
+        case "input":
+            return Use(((line["tool"], _data(line["input"])),))
         case _:
             return _call("Bash", command=line["run"], description="As the prompt says")
 
@@ -71,7 +75,7 @@ def _path(told: str) -> str:
     return told if told.startswith("/") else "{cwd}/" + told
 
 
-def _data(told: str) -> Any:
+def _data(told: str) -> JSON:
     try:
         return json.loads(told)
     except json.JSONDecodeError:

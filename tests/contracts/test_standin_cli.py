@@ -209,6 +209,14 @@ def test_a_structured_answer_comes_back_validated(run: Run):
     assert told.result.structured_output == {"summary": "s", "recommendations": []}
 
 
+def test_an_answer_that_never_fits_its_schema_ends_the_turn(run: Run):
+    schema = {"type": "json_schema", "schema": RECOMMENDATIONS}
+    turn = run('use StructuredOutput {"wrong": 1}', output_format=schema)
+
+    assert turn.result.terminal_reason == "structured_output_retry_exhausted"
+    assert len(turn.asked) == 5
+
+
 # What the CLI makes of a failure: terminal_reason, api_error_status, AssistantMessage.error.
 FAILURES: list[tuple[dict[str, Any], tuple[str, int | None, str]]] = [
     ({"kind": "400"}, ("api_error", 400, "unknown")),
@@ -255,9 +263,10 @@ def test_an_overload_that_passes_is_retried_by_the_cli(run: Run, model: Standin)
 
 def test_a_stream_that_is_cut_once_recovers(run: Run, model: Standin):
     model.fault("cut", times=1)
-    turn = run("say hello", change={"CLAUDE_CODE_MAX_RETRIES": "1"})
+    turn = run("say hello")
 
     assert turn.text == "hello"
+    assert [bool(s.body.get("stream")) for s in turn.asked] == [True, False]
 
 
 def test_an_answer_that_never_comes_ends_at_the_clis_own_time_limit(run: Run, model: Standin):

@@ -212,9 +212,12 @@ def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(tmp_path: Path
     with services(tmp_path):
         pass
     stale = tmp_path / ".baton" / "postgres" / "data" / "postmaster.pid"
-    stale.write_text(f"{os.getpid()}\n{stale.parent}\n1\n1\n\n127.0.0.1\n1 1\n")
-    with services(tmp_path) as running:
-        psycopg.connect(running.database_url).close()
+    with subprocess.Popen(["sleep", "60"]) as stranger:  # the pid has been used again
+        stale.write_text(f"{stranger.pid}\n{stale.parent}\n1\n1\n\n127.0.0.1\n1 1\n")
+        with services(tmp_path) as running:
+            psycopg.connect(running.database_url).close()
+        assert stranger.poll() is None, "and it is left alone"
+        stranger.kill()
 
 
 def test_a_set_up_that_was_cut_short_is_done_again(tmp_path: Path):

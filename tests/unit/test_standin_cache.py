@@ -135,6 +135,7 @@ def test_a_lookup_reaches_twenty_blocks_back_and_no_further():
 
     within = cache.charge(turn(text("one"), *more, text("end", MARK), system=system), key="k")
     assert within.read
+    assert LOOKBACK == 20
 
     cache = PromptCache()
     cache.charge(turn(text("one", MARK), system=system), key="k")

@@ -126,7 +126,7 @@ def test_the_first_rule_that_fits_answers():
 def test_a_prompt_can_say_itself_what_is_to_be_done():
     steps = script.steps(
         "Please:\nwrite a/b.txt: one\\ntwo\n- read a/b.txt\nedit a/b.txt: one => three\n"
-        'run: ls -l\nsleep 0.5\nanswer {"a": 1}\nsay that: was it\nThank you.'
+        'run: ls -l\nsleep 0.5\nanswer {"a": 1}\nuse Glob {"pattern": "*"}\nsay that: was it\nThank you.'
     )
     assert steps == (
         Use((("Write", {"file_path": "{cwd}/a/b.txt", "content": "one\ntwo"}),)),
@@ -142,6 +142,7 @@ def test_a_prompt_can_say_itself_what_is_to_be_done():
         Use((("Bash", {"command": "ls -l", "description": "As the prompt says"}),)),
         Think(0.5, real=True),
         Answer({"a": 1}),
+        Use((("Glob", {"pattern": "*"}),)),
         Say("that: was it"),
     )
 
