@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from config.settings import BadSettings, settings
 from db.migrate import MigrationRefused, migrate
+from db.pool import NoDatabase
 from dev import services as embedded
 from dev.environment import Model, child_environment, choose_model
 from dev.processes import LOOPBACK, free_port
@@ -33,7 +34,7 @@ GRACE = 5.0  # seconds a worker may go on after Ctrl-C
 FLOWER_PORT = 5555  # the one people know, if it is free
 READY = 90.0  # seconds until something that does not answer counts as broken
 COLOURS = (36, 33, 32, 35, 34, 31)
-EXPECTED = (ServiceError, BadSettings, BadProcfile, MigrationRefused, NotReady)
+EXPECTED = (ServiceError, BadSettings, BadProcfile, NoDatabase, MigrationRefused, NotReady)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,9 @@ def main(root: Path | None = None) -> int:
         pass  # before it was ready: as clean an end as any
     except EXPECTED as exc:
         print(exc, file=sys.stderr)  # noqa: T201
+        return 1
+    except OSError as exc:
+        print(f"Baton cannot start: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -157,5 +157,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("NOT TESTED ON THIS MACHINE", sep="!", red=True, bold=True)
         for what, count in sorted(lacking.items()):
             terminalreporter.line(
-                f"{count} tests left out: this machine lacks {what}", red=True
+                f"left out: {count} because this machine lacks {what}", red=True
             )

@@ -7,6 +7,7 @@
     ├── NotResumable       a candidate cannot be gone on from; the next is tried
     ├── CaptureIncomplete  the turn ran, but its transcript is not whole in the store
     ├── NotWhole           the turn ended without what it was asked for
+    ├── AnswerNeeded       the request wants to be asked before a fresh session begins
     ├── Stopped            the turn was stopped: cancelled, interrupted, timed out
     └── AgentFailed        the agent said why it failed, field by field
 
@@ -14,6 +15,7 @@
 verdict. It looks at fields, never at prose; the table is docs/sessions.md.
 """
 
+import errno
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,6 +56,10 @@ class NotWhole(JobError):
     """The turn ended without what it was asked for."""
 
 
+class AnswerNeeded(JobError):
+    """The session is lost, and the request said `on_lost=ask`; the text is the reason's code."""
+
+
 class Stopped(JobError):
     """The turn was stopped from outside; the text is one of the reasons of `worker.lease`."""
 
@@ -83,6 +89,7 @@ class Verdict(Enum):
 
     RETRY = "retry"  # the world's fault: again after a pause, an attempt is spent
     PARK = "park"  # the credential is limited: wait, no attempt is spent
+    ASK = "ask"  # people choose between another try and a fresh session
     WAIT = "wait"  # this worker cannot work now: back to the queue, no attempt is spent
     COMPACT = "compact"  # the context is too long: compact the parent, then once more
     NEXT = "next"  # this session cannot be resumed: the next candidate
@@ -95,11 +102,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict with the failure's class for the ledger and, for PARK, how long (None: until cleared)."""
+    """A verdict with the failure's class for the ledger and, for PARK, how long (None: until
+    cleared). `known`: whether the table has the failure, or this is the catch-all."""
 
     verdict: Verdict
     error_class: str
     wait: timedelta | None = None
+    known: bool = True
 
 
 UNTIL_CLEARED = {"authentication_failed", "billing_error"}
@@ -124,6 +133,28 @@ KINDS = {
     "malformed_response": Verdict.RETRY,
     "unreachable": Verdict.RETRY,
 }
+REFUSED = {400: "request_refused", 413: "request_too_large"}
+OWN: dict[type[JobError], tuple[Verdict, str]] = {
+    BadRequest: (Verdict.FAIL, "bad_request"),
+    AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
+    AnswerNeeded: (Verdict.ASK, "ask"),
+    HeadMoved: (Verdict.RETRY, "head_moved"),
+    CaptureIncomplete: (Verdict.RETRY, "capture_incomplete"),
+    NotWhole: (Verdict.RETRY, "not_whole"),
+}
+# How often a job is tried in all when it fails like this; others: BATON_ATTEMPTS.
+TRIES = {"structured_output_retry_exhausted": 2, "workspace_missing": 2}
+# Failures that may be the session's own fault: the second from one parent counts against
+# it (docs/decisions/0006).
+BLAMED = {
+    "server_error",
+    "malformed_response",
+    "killed",
+    "store_failed",
+    "turn_timeout",
+    "idle_timeout",
+    "not_whole",
+}
 STOPS = {
     "cancelled": Verdict.CANCELLED,
     "replaced_by_request": Verdict.CANCELLED,
@@ -141,21 +172,24 @@ def judge(exc: BaseException, *, resumed: bool) -> Judgement:
             return _judge_agent(exc, resumed=resumed)
         case Stopped():
             return Judgement(STOPS.get(str(exc), Verdict.RETRY), str(exc))
-        case AttemptReplaced():
-            return Judgement(Verdict.LOST, "attempt_replaced")
         case NotResumable():
             return Judgement(Verdict.NEXT, str(exc))
+        case JobError():
+            known = (OWN[kind] for kind in type(exc).__mro__ if kind in OWN)
+            return Judgement(*next(known, (Verdict.FAIL, "internal_error")))
+        case _:
+            return _judge_library(exc)
+
+
+def _judge_library(exc: BaseException) -> Judgement:
+    match exc:
         case TranscriptDamaged():
             return Judgement(Verdict.NEXT, "damaged")
-        case BadRequest():
-            return Judgement(Verdict.FAIL, "bad_request")
-        case HeadMoved() | CaptureIncomplete() | NotWhole():
-            return Judgement(Verdict.RETRY, _snake(type(exc).__name__))
         case psycopg.OperationalError() | psycopg_pool.PoolTimeout() | psycopg.InterfaceError():
             return Judgement(Verdict.RETRY, "postgres_unreachable")
-        case redis.ConnectionError() | TimeoutError():
+        case redis.ConnectionError() | redis.TimeoutError():
             return Judgement(Verdict.RETRY, "redis_unreachable")
-        case OSError(errno=28):
+        case OSError(errno=errno.ENOSPC):
             return Judgement(Verdict.RETRY, "disk_full")
         case _:
             return Judgement(Verdict.FAIL, "internal_error")
@@ -171,34 +205,26 @@ def _judge_agent(failed: AgentFailed, *, resumed: bool) -> Judgement:
         return Judgement(ENDINGS[failed.ending], failed.ending)
     if kind in KINDS:
         return Judgement(KINDS[kind], kind)
-    if failed.status in (400, 413):
-        return Judgement(Verdict.FRESH if resumed else Verdict.FAIL, kind)
+    if failed.status in REFUSED:
+        return Judgement(Verdict.FRESH if resumed else Verdict.FAIL, REFUSED[failed.status])
+    if failed.status == 529:
+        return Judgement(Verdict.RETRY, "overloaded")
     if kind == "server_error" or (failed.status or 0) >= 500:
-        return Judgement(
-            Verdict.RETRY, "overloaded" if failed.status == 529 else "server_error"
-        )
-    return Judgement(Verdict.RETRY if resumed else Verdict.FAIL, kind or "unknown")
+        return Judgement(Verdict.RETRY, "server_error")
+    verdict = Verdict.RETRY if resumed else Verdict.FAIL
+    return Judgement(verdict, kind or "unknown", known=False)
 
 
-def blames_session(judgement: Judgement) -> bool:
-    """Whether the failure may be the session's own fault, so that it counts against it.
-
-    An outage of the model's API says nothing of a session; docs/decisions/0006.
-    """
-    return judgement.error_class not in {
-        "overloaded",
-        "unreachable",
-        "postgres_unreachable",
-        "redis_unreachable",
-        "disk_full",
-        "cli_missing",
-        "head_moved",
-    }
+def tries_of(error_class: str, attempts: int) -> int:
+    """How many attempts a job gets that fails like this, of `attempts` in general."""
+    return min(attempts, TRIES.get(error_class, attempts))
 
 
-IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-KEYS = re.compile(r"sk-[A-Za-z0-9_-]{6,}")
-SENTENCE = 500  # characters
+IDS = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\breq_\w+", re.IGNORECASE
+)
+KEYS = re.compile(r"sk-[A-Za-z0-9_-]{6,}|(?<=://)[^/\s:@]*:[^@\s/]+(?=@)")
+LONGEST = 500  # characters
 
 
 def for_people(exc: BaseException) -> str:
@@ -206,12 +232,26 @@ def for_people(exc: BaseException) -> str:
     match exc:
         case Stopped():
             text = STOP_TEXTS.get(str(exc), str(exc))
+        case AgentFailed():
+            known = SENTENCES.get(judge(exc, resumed=False).error_class, "{text}")
+            text = known.replace("{text}", exc.text.rstrip(".") + ".")
+        case AnswerNeeded():
+            text = f"The previous session cannot be resumed ({exc}): answer retry or start_new."
+        case NotResumable() | TranscriptDamaged():
+            text = "The previous session cannot be resumed."
         case JobError():
             text = str(exc) or type(exc).__name__
+        case psycopg.Error() | psycopg_pool.PoolTimeout():
+            text = "Postgres did not answer, or refused: see the worker's log."
         case _:
             text = f"{type(exc).__name__}: {exc}"
-    line = " ".join(text.replace("\x00", " ").split())
-    return KEYS.sub("[secret]", IDS.sub("[id]", line))[:SENTENCE]
+    line = " ".join(plain(text).split())
+    return KEYS.sub("[secret]", IDS.sub("[id]", line))[:LONGEST]
+
+
+def plain(text: str) -> str:
+    """Text that Postgres can hold: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 STOP_TEXTS = {
@@ -222,7 +262,28 @@ STOP_TEXTS = {
     "turn_timeout": "The agent ran longer than BATON_TURN_TIMEOUT allows.",
     "idle_timeout": "The agent said nothing for as long as BATON_IDLE_TIMEOUT allows.",
 }
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+SENTENCES = {  # by error class; {text} is what the agent or the API said
+    "authentication_failed": "The model's API refused the key: correct ANTHROPIC_API_KEY, then"
+    " run `baton doctor`; the jobs that wait for it go on.",
+    "billing_error": "The account has no credit left at the model's API: top it up, then run"
+    " `baton doctor`; the jobs that wait for it go on.",
+    "rate_limit": "The model's API asked to wait: the job goes on when the limit ends.",
+    "model_not_found": "The model is unknown, or this key may not use it: choose another model.",
+    "request_refused": "The model's API refused the request: {text}",
+    "request_too_large": "The request is too large for the model's API: shorten the prompt, or"
+    " begin a fresh session.",
+    "prompt_too_long": "The conversation is too long for the model: shorten the prompt, or"
+    " begin a fresh session.",
+    "blocking_limit": "The prompt is too long for the model: shorten it, or put the text into"
+    " a file of the workspace.",
+    "max_turns": "The agent reached the limit of its turns: ask for less at once, or raise"
+    " max_turns.",
+    "budget_exhausted": "The agent reached its budget: ask for less at once, or raise it.",
+    "structured_output_retry_exhausted": "The agent's answer is not of the form that was"
+    " asked for.",
+    "server_error": "The model's API failed.",
+    "overloaded": "The model's API is overloaded.",
+    "unreachable": "The model's API does not answer: check the network, and"
+    " ANTHROPIC_BASE_URL if it is set.",
+    "malformed_response": "The answer of the model's API broke off.",
+}

@@ -213,11 +213,13 @@ def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(tmp_path: Path
         pass
     stale = tmp_path / ".baton" / "postgres" / "data" / "postmaster.pid"
     with subprocess.Popen(["sleep", "60"]) as stranger:  # the pid has been used again
-        stale.write_text(f"{stranger.pid}\n{stale.parent}\n1\n1\n\n127.0.0.1\n1 1\n")
-        with services(tmp_path) as running:
-            psycopg.connect(running.database_url).close()
-        assert stranger.poll() is None, "and it is left alone"
-        stranger.kill()
+        try:
+            stale.write_text(f"{stranger.pid}\n{stale.parent}\n1\n1\n\n127.0.0.1\n1 1\n")
+            with services(tmp_path) as running:
+                psycopg.connect(running.database_url).close()
+            assert stranger.poll() is None, "and it is left alone"
+        finally:
+            stranger.kill()
 
 
 def test_a_set_up_that_was_cut_short_is_done_again(tmp_path: Path):

@@ -4,6 +4,7 @@ The one exception is an id that is in use: the CLI says so on stderr only, and s
 nothing else that tells it from a bad flag (docs/sessions.md, the error table).
 """
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,9 +20,7 @@ from claude_agent_sdk import (
 
 from worker.errors import AgentFailed
 
-PATIENCE = timedelta(
-    seconds=10
-)  # a longer wait for the provider is spent parked, not in a slot
+PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start
 ID_IN_USE = "is already in use"
 SIGNALS = (137, 143, -9, -15)
@@ -100,7 +99,7 @@ def _of_result(exc: ResultError | None, report: Report) -> AgentFailed:
         return AgentFailed("session_unknown", "The session is unknown to the agent.")
     return AgentFailed(
         kind=_kind(report.error_kind, status, ending, subtype),
-        text=text or "The agent failed and did not say why.",
+        text=said(text) or "The agent failed and did not say why.",
         status=status,
         ending=ending,
         exit_code=exc.exit_code if exc else None,
@@ -109,10 +108,20 @@ def _of_result(exc: ResultError | None, report: Report) -> AgentFailed:
     )
 
 
+def said(text: str) -> str:
+    """What the API said, out of the JSON that the CLI quotes: `API Error: 400 {"type": …}`."""
+    before, _, quoted = text.partition("{")
+    try:
+        body: Any = json.loads("{" + quoted)
+        return str(body["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return (before if quoted and before.startswith("API Error") else text).strip()
+
+
 def _kind(
     reported: str | None, status: int | None, ending: str | None, subtype: str | None
 ) -> str:
-    if reported == "unknown" and ending == "api_error" and status is None:
+    if reported in (None, "unknown") and ending == "api_error" and status is None:
         return "malformed_response"
     if reported == "server_error" and status is None:
         return "unreachable"

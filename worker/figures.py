@@ -1,0 +1,325 @@
+"""The reports: each a document for JSON and a page for people. `ok` False: something is wrong."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from config.settings import settings
+from db import limits, reports, workers
+from db.reports import Row
+from worker.screen import Facts, Page, Table, duration, money, number, share, size
+
+RESUMED = ("resumed", "older", "recovered")  # ways in which a turn goes on from the past
+GOAL = 0.95  # of the turns that are to resume (D16)
+SHOWN = 500  # projects in a table; the document has all
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found, twice over; `ok` decides the exit code."""
+
+    document: Row
+    page: Page
+    ok: bool = True
+
+
+def sync(conn: Connection) -> Report:
+    """Is every project's head its newest transition? By construction: so less than all is an alarm."""
+    rows = reports.sync(conn)
+    off = [row for row in rows if row["sync_status"] != "SYNCED"]
+    rate = 1 - len(off) / len(rows) if rows else None
+    columns = ("project", "status", "head", "newest transition", "version", "its session")
+    table = Table(
+        columns,
+        [
+            (
+                r["project_id"],
+                r["sync_status"],
+                r["last_ai_session_id"],
+                r["newest_transition"],
+                r["version_id"],
+                r["version_session_id"],
+            )
+            for r in rows[:SHOWN]
+        ],
+        "There are no projects yet.",
+    )
+    told = f"{len(rows) - len(off)} of {len(rows)} projects are in step ({share(rate)})."
+    if off:
+        told += " The others were written by something else: look at `baton chain PROJECT`."
+    document = {"projects": len(rows), "out_of_sync": len(off), "rate": rate, "rows": rows}
+    return Report(document, [table, told], ok=not off)
+
+
+def resume_rate(counts: Counter[str]) -> float | None:
+    """Of the turns that were to resume, the share that did; None when there were none."""
+    went_on = sum(counts[way] for way in RESUMED)
+    meant = went_on + counts["fallback"]
+    return went_on / meant if meant else None
+
+
+def resume(conn: Connection, days: int) -> Report:
+    """How turns began, by day, and why sessions were not resumed."""
+    period = timedelta(days=days)
+    total, by_day = Counter[str](), dict[str, Counter[str]]()
+    for row in reports.resumed(conn, period):
+        total[row["began"]] += row["turns"]
+        by_day.setdefault(str(row["day"]), Counter())[row["began"]] += row["turns"]
+    reasons = reports.resume_reasons(conn, period)
+    rate, had_head = resume_rate(total), total.total() - total["first"]
+    passed_over = total["fallback"] + total["older"]
+    fallback = passed_over / had_head if had_head else None
+    document = {
+        "days": days,
+        "turns": total.total(),
+        "with_a_head": had_head,
+        "began": dict(total),
+        "rate": rate,
+        "fallback_share": fallback,
+        "by_day": [
+            {"day": day, "began": dict(counts), "rate": resume_rate(counts)}
+            for day, counts in by_day.items()
+        ],
+        "reasons": reasons,
+    }
+    return Report(document, _resume_page(document, by_day))
+
+
+def _resume_page(document: Row, by_day: dict[str, Counter[str]]) -> Page:
+    ways = ("resumed", "older", "recovered", "fallback", "policy", "first")
+    rate = document["rate"]
+    low = f", below the goal of {share(GOAL)}" if rate is not None and rate < GOAL else ""
+    return [
+        Facts(
+            [
+                ("turns", f"{document['turns']} in {document['days']} days"),
+                ("of them with a head", document["with_a_head"]),
+                ("resume rate", f"{share(rate)}{low}"),
+                ("head passed over", share(document["fallback_share"])),
+            ]
+        ),
+        Table(
+            ("day", *ways, "rate"),
+            [(d, *(c[way] for way in ways), share(resume_rate(c))) for d, c in by_day.items()],
+            "No turn has been committed.",
+            right=frozenset({*ways, "rate"}),
+            title="How turns began, by day (UTC)",
+        ),
+        Table(
+            ("what", "reason", "times", "latest"),
+            [(r["what"], r["reason"], r["times"], r["latest"]) for r in document["reasons"]],
+            "Every session that was tried was resumed.",
+            right=frozenset({"times"}),
+            title="Why sessions were not resumed",
+        ),
+    ]
+
+
+def cost(conn: Connection, days: int, project_id: str | None = None) -> Report:
+    """What was spent, and what a resumed build costs beside a fresh one."""
+    period = timedelta(days=days)
+    rows = reports.costs(conn, period, project_id)
+    wasted = reports.wasted(conn, period, project_id)
+    compared = compare(reports.samples(conn, period, project_id))
+    for row in rows:
+        read = row["new_tokens"] + row["cached_tokens"]
+        row["cached_share"] = row["cached_tokens"] / read if read else None
+    estimated = wasted["estimated"] or any(row["estimated"] for row in rows)
+    total = sum((row["cost_usd"] for row in rows), start=wasted["cost_usd"])
+    document = {
+        "days": days,
+        "cost_usd": total,
+        "estimated": estimated,
+        "failed_turns": wasted,
+        "rows": rows,
+        "resuming": compared,
+    }
+    return Report(document, _cost_page(document))
+
+
+def compare(samples: list[Row]) -> Row:
+    """Builds that resumed beside those that did not: the control sample when there is one.
+
+    The reductions are shares of the fresh figure; None while either side is missing.
+    Without a control sample fresh builds are mostly first ones, which is no fair measure:
+    `baseline` says which it is.
+    """
+    found = {sample["sample"]: sample for sample in samples}
+    baseline = "control" if "control" in found else "fresh" if "fresh" in found else None
+    ours, theirs = found.get("resumed"), found.get(baseline or "")
+
+    def saved(name: str) -> float | None:
+        if not ours or not theirs or ours[name] is None or not theirs[name]:
+            return None
+        return float(1 - ours[name] / theirs[name])
+
+    return {
+        "baseline": baseline,
+        "cost_reduction": saved("cost_usd"),
+        "duration_reduction": saved("duration_ms"),
+        "samples": samples,
+    }
+
+
+def _cost_page(document: Row) -> Page:
+    rows, compared = document["rows"], document["resuming"]
+    total = money(document["cost_usd"], estimated=document["estimated"])
+    wasted = document["failed_turns"]
+    right = frozenset({"turns", "cost", "new", "cached", "out", "from cache", "time"})
+    return [
+        f"{total} in {document['days']} days; ~ marks estimates. Of it"
+        f" {money(wasted['cost_usd'], estimated=wasted['estimated'])} for"
+        f" {wasted['turns']} turns that came to nothing.",
+        Table(
+            ("project", "kind", "source", "turns", "cost", "new", "cached", "out", "from cache", "time"),
+            [
+                (
+                    r["project_id"],
+                    r["kind"],
+                    r["source"],
+                    r["turns"],
+                    money(r["cost_usd"], estimated=r["estimated"]),
+                    number(r["new_tokens"]),
+                    number(r["cached_tokens"]),
+                    number(r["output_tokens"]),
+                    share(r["cached_share"]),
+                    duration((r["duration_ms"] or 0) / 1000),
+                )
+                for r in rows[:SHOWN]
+            ],
+            "No turn has been committed.",
+            right=right,
+            title="By project, kind and source (tokens)",
+        ),
+        Table(
+            ("builds", "turns", "cost", "time", "median time", "from cache"),
+            [
+                (
+                    s["sample"],
+                    s["turns"],
+                    money(s["cost_usd"], estimated=s["estimated"]),
+                    duration(_seconds(s["duration_ms"])),
+                    duration(_seconds(s["duration_ms_p50"])),
+                    share(s["cached_share"]),
+                )
+                for s in compared["samples"]
+            ],
+            "No build has been committed.",
+            right=right | {"median time"},
+            title="A build, resumed and fresh (means)",
+        ),
+        _verdict(compared),
+    ]  # fmt: skip
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    return None if milliseconds is None else float(milliseconds) / 1000
+
+
+def _verdict(compared: Row) -> str:
+    if compared["cost_reduction"] is None and compared["duration_reduction"] is None:
+        return "Nothing to compare yet: it takes builds that resumed, and builds that did not."
+    told = (
+        f"A resumed build costs {share(compared['cost_reduction'])} less and takes"
+        f" {share(compared['duration_reduction'])} less time than one of"
+    )
+    if compared["baseline"] == "control":
+        return f"{told} the control sample."
+    return (
+        f"{told} those that began fresh, which are mostly first builds: a control sample"
+        " (BATON_RESUME_PERCENT below 100) makes this a fair measure."
+    )
+
+
+def health(conn: Connection) -> Report:
+    """What runs, what waits, and what stands in its way."""
+    document = {
+        "jobs": reports.states(conn),
+        "oldest_waiting": reports.oldest_waiting(conn),
+        "running": reports.running(conn),
+        "quarantined": reports.quarantined(conn),
+        "limits": [asdict(limit) for limit in limits.in_force(conn)],
+        "session_ages": reports.session_ages(conn),
+        "transcripts": reports.storage(conn),
+        "workers": [
+            asdict(one)
+            for one in workers.online(conn, silent_after=settings().worker_silent_after)
+        ],
+        "ticks": reports.ticks(conn),
+    }
+    return Report(document, _health_page(document))
+
+
+def _health_page(document: Row) -> Page:
+    oldest, stored = document["oldest_waiting"], document["transcripts"]
+    return [
+        Facts(
+            [
+                *document["jobs"].items(),
+                ("oldest waiting", _waiting(oldest)),
+                ("transcripts", f"{stored['sessions']} sessions, {size(stored['bytes'])}"),
+                ("on disk", size(stored["disk_bytes"])),
+            ]
+        ),
+        Table(
+            ("job", "project", "kind", "host", "pid", "agent", "runs for", "lease left"),
+            [
+                (
+                    *(r[c] for c in ("id", "project_id", "kind", "host", "pid", "agent_pid")),
+                    duration(r["runs_s"]),
+                    duration(r["lease_left_s"]),
+                )
+                for r in document["running"]
+            ],
+            "Nothing runs.",
+            title="Running",
+        ),
+        Table(
+            ("credential", "until", "reason"),
+            [
+                (x["credential"], "it is cleared" if x["until"].year == 9999 else x["until"], x["reason"])
+                for x in document["limits"]
+            ],
+            "No credential is parked.",
+            title="Parked credentials",
+        ),
+        Table(
+            ("job", "project", "kind", "workers killed", "error"),
+            [
+                tuple(r[c] for c in ("id", "project_id", "kind", "rescues", "error"))
+                for r in document["quarantined"]
+            ],
+            "No job is quarantined.",
+            title="Quarantined",
+        ),
+        Table(
+            ("age", "heads"),
+            [(r["age"], r["heads"]) for r in document["session_ages"]],
+            "",
+            title="Heads by age of their session",
+        ),
+        Table(
+            ("worker", "host", "pid", "slots", "box", "CLI", "seen at"),
+            [
+                tuple(w[c] for c in ("id", "host", "pid", "slots", "box", "cli_version", "seen_at"))
+                for w in document["workers"]
+            ],
+            "No worker is online: start one with `make up`.",
+            title="Workers",
+        ),
+        Table(
+            ("task", "began at", "ended at", "result"),
+            [tuple(t[c] for c in ("name", "at", "ended_at", "result")) for t in document["ticks"]],
+            "No periodic task has run yet.",
+            title="Periodic tasks",
+        ),
+    ]  # fmt: skip
+
+
+def _waiting(oldest: Row | None) -> str:
+    if oldest is None:
+        return "nothing waits"
+    return f"{duration(oldest['waits_s'])}: {oldest['kind']} of {oldest['project_id']}"

@@ -1,0 +1,160 @@
+"""Following a chain as it runs: what `baton enqueue --wait` and the demo show.
+
+Two sources make one story. Events come from Postgres, gapless and in order: every job
+that begins, ends or waits, every move of the head. What the agent does within a turn
+(tool calls, text) comes from Redis when it is there; it is volatile, and nothing
+depends on it.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from config.settings import settings
+from db import events, jobs
+from db.jobs import Job
+
+LOOK_EVERY = 0.2  # seconds
+AT_ONCE = 200  # events read at a time
+SHOWN_TEXT = 120  # characters of what the agent says, in a line
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One thing that happened in a chain.
+
+    `what` is an event's type as in docs/events.md (`job.started`, `session.moved`,
+    `job.done`, …), or, within a turn: `turn.began`, `tool`, `text`, `model.retry`,
+    `turn.ended`. `kind` is the job's (`build`, `metadata`, …), `step` the turn's name.
+    `body` is as the event or the agent gave it: data of others, to be shown escaped.
+    """
+
+    at: datetime
+    what: str
+    job: UUID | None
+    kind: str = ""
+    step: str = ""
+    body: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def follow(conn: Connection, job_id: UUID) -> Iterator[Seen]:
+    """What happens in the chain of this job, from its beginning until nothing is left to do.
+
+    Waits between two things; ends after the chain's last event. Raises LookupError for an
+    unknown job, and psycopg.OperationalError when Postgres goes away.
+    """
+    job = jobs.get(conn, job_id)
+    if job is None:
+        raise LookupError(f"There is no job {job_id}.")
+    seq, place = _beginning(conn, job), "0"
+    kinds = dict[UUID | None, str]()
+    while True:
+        ended = jobs.ended(conn, job.chain_id)  # looked at before the last events are read
+        told, seq = _events(conn, job, seq)
+        acted, place = _progress(job.chain_id, place)
+        for seen in sorted(told + acted, key=lambda seen: seen.at):
+            kind = kinds.setdefault(seen.job, seen.kind)  # not every event says it
+            yield replace(seen, kind=seen.kind or kind)
+        if ended:
+            return
+        time.sleep(LOOK_EVERY)
+
+
+def _beginning(conn: Connection, job: Job) -> int:
+    """The number of the project's event before the chain's first; else of its newest."""
+    row = conn.execute(
+        """
+        select coalesce(
+            (select min(e.seq) - 1 from events e
+              where e.project_id = %(project)s
+                and e.job_id in (select id from jobs where chain_id = %(chain)s)),
+            (select event_seq from projects where project_id = %(project)s), 0)
+        """,
+        {"project": job.project_id, "chain": job.chain_id},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _events(conn: Connection, job: Job, seq: int) -> tuple[list[Seen], int]:
+    """The chain's events after number `seq`, and the number that was read up to."""
+    found = list[Seen]()
+    while True:
+        rows = events.since(conn, job.project_id, seq, AT_ONCE)
+        seq = rows[-1].seq if rows else seq
+        for row in rows:
+            if row.job_id == job.id or row.body.get("chain") == str(job.chain_id):
+                kind, step = str(row.body.get("kind") or ""), str(row.body.get("step") or "")
+                found.append(Seen(row.at, row.type, row.job_id, kind, step, row.body))
+        if len(rows) < AT_ONCE:
+            return found, seq
+
+
+def _progress(chain: UUID, after: str) -> tuple[list[Seen], str]:
+    """What the agent did after that place in its stream; nothing when Redis is away."""
+    if not settings().redis_url:
+        return [], after
+    from worker import progress  # Redis' client is slow to import
+
+    found = list[Seen]()
+    try:
+        for place, body in progress.follow(chain, after):
+            after = place
+            at = datetime.fromtimestamp(int(place.partition("-")[0]) / 1000, timezone.utc)
+            job, kind, step = (str(body.get(name) or "") for name in ("job", "kind", "step"))
+            found.append(Seen(at, str(body.get("what")), UUID(job), kind, step, body))
+    except (ValueError, json.JSONDecodeError):
+        pass  # an address that is none, or an entry that is not ours
+    return found, after
+
+
+def line(seen: Seen) -> str:
+    """What was seen, for people, in a few words. Not yet escaped: see `screen.clean`."""
+    body = seen.body
+    match seen.what:
+        case "job.queued":
+            return "is queued"
+        case "job.started":
+            again = f", attempt {body.get('attempt')}" if body.get("attempt") != 1 else ""
+            return f"started on {body.get('host')}{again}"
+        case "job.done":
+            skipped = (body.get("result") or {}).get("skipped")
+            return f"done (skipped: {skipped})" if skipped else "done"
+        case "job.waits" | "job.parked":
+            until = f" until {body['until']}" if body.get("until") else ""
+            pause = f" for {body['delay']:.0f} s" if body.get("delay") else ""
+            return f"{seen.what[4:]}{until}{pause}: {body.get('error')}"
+        case "job.failed" | "job.cancelled" | "job.quarantined":
+            why = f": {body['error']}" if body.get("error") else ""
+            return f"{seen.what[4:]}{why}"
+        case "job.rescued":
+            return "its worker died; another takes over"
+        case "session.moved":
+            return f"session {body.get('session')} ({_origin(body)})"
+        case "session.resume_failed":
+            return f"{body.get('text')} ({body.get('code')})"
+        case "turn.began":
+            return f"{'resumes' if body.get('resumes') else 'begins a session'}"
+        case "turn.ended":
+            return f"turn ended, {body.get('tokens')} tokens in context"
+        case "tool":
+            return f"{body.get('name')} {body.get('about') or ''}".rstrip()
+        case "text":
+            words = " ".join(str(body.get("text")).split())
+            return f"“{words[:SHOWN_TEXT]}{'…' if len(words) > SHOWN_TEXT else ''}”"
+        case "model.retry":
+            status = f", status {body['error_status']}" if body.get("error_status") else ""
+            return f"the model is tried again (attempt {body.get('attempt')}{status})"
+        case _:
+            return seen.what
+
+
+def _origin(body: dict[str, Any]) -> str:
+    source, reason = body.get("source"), body.get("reason")
+    origin = "fresh" if not body.get("parent") else f"forked from {body['parent']}"
+    return f"{source}, {origin}" + (f", {reason}" if reason else "")
