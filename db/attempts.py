@@ -17,6 +17,7 @@ from psycopg import Connection, errors
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from config.settings import settings
 from db import events
 from db.events import Event
 
@@ -79,29 +80,41 @@ class Next:
 
 
 # A chain that has begun goes before any other of its lane; else the order of asking.
+# Three questions, each a probe of an index: nothing runs, no other has begun, none is earlier.
 IN_TURN: LiteralString = """
     not exists (
         select from jobs o
+         where o.project_id = q.project_id and o.lane = q.lane and o.state = 'running'
+           and o.id <> q.id)
+    and not exists (
+        select from jobs o
          where o.project_id = q.project_id and o.lane = q.lane and o.finished_at is null
-           and o.id <> q.id
-           and (o.state = 'running'
-                or (o.chain_id <> q.chain_id
-                    and (o.started_at is not null or o.id <> o.chain_id
-                         or (q.started_at is null and q.id = q.chain_id and o.pos < q.pos)))))"""
+           and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> q.chain_id)
+    and (q.started_at is not null or q.id <> q.chain_id or not exists (
+        select from jobs o
+         where o.project_id = q.project_id and o.lane = q.lane and o.finished_at is null
+           and o.pos < q.pos and o.chain_id <> q.chain_id))"""
 
-# The first that waits in the lane when its chain has ended, to be published at once.
+# The first that waits in the lane when the chain of `k` has ended, to be published at once.
 WAKE: LiteralString = """
-    w as (
+    waits as (
+        select q.id, q.run_at from k, lateral (
+            select q.id, q.run_at from jobs q
+             where q.project_id = k.project_id and q.lane = k.lane
+               and q.finished_at is null and q.id <> k.id
+             order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
+             limit 1) q
+         where %(wake)s and not exists (select from n)
+    ), free as (
+        select q.id from jobs q join waits using (id)
+         where waits.run_at <= now() and q.state in ('queued', 'parked')
+           for update of q skip locked
+    ), w as (
         update jobs set publish_after = now() + %(publish_after)s, published_at = now(),
-               published = published + 1
-         where id = (select q.id from jobs q, f
-                      where q.project_id = f.project_id and q.lane = f.lane
-                        and q.state in ('queued', 'parked') and q.id <> f.id
-                        and q.run_at <= now() and %(wake)s
-                      order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
-                      limit 1
-                        for update of q skip locked)
-        returning id, kind, chain_id, parent_id, published - 1 as published, previous_session_id
+               published = published + 1, messages = messages + 1
+          from free where jobs.id = free.id
+        returning jobs.id, kind, chain_id, parent_id, messages - 1 as published,
+                  previous_session_id
     )"""
 
 WANTED: LiteralString = """
@@ -109,34 +122,47 @@ WANTED: LiteralString = """
          when exists (select from jobs i
                        where i.project_id = j.project_id and i.lane = j.lane
                          and i.finished_at is null and i.id = i.chain_id and i.started_at is null
+                         and i.run_at <= now()
                          and i.chain_id <> j.chain_id and i.args ->> 'busy' = 'interrupt')
          then 'interrupted' else 'go on' end"""
 
-# The chain's next job, unless a cancel came in time to stop it.
-FOLLOW: LiteralString = (
+# Whether the chain goes on after the job in `f`: not if a cancel or a newer request came in
+# time. `said` are the events with their numbers; the next job's is only told if there is one.
+GOES_ON: LiteralString = (
     """
-    n as (
-        insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
-                          priority, version_id, previous_session_id, publish_after, published_at,
-                          published, announced)
-        select %(next_id)s, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
-               %(next_kind)s, %(next_args)s, j.priority, coalesce(%(version_id)s, j.version_id),
-               %(new)s, now() + %(publish_after)s, now(), 1, true
-          from f as j where %(next_id)s::uuid is not null and """
+    on_we_go as (
+        select %(next_id)s::uuid is not null and """
     + WANTED
-    + """ = 'go on'
-        returning id, kind, chain_id, parent_id, 0 as published, previous_session_id
+    + """ = 'go on' as yes from f as j
+    ), said as (
+        select x.value, row_number() over (order by x.n) as n
+          from on_we_go, jsonb_array_elements(%(events)s) with ordinality as x (value, n)
+         where on_we_go.yes or %(next_id)s::uuid is null
+            or x.value ->> 'job' is distinct from %(next_id)s::uuid::text
     )"""
 )
 
+# The chain's next job. `k` is the job's row once all that guards the statement has passed.
+FOLLOW: LiteralString = """
+    n as (
+        insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
+                          priority, version_id, previous_session_id, publish_after, published_at,
+                          published, messages, announced)
+        select %(next_id)s, k.chain_id, k.id, k.project_id, k.user_id, k.lane, k.pos,
+               %(next_kind)s, %(next_args)s, k.priority, coalesce(%(version_id)s, k.version_id),
+               %(new)s, now() + %(publish_after)s, now(), 1, 1, true
+          from k, on_we_go where on_we_go.yes
+        returning id, kind, chain_id, parent_id, 0 as published, previous_session_id
+    )"""
+
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:
-    """Parameters of FOLLOW and WAKE; `version_id` and `new` are the caller's."""
+    """Parameters of GOES_ON, FOLLOW and WAKE; `version_id` and `new` are the caller's."""
     return {
         "next_id": following.id if following else None,
         "next_kind": following.kind if following else None,
         "next_args": Jsonb(following.args) if following else None,
-        "wake": following is None,
+        "wake": True,
         "publish_after": publish_after,
     }
 
@@ -169,6 +195,7 @@ def _claim_params(
         "pid": runner.pid,
         "pid_started": runner.pid_started,
         "credential": runner.credential,
+        "workspaces": str(settings().workspaces),
     }
 
 
@@ -186,7 +213,8 @@ CLAIM: LiteralString = (
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())
     ), h as (
-        update projects p set event_seq = p.event_seq + case when free.announced then 1 else 2 end
+        update projects p set event_seq = p.event_seq + case when free.announced then 1 else 2 end,
+               workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
           from free
          where p.project_id = free.project_id and p.user_id = free.user_id
         returning p.project_id, p.event_seq, p.last_ai_session_id, p.workspace, p.fresh_next
@@ -295,7 +323,12 @@ FINISH: LiteralString = (
     with f as (
         select * from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running' for update
-    ), d as (
+    ), k as (
+        select * from f
+    ),"""
+    + GOES_ON
+    + """,
+    d as (
         update jobs set state = %(state)s, finished_at = now(), lease_until = null,
                error_class = %(error_class)s, error = %(error)s,
                result = case when %(result)s::jsonb is null then jobs.result
@@ -306,14 +339,14 @@ FINISH: LiteralString = (
         update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
           from f where turns.job_id = f.id and turns.outcome = 'running'
     ), r as (
-        update session_resume_attempts a set outcome = 'failed', reason = %(error_class)s
+        update session_resume_attempts a set outcome = 'failed', reason = coalesce(%(error_class)s, %(state)s)
           from f where a.job_id = f.id and a.outcome = 'trying'
     ), h as (
-        update projects p set event_seq = p.event_seq + jsonb_array_length(%(events)s)
+        update projects p set event_seq = p.event_seq + (select count(*) from said)
           from f where p.project_id = f.project_id
         returning p.project_id, p.event_seq
     ),"""
-    + events.WRITE
+    + events.WRITE_SAID
     + ","
     + FOLLOW
     + ","
@@ -376,20 +409,29 @@ PUT_BACK: LiteralString = (
         select * from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and cancel_requested_at is null for update
+    ), l as (  -- held: whoever clears it does so before us, or sees the job parked
+        select until from limits where credential = %(credential)s for share
+    ), w as (
+        select f.id, x.* from f, lateral (
+            select %(state)s::text as state, %(credential)s::text as credential,
+                   coalesce(%(until)s, now() + %(delay)s) as run_at
+             where %(credential)s::text is null or exists (select from l)
+            union all
+            select 'queued', null, now()
+             where %(credential)s::text is not null and not exists (select from l)) x
     ), d as (
-        update jobs set state = %(state)s, lease_until = null,
+        update jobs set state = w.state, lease_until = null,
                attempts = jobs.attempts - %(uncounted)s,
-               run_at = coalesce(%(until)s, now() + %(delay)s),
-               publish_after = coalesce(%(until)s, now() + %(delay)s),
-               published = 0, published_at = null, credential = %(credential)s,
+               run_at = w.run_at, publish_after = w.run_at,
+               published = 0, published_at = null, credential = w.credential,
                error_class = %(error_class)s, error = %(error)s
-          from f where jobs.id = f.id
+          from w where jobs.id = w.id
         returning jobs.id
     ), t as (
         update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
           from f where turns.job_id = f.id and turns.outcome = 'running'
     ), r as (
-        update session_resume_attempts a set outcome = 'failed', reason = %(error_class)s
+        update session_resume_attempts a set outcome = 'failed', reason = coalesce(%(error_class)s, 'put_back')
           from f where a.job_id = f.id and a.outcome = 'trying'
     ), h as (
         update projects p set event_seq = p.event_seq + jsonb_array_length(%(events)s)
@@ -425,8 +467,9 @@ def interrupted_prompt(conn: Connection, job: Claimed) -> str | None:
         select args ->> 'prompt' from jobs
          where project_id = %s and lane = %s and state = 'cancelled' and id <> %s
            and error_class = 'replaced_by_request'
-         order by finished_at desc limit 1
+           and finished_at >= (select created_at from jobs where id = %s)
+         order by finished_at desc, pos desc limit 1
         """,
-        (job.project_id, job.lane, job.id),
+        (job.project_id, job.lane, job.id, job.id),
     ).fetchone()
     return row[0] if row else None

@@ -37,7 +37,7 @@ def past(conn: Connection, project_id: str, *, messages: int = 20) -> Past:
         """
         select role, content from project_chat_log_minimal
          where project_id = %s and role is not null and content is not null
-         order by id desc limit %s
+         order by created_at desc limit %s
         """,
         (project_id, messages),
     ).fetchall()

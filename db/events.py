@@ -36,13 +36,21 @@ class Row:
 
 
 # The row `h` gives project_id and event_seq, already raised by the number of events.
-WRITE: LiteralString = """
+# WRITE writes the parameter `events`; WRITE_SAID what a statement has made of it in `said`.
+WRITE_SAID: LiteralString = """
     e as (
         insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq - jsonb_array_length(%(events)s) + x.n,
+        select h.project_id, h.event_seq - (select count(*) from said) + x.n,
                (x.value ->> 'job')::uuid, x.value ->> 'type', x.value -> 'body'
-          from h, jsonb_array_elements(%(events)s) with ordinality as x (value, n)
+          from h, said as x
     )"""
+WRITE: LiteralString = (
+    """
+    said as (
+        select value, n from jsonb_array_elements(%(events)s) with ordinality as x (value, n)
+    ),"""
+    + WRITE_SAID
+)
 
 
 def as_param(events: list[Event]) -> Jsonb:

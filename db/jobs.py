@@ -123,44 +123,60 @@ def cancel(conn: Connection, job_id: UUID) -> Job | None:
     """Cancel the job and what follows in its chain; None if there is no such job.
 
     A waiting one ends here and now; a running one is told, and stops within seconds.
-    A job that has ended stays as it is.
+    A job that has ended stays as it is; a commit that came first stands, and what it
+    inserted is cancelled.
     """
-    conn.execute(
-        """
-        with asked as (
-            select j.* from jobs a
-              join jobs j on j.chain_id = a.chain_id
-                         and (j.id = a.id or j.created_at >= a.created_at)
-             where a.id = %(id)s and j.finished_at is null
-               for update of j
-        ), waiting as (
-            update jobs set state = 'cancelled', finished_at = now(),
-                   error_class = 'Cancelled', error = 'Cancelled on request.'
-              from asked where jobs.id = asked.id and asked.state in ('queued', 'parked')
-            returning jobs.id, jobs.project_id, jobs.kind, jobs.chain_id, jobs.lane
-        ), running as (
-            update jobs set cancel_requested_at = coalesce(jobs.cancel_requested_at, now())
-              from asked where jobs.id = asked.id and asked.state = 'running'
-        ), h as (
-            update projects p set event_seq = p.event_seq + 1 from waiting
-             where p.project_id = waiting.project_id
-            returning p.project_id, p.event_seq
-        ), woken as (
-            update jobs set publish_after = now()
-             where id in (select q.id from jobs q, waiting
-                           where q.project_id = waiting.project_id and q.lane = waiting.lane
-                             and q.state in ('queued', 'parked') and q.run_at <= now()
-                             and q.chain_id <> waiting.chain_id
-                           order by q.pos limit 1)
-        )
-        insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq, waiting.id, 'job.cancelled',
-               jsonb_build_object('kind', waiting.kind, 'chain', waiting.chain_id)
-          from h, waiting
-        """,
-        {"id": job_id},
-    )
+    with conn.transaction():
+        _hold_chain(conn, job_id)
+        conn.execute(CANCEL, {"id": job_id})
     return get(conn, job_id)
+
+
+def _hold_chain(conn: Connection, job_id: UUID) -> None:
+    """Lock what is open of the job's chain: then no commit can insert another."""
+    of_chain: LiteralString = """
+        select id from jobs where finished_at is null
+           and chain_id = (select chain_id from jobs where id = %s)"""
+    while conn.execute(of_chain + " for update", (job_id,)).fetchall() != (
+        conn.execute(of_chain, (job_id,)).fetchall()  # a lock may have waited for a commit
+    ):
+        pass
+
+
+CANCEL: LiteralString = """
+    with asked as (
+        select j.* from jobs a
+          join jobs j on j.chain_id = a.chain_id
+                     and (j.id = a.id or j.created_at >= a.created_at)
+         where a.id = %(id)s and j.finished_at is null
+           for update of j
+    ), waiting as (
+        update jobs set state = 'cancelled', finished_at = now(),
+               error_class = 'cancelled', error = 'Cancelled on request.'
+          from asked where jobs.id = asked.id and asked.state in ('queued', 'parked')
+        returning jobs.id, jobs.project_id, jobs.kind, jobs.chain_id, jobs.lane,
+                  jobs.error_class, jobs.error
+    ), running as (
+        update jobs set cancel_requested_at = coalesce(jobs.cancel_requested_at, now())
+          from asked where jobs.id = asked.id and asked.state = 'running'
+    ), h as (
+        update projects p set event_seq = p.event_seq + 1 from waiting
+         where p.project_id = waiting.project_id
+        returning p.project_id, p.event_seq
+    ), woken as (
+        update jobs set publish_after = now()
+         where id = (select q.id from jobs q, waiting
+                      where q.project_id = waiting.project_id and q.lane = waiting.lane
+                        and q.state in ('queued', 'parked') and q.run_at <= now()
+                        and q.chain_id <> waiting.chain_id
+                      order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
+                      limit 1 for update of q skip locked)
+    )
+    insert into events (project_id, seq, job_id, type, body)
+    select h.project_id, h.event_seq, waiting.id, 'job.cancelled',
+           jsonb_build_object('kind', waiting.kind, 'chain', waiting.chain_id,
+                              'error_class', waiting.error_class, 'error', waiting.error)
+      from h, waiting"""
 
 
 def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
@@ -175,7 +191,7 @@ def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
         insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
                           priority, version_id)
         select new.id, new.id, old.id, old.project_id, old.user_id, old.lane, old.kind,
-               old.args || %(more)s, old.priority, old.version_id
+               (old.args - 'busy') || %(more)s, old.priority, old.version_id
           from jobs old, new where old.id = %(old)s and old.finished_at is not null
         returning id
         """,

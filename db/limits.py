@@ -29,7 +29,8 @@ def impose(
         insert into limits (credential, until, reason)
         values (%(credential)s, coalesce(now() + %(wait)s::interval, %(never)s), %(reason)s)
         on conflict (credential) do update
-           set until = greatest(limits.until, excluded.until), reason = excluded.reason
+           set until = greatest(limits.until, excluded.until), reason = excluded.reason,
+               created_at = case when limits.until <= now() then now() else limits.created_at end
         returning until
         """,
         {"credential": credential, "wait": wait, "never": NEVER, "reason": reason},
@@ -62,12 +63,16 @@ def clear(conn: Connection, credential: str) -> int:
 
 
 def park_waiting(conn: Connection, job_id: object, limit: Limit) -> None:
-    """Set a job that waits aside until the limit ends; it keeps its place in its lane."""
+    """Set a job that waits aside until the limit ends; it keeps its place in its lane.
+
+    Nothing is done if the limit was lifted meanwhile: nobody would let the job go on.
+    """
     conn.execute(
         """
+        with l as (select until from limits where credential = %(credential)s for share)
         update jobs set state = 'parked', run_at = %(until)s, publish_after = %(until)s,
                published = 0, published_at = null, credential = %(credential)s
-         where id = %(id)s and state = 'queued'
+          from l where id = %(id)s and state = 'queued'
         """,
         {"id": job_id, "until": limit.until, "credential": limit.credential},
     )

@@ -1,67 +1,80 @@
 """Migrations: plain SQL files, forward only, each in a transaction, under a lock.
 
 A file that was applied and has changed since is refused: the database would not be
-what the file says. Existing tables of the product are kept and completed; a column
-of theirs whose type ours cannot be compared with is refused before anything is done.
+what the file says. Existing tables of the product are kept and completed; what of
+theirs ours cannot work with is refused before anything is done (db/product.py).
 """
 
 import hashlib
 from pathlib import Path
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
+from db import product
 from db.pool import connect
+from db.product import MigrationRefused
+
+__all__ = ["MigrationRefused", "migrate", "pending"]
 
 FILES = Path(__file__).with_name("migrations")
 LOCK = 7_239_185_001  # any number of our own: one migration at a time
-
-# Columns of product tables that ours are compared with, and the types that allow it.
-TEXT = ("text", "character varying")
-EXPECTED = {
-    ("projects", "project_id"): TEXT,
-    ("projects", "user_id"): TEXT,
-    ("projects", "last_ai_session_id"): TEXT,
-    ("project_versions", "project_id"): TEXT,
-    ("project_versions", "version_id"): TEXT,
-    ("project_versions", "ai_session_id"): TEXT,
-    ("session_transitions", "project_id"): TEXT,
-    ("project_ai_session_metrics", "session_id"): TEXT,
-    ("project_chat_log_minimal", "project_id"): TEXT,
-    ("chat_plan_sessions", "session_id"): TEXT,
-}
+OLDEST = 14  # of Postgres: range_agg, multiranges, the hash of a record
 
 
-class MigrationRefused(Exception):
-    """The database is not as the migrations expect; nothing was changed by the refused file."""
-
-
-def migrate(database_url: str | None = None) -> list[str]:
+def migrate(database_url: str | None = None, *, files: Path = FILES) -> list[str]:
     """Bring the database up to date. Returns the names of the files that were applied.
 
     Raises NoDatabase, or MigrationRefused with a sentence that says what to do.
     """
     with connect(database_url) as conn:
-        with conn.transaction():
-            conn.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
-            conn.execute(
-                """
-                create table if not exists baton_migrations (
-                    name       text primary key,
-                    digest     text not null,
-                    applied_at timestamptz not null default now()
-                )
-                """
-            )
-        _check_types(conn)
-        return [file.name for file in sorted(FILES.glob("*.sql")) if _apply(conn, file)]
+        check_version(conn.info.server_version)
+        try:
+            _begin(conn)
+            return [file.name for file in sorted(files.glob("*.sql")) if _apply(conn, file)]
+        except errors.InsufficientPrivilege as exc:
+            raise MigrationRefused(
+                f"This role may not do that ({exc.diag.message_primary}): migrate as the owner"
+                " of the schema and of the product's tables."
+            ) from exc
+
+
+def check_version(server: int) -> None:
+    """Raises MigrationRefused for a Postgres that is too old; `server` is as libpq tells it."""
+    if server < OLDEST * 10_000:
+        raise MigrationRefused(
+            f"Postgres {server // 10_000} is too old: Baton needs {OLDEST} or newer."
+        )
 
 
 def pending(conn: Connection) -> list[str]:
     """Names of files that this database has not seen."""
-    if conn.execute("select to_regclass('baton_migrations')").fetchone() == (None,):
-        return [file.name for file in sorted(FILES.glob("*.sql"))]
+    names = [file.name for file in sorted(FILES.glob("*.sql"))]
+    if not _begun(conn):
+        return names
     applied = {name for (name,) in conn.execute("select name from baton_migrations")}
-    return [file.name for file in sorted(FILES.glob("*.sql")) if file.name not in applied]
+    return [name for name in names if name not in applied]
+
+
+def _begun(conn: Connection) -> bool:
+    """Whether a migration of ours was here before."""
+    return conn.execute(
+        "select to_regclass(quote_ident(current_schema()) || '.baton_migrations')"
+    ).fetchone() != (None,)
+
+
+def _begin(conn: Connection) -> None:
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+        product.check(conn, begun=_begun(conn))
+        conn.execute(
+            """
+            create table if not exists baton_migrations (
+                name       text primary key,
+                digest     text not null,
+                applied_at timestamptz not null default now()
+            )
+            """
+        )
 
 
 def _apply(conn: Connection, file: Path) -> bool:
@@ -85,19 +98,3 @@ def _apply(conn: Connection, file: Path) -> bool:
             "insert into baton_migrations (name, digest) values (%s, %s)", (file.name, digest)
         )
     return True
-
-
-def _check_types(conn: Connection) -> None:
-    rows = conn.execute(
-        """
-        select table_name, column_name, data_type from information_schema.columns
-         where table_schema = current_schema()
-        """
-    )
-    for table, column, found in rows:
-        allowed = EXPECTED.get((table, column))
-        if allowed and found not in allowed:
-            raise MigrationRefused(
-                f"Column {table}.{column} is {found}, and Baton needs {allowed[0]}:"
-                " change its type, or give Baton a schema of its own (search_path)."
-            )

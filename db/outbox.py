@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from db.attempts import IN_TURN, Message
 from db.jobs import NEVER
 
-LOOK_AGAIN = timedelta(seconds=5)  # at a row that was not first in its lane
+LOOK_AGAIN = timedelta(seconds=2)  # at the next of a lane; at the one after it in twice that
 
 
 def take_due(
@@ -33,34 +33,54 @@ def take_due(
         ).fetchall()
 
 
+# Numbers for the events of several projects at once: `untold` says how many each needs.
+# Rows of projects are locked in order, so that two relays cannot wait for each other.
+RAISED: LiteralString = """
+    ordered as (
+        select p.project_id, untold.n from projects p join untold using (project_id)
+         order by p.project_id for no key update of p
+    ), h as (
+        update projects p set event_seq = p.event_seq + ordered.n
+          from ordered where p.project_id = ordered.project_id
+        returning p.project_id, p.event_seq, ordered.n
+    )"""
+
 TAKE_DUE: LiteralString = (
     """
-    with looked as (
-        select q.id, q.priority, q.pos, q.announced, """
+    with looked as materialized (  -- without a lock: most are only looked at
+        select q.id, q.project_id, q.lane, q.priority, q.pos, """
     + IN_TURN
     + """ as first
-          from jobs q
-         where q.state in ('queued', 'parked') and q.publish_after <= now()
-         order by q.publish_after limit 500
-           for update skip locked
+          from (select * from jobs
+                 where state in ('queued', 'parked') and publish_after <= now()
+                 order by priority desc, publish_after limit 500) q
+    ), wanted as (
+        (select id, true as first, 0 as place from looked where first
+          order by priority desc, pos limit %(room)s)
+        union all
+        select id, false, row_number() over (partition by project_id, lane order by pos)
+          from looked where not first
+    ), held as (  -- what another relay has taken meanwhile is not due any more
+        select jobs.id, wanted.first, wanted.place, jobs.announced as told
+          from jobs join wanted using (id)
+         where jobs.state in ('queued', 'parked') and jobs.publish_after <= now()
+           for update of jobs skip locked
     ), blocked as (
-        update jobs set publish_after = now() + %(look_again)s
-          from looked where jobs.id = looked.id and not looked.first
-    ), due as (
-        select id, announced from looked where first order by priority desc, pos limit %(room)s
+        update jobs set publish_after = now() + least(%(look_again)s::interval * held.place, %(longest)s)
+          from held where jobs.id = held.id and not held.first
     ), sent as (
         update jobs
-           set publish_after = now() + least(%(pause)s * power(2, least(published, 20)), %(longest)s),
-               published = published + 1, published_at = now(), announced = true
-          from due where jobs.id = due.id
-        returning jobs.id, kind, chain_id, parent_id, published - 1 as published,
-                  previous_session_id, project_id, due.announced as told, pos
-    ), h as (
-        update projects p set event_seq = p.event_seq + s.n
-          from (select project_id, count(*) as n from sent where not told group by 1) s
-         where p.project_id = s.project_id
-        returning p.project_id, p.event_seq, s.n
-    ), e as (
+           set publish_after = now() + least(%(pause)s::interval * power(2, least(published, 20)), %(longest)s),
+               published = published + 1, published_at = now(), messages = messages + 1,
+               announced = true
+          from held where jobs.id = held.id and held.first
+        returning jobs.id, kind, chain_id, parent_id, messages - 1 as published,
+                  previous_session_id, project_id, held.told, priority, pos
+    ), untold as (
+        select project_id, count(*) as n from sent where not told group by 1
+    ),"""
+    + RAISED
+    + """, e as (
         insert into events (project_id, seq, job_id, type, body)
         select h.project_id, h.event_seq - h.n
                    + row_number() over (partition by h.project_id order by sent.pos),
@@ -68,7 +88,8 @@ TAKE_DUE: LiteralString = (
                jsonb_build_object('kind', sent.kind, 'chain', sent.chain_id)
           from sent join h on h.project_id = sent.project_id where not sent.told
     )
-    select id, kind, chain_id, parent_id, published, previous_session_id from sent"""
+    select id, kind, chain_id, parent_id, published, previous_session_id from sent
+     order by priority desc, pos"""
 )
 
 
@@ -81,8 +102,10 @@ def recall(conn: Connection, *, older_than: timedelta) -> int:
     return conn.execute(
         """
         update jobs set publish_after = now()
-         where published_at < now() - %s and state in ('queued', 'parked')
-           and publish_after > now() and run_at <= now()
+         where id in (select id from jobs
+                       where published_at < now() - %s and state in ('queued', 'parked')
+                         and publish_after > now() and run_at <= now()
+                       limit 500 for update skip locked)
         """,
         (older_than,),
     ).rowcount
@@ -93,21 +116,21 @@ def tell_ends(conn: Connection) -> int:
     return conn.execute(
         """
         with t as (
-            select id, project_id, kind, chain_id, error from jobs where untold
-             order by id limit 100 for update skip locked
+            select id, project_id, kind, chain_id, pos, error_class, error from jobs
+             where untold order by id limit 100 for update skip locked
         ), told as (
             update jobs set untold = false from t where jobs.id = t.id
-        ), h as (
-            update projects p set event_seq = p.event_seq + s.n
-              from (select project_id, count(*) as n from t group by 1) s
-             where p.project_id = s.project_id
-            returning p.project_id, p.event_seq, s.n
-        )
+        ), untold as (
+            select project_id, count(*) as n from t group by 1
+        ),"""
+        + RAISED
+        + """
         insert into events (project_id, seq, job_id, type, body)
         select h.project_id, h.event_seq - h.n
-                   + row_number() over (partition by h.project_id order by t.id),
+                   + row_number() over (partition by h.project_id order by t.pos, t.id),
                t.id, 'job.cancelled',
-               jsonb_build_object('kind', t.kind, 'chain', t.chain_id, 'error', t.error)
+               jsonb_build_object('kind', t.kind, 'chain', t.chain_id,
+                                  'error_class', t.error_class, 'error', t.error)
           from t join h on h.project_id = t.project_id
         """
     ).rowcount

@@ -126,8 +126,13 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> int:
             """
             with p as (
                 update projects set last_ai_session_id = %(new)s,
-                       last_ai_session_updated_at = now()
+                       last_ai_session_updated_at = now(), fresh_next = false
                  where project_id = %(project)s
+            ), m as (
+                update project_ai_session_metrics
+                   set status = case session_id when %(new)s then 'active'
+                                     else 'disconnected' end
+                 where project_id = %(project)s and session_id in (%(new)s, %(old)s)
             ), v as (
                 update project_versions set ai_session_id = %(new)s,
                        ai_session_last_used_at = now()

@@ -53,14 +53,14 @@ RESCUE: LiteralString = """
                attempts = greatest(f.attempts - 1, 0),
                run_at = now(), publish_after = now(), published = 0, published_at = null,
                finished_at = case when f.becomes <> 'queued' then now() end,
-               error_class = case f.becomes when 'cancelled' then 'Cancelled' else 'worker_died' end,
+               error_class = case f.becomes when 'cancelled' then 'cancelled' else 'worker_died' end,
                error = case f.becomes
                        when 'queued' then 'Its worker died; another takes over.'
                        when 'cancelled' then 'Cancelled on request.'
                        else 'It killed ' || f.rescues + 1 || ' workers and was set aside:'
                             ' look at it, then `baton retry` it.' end
           from f where jobs.id = f.id
-        returning jobs.id
+        returning jobs.id, jobs.error_class, jobs.error
     ), t as (
         update turns set outcome = 'abandoned', ended_at = now(), error_class = 'worker_died'
           from f where turns.job_id = f.id and turns.outcome = 'running'
@@ -76,14 +76,16 @@ RESCUE: LiteralString = """
         select h.project_id, h.event_seq, f.id,
                case f.becomes when 'queued' then 'job.rescued'
                               else 'job.' || f.becomes end,
-               jsonb_build_object('kind', f.kind, 'chain', f.chain_id, 'rescues', f.rescues + 1)
-          from h, f
+               jsonb_build_object('kind', f.kind, 'chain', f.chain_id, 'rescues', f.rescues + 1,
+                                  'error_class', d.error_class, 'error', d.error)
+          from h, f, d
     ), w as (
         update jobs set publish_after = now()
          where id = (select q.id from jobs q, f
                       where f.becomes <> 'queued' and q.project_id = f.project_id
                         and q.lane = f.lane and q.state in ('queued', 'parked')
-                        and q.run_at <= now()
-                      order by q.pos limit 1 for update of q skip locked)
+                        and q.run_at <= now() and q.chain_id <> f.chain_id
+                      order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
+                      limit 1 for update of q skip locked)
     )
     select f.becomes from f, d"""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, LiteralString
 
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
@@ -71,12 +71,13 @@ def advance(
 ) -> Moved | None:
     """Move the project's head to a new session and record all that belongs to it.
 
-    None, with nothing written, when the head is no longer `to.old`, or the attempt was
-    replaced or its lease has run out.
+    None, with nothing written, when the head is no longer `to.old`, the attempt was replaced
+    or its lease has run out, or the turn was not begun or is recorded already.
     """
     params = asdict(to) | {
         "id": job.id,
         "attempt": job.attempt,
+        "was_fresh": job.fresh_next,
         "result": Jsonb(to.result),
         "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
         "events": events.as_param(told),
@@ -84,7 +85,10 @@ def advance(
     }
     if not to.final:  # the job goes on: nothing follows yet, and nobody else is next
         params |= {"next_id": None, "wake": False}
-    rows = conn.execute(ADVANCE, params).fetchall()
+    try:
+        rows = conn.execute(ADVANCE, params).fetchall()
+    except errors.UniqueViolation:
+        return None  # the step is recorded already, or the id is another project's session
     found = attempts.published([row[1:] for row in rows])
     if found is None or found[0] is None:
         return None
@@ -97,15 +101,26 @@ ADVANCE: LiteralString = (
         select * from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and lease_until > now() for update
-    ), h as (
+    ), u as (  -- the turn, once: a step that is recorded is not recorded again
+        select t.id from f join turns t on t.job_id = f.id
+         where t.minted_session_id = %(minted)s and t.outcome in ('running', 'abandoned')
+           and not exists (select from turns c where c.job_id = t.job_id and c.step = t.step
+                                                 and c.outcome = 'committed')
+           for update of t
+    ),"""
+    + attempts.GOES_ON
+    + """,
+    h as (
         update projects p
            set last_ai_session_id = %(new)s, last_ai_session_updated_at = now(),
-               fresh_next = false,
-               event_seq = p.event_seq + jsonb_array_length(%(events)s)
-          from f
+               fresh_next = p.fresh_next and not %(was_fresh)s,
+               event_seq = p.event_seq + (select count(*) from said)
+          from f, u
          where p.project_id = f.project_id
            and p.last_ai_session_id is not distinct from %(old)s
         returning p.project_id, p.event_seq
+    ), k as (
+        select f.* from f, h
     ), d as (
         update jobs set result = coalesce(jobs.result, '{}') || %(result)s,
                state = case when %(final)s then 'done' else jobs.state end,
@@ -137,54 +152,74 @@ ADVANCE: LiteralString = (
     ), pm as (
         select raw_cost_usd, turns_since_start from project_ai_session_metrics
          where session_id = %(parent)s limit 1
-    ), figures as (
-        select case when pm.raw_cost_usd <= %(raw_cost_usd)s::numeric
-                    then %(raw_cost_usd)s::numeric - pm.raw_cost_usd
-                    else coalesce(%(raw_cost_usd)s::numeric, 0) end as cost,
+    ), figures as (  -- the parent's unknown figure is in ours: then the cost is a guess
+        select coalesce(%(raw_cost_usd)s::numeric - case when pm.raw_cost_usd <= %(raw_cost_usd)s
+                                                         then pm.raw_cost_usd else 0 end,
+                        0) as cost,
+               %(raw_cost_usd)s::numeric is null
+                   or (%(parent)s::text is not null and pm.raw_cost_usd is null) as estimated,
                case when %(compacted)s then 0 else coalesce(pm.turns_since_start, 0) + 1
                end as turns_since_start
           from (select 1) one left join pm on true
     ), om as (
-        update project_ai_session_metrics set status = 'disconnected'
-          from h where session_id = %(old)s and status = 'active' and %(old)s <> %(new)s
-    ), km as (
-        update project_ai_session_metrics
-           set last_used_at = now(), status = 'active'
-          from h where session_id = %(new)s
+        update project_ai_session_metrics m set status = 'disconnected'
+          from h where m.session_id = %(old)s and m.project_id = h.project_id
+                   and m.status = 'active' and %(old)s <> %(new)s
+    ), km as (  -- the same id again: it is touched, and what the turn used is added
+        update project_ai_session_metrics m
+           set last_used_at = now(), status = 'active', stale_at = null,
+               version_id = coalesce(%(version_id)s, m.version_id),
+               input_tokens = m.input_tokens + %(input_tokens)s,
+               output_tokens = m.output_tokens + %(output_tokens)s,
+               cache_read_tokens = m.cache_read_tokens + %(cache_read_tokens)s,
+               cache_creation_tokens = m.cache_creation_tokens + %(cache_creation_tokens)s,
+               context_tokens = %(context_tokens)s, cost_usd = m.cost_usd + figures.cost,
+               cost_estimated = m.cost_estimated or figures.estimated,
+               raw_cost_usd = coalesce(%(raw_cost_usd)s, m.raw_cost_usd),
+               duration_ms = coalesce(m.duration_ms, 0) + coalesce(%(duration_ms)s, 0),
+               num_turns = coalesce(m.num_turns, 0) + coalesce(%(num_turns)s, 0),
+               turns_since_start = figures.turns_since_start,
+               summary = coalesce(%(summary)s, m.summary)
+          from h, figures where m.session_id = %(new)s and m.project_id = h.project_id
         returning session_id
     ), m as (
         insert into project_ai_session_metrics
                (session_id, project_id, user_id, version_id, parent_session_id, job_id, step,
                 input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
-                context_tokens, cost_usd, raw_cost_usd, duration_ms, num_turns,
+                context_tokens, cost_usd, cost_estimated, raw_cost_usd, duration_ms, num_turns,
                 turns_since_start, model, cli_version, resumed, summary)
-        select %(new)s, f.project_id, f.user_id, %(version_id)s, %(parent)s, f.id, %(step)s,
+        select %(new)s, k.project_id, k.user_id, %(version_id)s, %(parent)s, k.id, %(step)s,
                %(input_tokens)s, %(output_tokens)s, %(cache_read_tokens)s,
-               %(cache_creation_tokens)s, %(context_tokens)s, figures.cost,
+               %(cache_creation_tokens)s, %(context_tokens)s, figures.cost, figures.estimated,
                %(raw_cost_usd)s, %(duration_ms)s, %(num_turns)s, figures.turns_since_start,
                %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s
-          from h, f, figures where not exists (select from km)
+          from k, figures where not exists (select from km)
     ), c as (
         insert into project_chat_log_minimal
-               (project_id, session_id, ai_session_id, role, content, job_id)
-        select h.project_id, %(new)s, %(new)s, x.value ->> 'role', x.value ->> 'content', %(id)s
+               (project_id, session_id, ai_session_id, role, content, job_id, created_at)
+        select h.project_id, %(new)s, %(new)s, x.value ->> 'role', x.value ->> 'content', %(id)s,
+               now() + x.n * interval '1 microsecond'  -- in the order of saying
           from h, jsonb_array_elements(%(chat)s) with ordinality as x (value, n) order by x.n
     ), cp as (
         insert into chat_plan_sessions (session_id, project_id, user_id, job_id)
-        select %(new)s, f.project_id, f.user_id, f.id from h, f where %(chat_plan)s
+        select %(new)s, k.project_id, k.user_id, k.id from k where %(chat_plan)s
+            on conflict do nothing
     ), tu as (
         update turns set outcome = 'committed', observed_session_id = %(new)s,
                relation = %(relation)s, cost_usd = figures.cost,
+               cost_estimated = figures.estimated, error_class = null,
                cli_version = %(cli_version)s, ended_at = now()
-          from h, figures
-         where turns.job_id = %(id)s and turns.minted_session_id = %(minted)s
+          from h, u, figures where turns.id = u.id
     ), r as (
         update session_resume_attempts a
-           set outcome = case when a.session_id is null then 'fresh' else 'resumed' end
+           set outcome = case when a.session_id is null then 'fresh'
+                              when %(relation)s = 'reset' then 'failed' else 'resumed' end,
+               reason = case when a.session_id is not null and %(relation)s = 'reset'
+                             then 'reset' else a.reason end
           from h
          where a.job_id = %(id)s and a.attempt = %(attempt)s and a.outcome = 'trying'
     ),"""
-    + events.WRITE
+    + events.WRITE_SAID
     + ","
     + attempts.FOLLOW
     + ","
@@ -255,6 +290,15 @@ def candidates(
                 "limit": limit,
             },
         ).fetchall()
+
+
+def known(conn: Connection, session_id: str) -> bool:
+    """Whether the registry has the session, whosever it is."""
+    row = conn.execute(
+        "select exists (select from project_ai_session_metrics where session_id = %s)",
+        (session_id,),
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def mark_stale(conn: Connection, session_ids: list[str]) -> None:

@@ -69,6 +69,32 @@ def begin(
     )
 
 
+def note_rejected(conn: Connection, job: Claimed, *, step: str, tries: list[Try]) -> None:
+    """Record candidates that were looked at for a run which then did not begin."""
+    for one in tries:
+        if one.outcome == "rejected":
+            conn.execute(
+                """
+                insert into session_resume_attempts
+                       (job_id, attempt, project_id, session_id, step, outcome, reason)
+                values (%s, %s, %s, %s, %s, %s, %s)
+                """,
+                (
+                    job.id,
+                    job.attempt,
+                    job.project_id,
+                    one.session_id,
+                    step,
+                    one.outcome,
+                    one.reason,
+                ),
+            )
+
+
+# What a token costs, as a multiple of a plain one of input: much the same for every model.
+WEIGHTS = {"input": 1.0, "cache_creation": 1.25, "cache_read": 0.1, "output": 5.0}
+
+
 def fail(
     conn: Connection,
     job: Claimed,
@@ -76,21 +102,36 @@ def fail(
     minted: str,
     error_class: str,
     raw_cost_usd: float | None = None,
+    weight: float = 0,
 ) -> None:
-    """A run of the agent came to nothing: why, and the CLI's cumulative cost (USD), if known."""
+    """A run of the agent came to nothing: why, and the CLI's cumulative cost (USD), if known.
+
+    Where it is not, the cost is an estimate and marked so: `weight` (tokens of plain input)
+    at the price of the project's newest turn; null when there is none to go by.
+    """
     conn.execute(
         """
         with parent as (
             select m.raw_cost_usd from turns t
               join project_ai_session_metrics m on m.session_id = t.parent_session_id
              where t.job_id = %(job)s and t.minted_session_id = %(minted)s limit 1
+        ), price as (
+            select cost_usd / nullif(input_tokens * %(input)s::numeric
+                     + cache_creation_tokens * %(cache_creation)s::numeric
+                     + cache_read_tokens * %(cache_read)s::numeric
+                     + output_tokens * %(output)s::numeric, 0) as usd
+              from project_ai_session_metrics
+             where project_id = %(project)s and cost_usd > 0 and input_tokens
+                   + cache_creation_tokens + cache_read_tokens + output_tokens > 0
+             order by created_at desc limit 1
         ), cost as (
-            select case when p.raw_cost_usd <= %(raw)s::numeric
+            select case when %(raw)s::numeric is null then %(weight)s::numeric * price.usd
+                        when p.raw_cost_usd <= %(raw)s::numeric
                         then %(raw)s::numeric - p.raw_cost_usd else %(raw)s::numeric end as usd
-              from (select 1) one left join parent p on true
+              from (select 1) one left join parent p on true left join price on true
         ), t as (
             update turns set outcome = 'failed', error_class = %(class)s, ended_at = now(),
-                   cost_usd = cost.usd
+                   cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null
               from cost
              where job_id = %(job)s and minted_session_id = %(minted)s and outcome = 'running'
         )
@@ -99,24 +140,80 @@ def fail(
         """,
         {
             "job": job.id,
+            "project": job.project_id,
             "attempt": job.attempt,
             "minted": minted,
             "class": error_class,
             "raw": raw_cost_usd,
+            "weight": weight,
+            **WEIGHTS,
         },
     )
 
 
-def failures(conn: Connection, job_id: UUID, *, parent: str) -> int:
-    """How many runs of this job on a fork of `parent` have failed."""
+def failures(conn: Connection, job_id: UUID, *, parent: str, classes: set[str]) -> int:
+    """How many runs of this job on a fork of `parent` have failed in one of these ways."""
     row = conn.execute(
         """
         select count(*) from turns
          where job_id = %s and parent_session_id = %s and outcome = 'failed'
+           and error_class = any(%s)
         """,
-        (job_id, parent),
+        (job_id, parent, sorted(classes)),
     ).fetchone()
     return row[0] if row else 0
+
+
+def failed_as(conn: Connection, job_id: UUID, error_class: str) -> int:
+    """How many runs of this job have failed in this way."""
+    row = conn.execute(
+        "select count(*) from turns where job_id = %s and error_class = %s",
+        (job_id, error_class),
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def is_of_version(conn: Connection, project_id: str, tree: str) -> bool:
+    """Whether a version of the project has this git commit as its tree."""
+    row = conn.execute(
+        "select exists (select from project_versions where project_id = %s and tree = %s)",
+        (project_id, tree),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def files_created(conn: Connection, chain_id: UUID) -> list[str]:
+    """The files that the chain's build has made, as its result has them."""
+    row = conn.execute(
+        "select result -> 'files_created' from jobs where id = %s", (chain_id,)
+    ).fetchone()
+    return row[0] if row and row[0] else []
+
+
+def answer(conn: Connection, job_id: UUID, choice: str) -> bool:
+    """Answer a job that waits to be told what to do about its lost session.
+
+    `retry`: look for the session once more; `start_new`: begin a fresh one, the past
+    retold. False, with nothing changed, when the job does not wait for an answer.
+    """
+    return (
+        conn.execute(
+            """
+            update jobs j
+               set state = 'queued', run_at = now(), publish_after = now(),
+                   error_class = null, error = null,
+                   args = j.args || jsonb_build_object('answer', %(choice)s::text, 'lost', (
+                       select e.body ->> 'code' from events e
+                        where e.project_id = j.project_id and e.job_id = j.id
+                          and e.type = 'session.resume_failed'
+                        order by e.seq desc limit 1))
+             where j.id = %(id)s and j.state = 'parked' and j.error_class = 'ask'
+               and %(choice)s in ('retry', 'start_new')
+            """,
+            {"id": job_id, "choice": choice},
+        ).rowcount
+        == 1
+    )
 
 
 def steps_done(conn: Connection, job: Claimed) -> set[str]:

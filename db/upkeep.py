@@ -6,7 +6,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from db import transcript_upkeep
+from db import transcript_upkeep, transcripts
 
 BATCH = 200  # sessions pruned in one run, so that no run is long
 
@@ -26,15 +26,16 @@ def claim_tick(conn: Connection, name: str, every: timedelta) -> bool:
     )
 
 
-def end_tick(conn: Connection, name: str, every: timedelta, done: dict[str, Any]) -> None:
-    """Write down what the period's run did."""
+def end_tick(conn: Connection, name: str, _every: timedelta, done: dict[str, Any]) -> None:
+    """Write down what the newest run of `name` did."""
     conn.execute(
         """
         update ticks set ended_at = now(), result = %(done)s
          where name = %(name)s and ended_at is null
-           and period >= floor(extract(epoch from now()) / %(every)s) - 1
+           and period = (select max(period) from ticks
+                          where name = %(name)s and ended_at is null)
         """,
-        {"name": name, "every": every.total_seconds(), "done": Jsonb(done)},
+        {"name": name, "done": Jsonb(done)},
     )
 
 
@@ -76,42 +77,74 @@ def archive_transitions(conn: Connection, age: timedelta) -> int:
 
 def prune_transcripts(conn: Connection, age: timedelta) -> int:
     """Delete transcripts that no head and no version reaches; returns how many sessions."""
-    gone = transcript_upkeep.unreachable(conn, idle=age, limit=BATCH)
-    for project_id, session_id in gone:
-        with conn.transaction():
-            transcript_upkeep.delete(conn, project_id, session_id)
-            conn.execute(
-                """
-                update project_ai_session_metrics set is_resumable = false, status = 'expired'
-                 where session_id = %s
-                """,
-                (session_id,),
-            )
-    for project_id in sorted({project for project, _ in gone}):
-        with conn.transaction():
-            transcript_upkeep.sweep_entries(conn, project_id)
-    return len(gone)
+    found = transcript_upkeep.unreachable(conn, idle=age, limit=BATCH)
+    gone = sum(_prune(conn, project_id, session_id, age) for project_id, session_id in found)
+    for project_id in sorted({project for project, _ in found}):
+        while _sweep(conn, project_id):
+            pass
+    return gone
+
+
+def _prune(conn: Connection, project_id: str, session_id: str, age: timedelta) -> bool:
+    """Delete one session, unless it has come to be named or written since it was found."""
+    with conn.transaction():
+        conn.execute(  # no head of the project moves until we have committed
+            "select from projects where project_id = %s for no key update", (project_id,)
+        )
+        transcripts.lock(conn, project_id)
+        needed = conn.execute(
+            """
+            select from projects where project_id = %(project)s
+                                   and last_ai_session_id = %(session)s
+            union all
+            select from project_versions where project_id = %(project)s
+                                           and ai_session_id = %(session)s
+            union all
+            select from transcript_sessions
+             where project_id = %(project)s and session_id = %(session)s
+               and updated_at >= clock_timestamp() - %(age)s
+            """,
+            {"project": project_id, "session": session_id, "age": age},
+        ).rowcount
+        if needed:
+            return False
+        conn.execute(
+            """
+            update project_ai_session_metrics set is_resumable = false, status = 'expired'
+             where session_id = %s and project_id = %s
+            """,
+            (session_id, project_id),
+        )
+        return transcript_upkeep.delete(conn, project_id, session_id) > 0
+
+
+def _sweep(conn: Connection, project_id: str) -> int:
+    with conn.transaction():
+        return transcript_upkeep.sweep_entries(conn, project_id)
 
 
 def clear_jobs(conn: Connection, age: timedelta) -> dict[str, int]:
     """Delete whole chains that ended so long ago, with their turns; old ticks; silent workers."""
-    jobs = conn.execute(
+    row = conn.execute(
         """
         with gone as (
             delete from jobs j
-             where j.finished_at < now() - %(age)s
+             where j.finished_at < now() - %(age)s and not j.untold
                and not exists (select from jobs o
                                 where o.chain_id = j.chain_id
-                                  and (o.finished_at is null
+                                  and (o.finished_at is null or o.untold
                                        or o.finished_at >= now() - %(age)s))
             returning id
+        ), turned as (
+            delete from turns where job_id in (select id from gone) returning id
         )
-        delete from turns where job_id in (select id from gone)
+        select (select count(*) from gone), (select count(*) from turned)
         """,
         {"age": age},
-    ).rowcount
+    ).fetchone()
+    assert row
     ticks = conn.execute("delete from ticks where at < now() - %(age)s", {"age": age}).rowcount
     workers = conn.execute(
         "delete from workers where seen_at < now() - interval '1 day'"
     ).rowcount
-    return {"turns": jobs, "ticks": ticks, "workers": workers}
+    return {"jobs": row[0], "turns": row[1], "ticks": ticks, "workers": workers}

@@ -52,6 +52,8 @@ def child_environment(running: Services, model: Model) -> dict[str, str]:
     }
     if model.url:
         env |= {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": model.key}
+        # A proxy of the environment must not be asked for what is on this machine.
+        env["NO_PROXY"] = env["no_proxy"] = f"{LOOPBACK},{os.environ.get('NO_PROXY', '')}"
     if "drain_grace" not in settings().model_fields_set:
         env["BATON_DRAIN_GRACE"] = "5"  # somebody waits at the terminal
     return env

@@ -6,10 +6,9 @@ from celery.app.task import Task
 
 from db import attempts
 from db.pool import connection
-from worker import checkpoints, prompts, workspace
+from worker import prompts, workspace
 from worker.app import app
 from worker.chain import Attempt, Step
-from worker.checkpoints import Checkpoint
 from worker.commit import Outcome, commit
 from worker.delivery import deliver
 
@@ -59,9 +58,7 @@ def do_build(at: Attempt) -> None:
         ),
     )
     workspace.settle(job, begun, tree)
-    checkpoints.save(
-        job.chain_id, Checkpoint(turn.session, str(job.chain_id), str(at.cwd), created)
-    )
+    at.checkpoint(turn)
 
 
 def _after_interruption(at: Attempt) -> str:
@@ -70,4 +67,4 @@ def _after_interruption(at: Attempt) -> str:
         return ""
     with connection() as conn:
         prompt = attempts.interrupted_prompt(conn, at.job)
-    return prompts.render("interrupted", prompt=prompt) + "\n" if prompt else ""
+    return prompts.interrupted(prompt) if prompt else ""

@@ -4,10 +4,8 @@ from typing import Any
 
 from celery.app.task import Task
 
-from worker import checkpoints
 from worker.app import app
 from worker.chain import Attempt, Step
-from worker.checkpoints import Checkpoint
 from worker.commit import Outcome, commit
 from worker.delivery import deliver
 
@@ -48,5 +46,4 @@ def do_chat_plan(at: Attempt) -> None:
             result={"text": turn.text},
         ),
     )
-    chain = at.job.chain_id
-    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), []))
+    at.checkpoint(turn)

@@ -12,10 +12,8 @@ from config.settings import settings
 from db import sessions
 from db.pool import connection
 from tasks.metadata import version_of
-from worker import checkpoints
 from worker.app import app
 from worker.chain import Attempt, Step, not_compacted
-from worker.checkpoints import Checkpoint
 from worker.commit import Outcome, commit
 from worker.delivery import deliver
 from worker.errors import NotResumable
@@ -49,11 +47,11 @@ def do_compaction(at: Attempt) -> None:
         return
     try:
         turn = at.run(Step(name="compaction", prompt="/compact", mode="compact"))
-    except NotResumable:
-        without_turn(at, {"skipped": "nothing_to_compact"})
+    except NotResumable as exc:
+        without_turn(at, {"skipped": str(exc)})  # the next turn climbs the ladder
         return
     if reason := not_compacted(turn):
-        at.discard(turn, reason)
+        at.discard(reason)
         without_turn(at, {"skipped": reason})
         return
     commit(
@@ -66,8 +64,7 @@ def do_compaction(at: Attempt) -> None:
             result={"pre_tokens": turn.pre_tokens, "post_tokens": turn.post_tokens},
         ),
     )
-    chain = at.job.chain_id
-    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), []))
+    at.checkpoint(turn)
 
 
 def _needless(at: Attempt) -> str | None:

@@ -12,14 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from config.settings import settings
 from db import projects
 from db.pool import connection
-from worker import checkpoints, prompts, workspace
+from worker import prompts, workspace
 from worker.agent import Turn
 from worker.app import app
 from worker.chain import Attempt, Step
-from worker.checkpoints import Checkpoint
 from worker.commit import Outcome, commit
 from worker.delivery import deliver
-from worker.errors import AgentFailed, NotWhole
+from worker.errors import AgentFailed, BadRequest, NotWhole
 
 DOCUMENTATION = "DOCUMENTATION.md"
 
@@ -102,7 +101,7 @@ def _recommend(at: Attempt, version: str | None) -> None:
             result={"recommendations": found.model_dump()},
         ),
     )
-    _checkpoint(at, turn)
+    at.checkpoint(turn)
 
 
 def _validated(turn: Turn) -> Recommendations:
@@ -116,13 +115,14 @@ def _validated(turn: Turn) -> Recommendations:
             "structured_output_missing",
             "The agent's recommendations are not of the form that was asked for.",
             ending="structured_output_retry_exhausted",
-            raw_cost_usd=turn.raw_cost_usd,
         ) from exc
 
 
 def _document(at: Attempt, version: str | None) -> None:
     begun = at.begin_work()
     path = at.cwd / DOCUMENTATION
+    if path.is_dir() and not path.is_symlink():
+        raise BadRequest(f"{DOCUMENTATION} is a directory in the workspace: move it away.")
     before = path.read_bytes() if _is_file(path) else None
     turn = at.run(
         Step(
@@ -146,7 +146,7 @@ def _document(at: Attempt, version: str | None) -> None:
         ),
     )
     workspace.settle(at.job, begun, tree)
-    _checkpoint(at, turn)
+    at.checkpoint(turn)
 
 
 def _is_file(path: Path) -> bool:
@@ -161,8 +161,3 @@ def _write_answer(path: Path, turn: Turn, *, unchanged: bool) -> None:
         raise NotWhole("The agent wrote no documentation.")
     path.unlink(missing_ok=True)
     path.write_text(turn.text.rstrip() + "\n")
-
-
-def _checkpoint(at: Attempt, turn: Turn) -> None:
-    chain = at.job.chain_id
-    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), []))

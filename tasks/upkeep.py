@@ -8,7 +8,7 @@ from config.settings import settings
 from db import upkeep
 from db.pool import connection
 from worker.app import app
-from worker.litter import sweep_directories
+from worker.litter import sweep_checkpoints, sweep_directories
 
 
 def _periodic(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
@@ -68,9 +68,9 @@ def clear_jobs() -> None:
 
 @app.task(name="tasks.upkeep.sweep")
 def sweep() -> None:
-    """Checkpoints of chains that have ended lose their last hour; directories lose litter."""
+    """Litter of dead runs goes, and no checkpoint is left without an end."""
 
     def work() -> dict[str, Any]:
-        return {"directories": sweep_directories()}
+        return {"directories": sweep_directories(), "checkpoints": sweep_checkpoints()}
 
     _periodic("sweep", work)

@@ -3,7 +3,7 @@
     begin ──► choose a session ──► record the try ──► turn ──► commit: the head moves
                     ▲                                   │
                     └── next candidate, compacted, or ──┘ fails
-                        fresh with the digest, once each
+                        fresh with the digest (worker/settle.py)
 
 A turn is committed whole or not at all. No transaction is open while the model thinks.
 A failed turn leaves the head where it was; a retry is a new fork of the last good
@@ -17,25 +17,25 @@ from uuid import uuid4
 
 import structlog
 
-from config.settings import settings
 from db import chat, events, sessions, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
-from worker import ladder, progress, prompts, workspace
+from worker import checkpoints, ladder, progress, prompts, settle, workspace
 from worker.agent import Agent, Request, Turn, Watch
-from worker.agent.box import box
+from worker.agent.box import box, own_directory
+from worker.agent.leash import cli
 from worker.agent.store import JobStore
+from worker.checkpoints import Checkpoint
 from worker.commit import Outcome, commit
 from worker.errors import (
-    AgentFailed,
+    AnswerNeeded,
     AttemptReplaced,
     CaptureIncomplete,
-    Judgement,
+    JobError,
     NotResumable,
     Stopped,
     Verdict,
-    blames_session,
     judge,
 )
 from worker.ladder import Choice
@@ -70,26 +70,43 @@ class Attempt:
     barred: dict[str, str] = field(default_factory=dict[str, str])
     settled: set[Verdict] = field(default_factory=set[Verdict])  # COMPACT and FRESH, once each
     choice: Choice | None = None
-    begun: workspace.Begun | None = None
+    pending: Turn | None = None  # whole, and not committed yet
+    told_lost: bool = False
 
     def run(self, step: Step) -> Turn:
         """Run one turn on the best session there is. Raises what the last candidate raised."""
         while True:
-            with connection() as conn:
-                choice = ladder.choose(conn, self.job, barred=self.barred)
-            self.choice = choice
-            if choice.lost_head and not {Verdict.FRESH} & self.settled:
-                self._tell_lost(choice)
+            choice = self.choice = self._choose(step)
             try:
-                return self._run_on(step, choice)
+                self.pending = self._run_on(step, choice)
             except Exception as exc:
                 judgement = judge(exc, resumed=choice.parent is not None)
-                if not self._goes_on(step, choice, judgement):
+                if not settle.goes_on(self, step, choice, judgement):
                     raise
+            else:
+                return self.pending
+
+    def _choose(self, step: Step) -> Choice:
+        """The ladder's choice, unless this step cannot go on with it."""
+        with connection() as conn:
+            choice = ladder.choose(conn, self.job, barred=self.barred)
+        refused: JobError | None = None
+        if step.mode == "compact" and choice.parent != self.job.head:
+            refused = NotResumable(choice.reason or "no_session")
+        elif choice.lost_head:
+            self._tell_lost(choice.reason)
+            if ladder.wants_to_be_asked(self.job):
+                refused = AnswerNeeded(choice.reason)
+        if refused:
+            with connection() as conn:
+                turns.note_rejected(conn, self.job, step=step.name, tries=choice.tries)
+            raise refused
+        return choice
 
     def _run_on(self, step: Step, choice: Choice) -> Turn:
         minted = uuid4()
-        self._check_held()
+        if reason := self.lease.reason():
+            raise Stopped(reason)
         with connection() as conn:
             if not turns.begin(
                 conn,
@@ -119,7 +136,7 @@ class Attempt:
             parent=(choice.parent, choice.entries) if choice.parent else None,
         )
         try:
-            return self._spawn(step, request, store)
+            return self._checked(self._spawn(step, request, store), choice)
         except Exception as exc:
             self._record_failure(request, exc)
             raise
@@ -127,100 +144,75 @@ class Attempt:
     def _spawn(self, step: Step, request: Request, store: JobStore) -> Turn:
         saw = progress.of_step(self.job, step.name)
         saw("turn.began", {"resumes": request.resume is not None})
-        with self.lease.turn(box(self.cwd)) as leash:
+        command = box(
+            self.cwd,
+            own=own_directory(request.minted),
+            cli=Path(cli()),
+            writable=step.mode == "work",
+        )
+        with self.lease.turn(command) as leash:
             watch = Watch(
                 saw=saw,
                 alive=self.lease.alive,
-                stopped=lambda: self.lease.stopped,
+                stopped=self.lease.reason,
                 end=leash.end,
                 keeper_env=leash.environ,
             )
             turn = self.agent(request, store=store, watch=watch)
         saw("turn.ended", {"tokens": turn.context_tokens})
-        return self._check_stored(turn)
+        return turn
+
+    def _checked(self, turn: Turn, choice: Choice) -> Turn:
+        """A head must never name a session that cannot be loaded on an empty machine."""
+        with connection() as conn:
+            if turn.session not in (turn.minted, turn.parent) and sessions.known(
+                conn, turn.session
+            ):
+                raise _incomplete("The agent named a session that it was not given.", turn)
+            found = ladder.look(conn, self.job.project_id, turn.session)
+        if found.reason:
+            raise _incomplete(f"The new session does not load: {found.reason}.", turn)
+        if turn.compacted:
+            return replace(turn, summary=found.summary)
+        if choice.parent and not ladder.shares(choice.entries, found.entries):
+            log.warning("session.reset_by_agent")
+            self._tell_lost(ladder.AGENT_RESET)
+            return replace(turn, relation="reset", parent=None)
+        return turn
 
     def _record_failure(self, request: Request, exc: Exception) -> None:
         judgement = judge(exc, resumed=request.resume is not None)
         log.warning(
             "turn.failed", error_class=judgement.error_class, verdict=judgement.verdict.value
         )
-        raw = exc.raw_cost_usd if isinstance(exc, AgentFailed) else None
         with connection() as conn:
             turns.fail(
                 conn,
                 self.job,
                 minted=str(request.minted),
                 error_class=judgement.error_class,
-                raw_cost_usd=raw,
+                raw_cost_usd=exc.raw_cost_usd if isinstance(exc, JobError) else None,
+                weight=exc.weight if isinstance(exc, JobError) else 0,
             )
-
-    def _goes_on(self, step: Step, choice: Choice, judgement: Judgement) -> bool:
-        """Whether the attempt settles this failure itself, by another session."""
-        parent, verdict = choice.parent, judgement.verdict
-        if parent is None:
-            return False
-        if verdict is Verdict.NEXT:
-            self._bar(parent, judgement.error_class)
-            return True
-        if verdict is Verdict.COMPACT and step.mode != "compact":
-            return self._compact_or_fresh(parent, judgement)
-        if verdict in (Verdict.FRESH, Verdict.COMPACT) and Verdict.FRESH not in self.settled:
-            return self._go_fresh(judgement)
-        if verdict is Verdict.RETRY and blames_session(judgement):
-            self._count_against(parent, judgement)
-        return False
-
-    def _compact_or_fresh(self, parent: str, judgement: Judgement) -> bool:
-        if Verdict.COMPACT not in self.settled and parent == self.job.head:
-            self.settled.add(Verdict.COMPACT)
-            if self.compact(reason=judgement.error_class):
-                return True
-        return Verdict.FRESH not in self.settled and self._go_fresh(judgement)
-
-    def _go_fresh(self, judgement: Judgement) -> bool:
-        """Bar every candidate, so that the ladder ends at a fresh session."""
-        self.settled.add(Verdict.FRESH)
-        with connection() as conn:
-            for session in sessions.candidates(
-                conn, self.job, user_id=self.job.user_id, handed=self.job.previous_session_id
-            ):
-                self.barred[session.session_id] = judgement.error_class
-        assert self.choice
-        self._tell_lost(replace(self.choice, reason=judgement.error_class))
-        return True
-
-    def _bar(self, session_id: str, reason: str) -> None:
-        self.barred[session_id] = reason
-        with connection() as conn:
-            sessions.count_failure(conn, session_id, limit=settings().resume_failures)
-
-    def _count_against(self, parent: str, judgement: Judgement) -> None:
-        """The second failure from one parent, or an unknown one, counts against the session."""
-        with connection() as conn:
-            unknown = judgement.error_class in ("unknown", "internal_error")
-            if unknown or turns.failures(conn, self.job.id, parent=parent) > 1:
-                sessions.count_failure(conn, parent, limit=settings().resume_failures)
 
     def _retell(self, step: Step) -> str:
         """The prompt of a fresh session: what is known of the past, then the prompt itself."""
-        if step.mode == "compact":
-            raise NotResumable("nothing_to_compact")
         with connection() as conn:
             past = chat.past(conn, self.job.project_id)
-        documentation = self.cwd / "DOCUMENTATION.md"
-        text = (
-            documentation.read_text(errors="replace")[:10_000]
-            if documentation.is_file() and not documentation.is_symlink()
-            else ""
+        if self.job.head is None and not past.said:
+            return step.prompt  # the project's first words
+        digest = prompts.digest(
+            past, workspace.files(self.cwd), workspace.read(self.cwd, "DOCUMENTATION.md")
         )
-        return prompts.with_digest(
-            prompts.digest(past, workspace.files(self.cwd), text), step.prompt
-        )
+        return prompts.with_digest(digest, step.prompt)
 
-    def _tell_lost(self, choice: Choice) -> None:
-        """The head is not resumed: people are told why, and what they may choose (R028, R151)."""
+    def _tell_lost(self, reason: str | None) -> None:
+        """People are told that the session is lost, why, and what they may choose (R028, R151)."""
+        if self.told_lost:
+            return
+        self.told_lost = True
         body = {
-            "code": choice.reason,
+            "code": reason,
             "text": LOST_SESSION,
             "choices": ["retry", "start_new"],
             "chain": str(self.job.chain_id),
@@ -235,23 +227,16 @@ class Attempt:
 
     def begin_work(self) -> workspace.Begun:
         """Make the workspace ready to be written; tell what a lost attempt left there."""
-        self.begun = workspace.begin(self.job, self.cwd)
-        if self.begun.kept_aside:
-            body = {"chain": str(self.job.chain_id), "ref": self.begun.kept_aside}
+
+        def committed(tree: str) -> bool:
+            with connection() as conn:
+                return turns.is_of_version(conn, self.job.project_id, tree)
+
+        begun = workspace.begin(self.job, self.cwd, committed=committed)
+        if begun.kept_aside:
+            body = {"chain": str(self.job.chain_id), "ref": begun.kept_aside}
             self.tell([Event("workspace.kept_aside", self.job.id, body)])
-        return self.begun
-
-    def _check_stored(self, turn: Turn) -> Turn:
-        """A head must never name a session that cannot be loaded on an empty machine."""
-        with connection() as conn:
-            reason, summary = ladder.look(conn, self.job.project_id, turn.session)
-        if reason:
-            raise CaptureIncomplete(f"The new session does not load: {reason}.")
-        return replace(turn, summary=summary if turn.compacted else None)
-
-    def _check_held(self) -> None:
-        if self.lease.stopped:
-            raise Stopped(self.lease.stopped)
+        return begun
 
     def compact(self, *, reason: str) -> bool:
         """Compact the head, as a committed turn of its own; whether the head is smaller now."""
@@ -260,16 +245,23 @@ class Attempt:
             turn = self.run(step)
         except NotResumable:
             return False
-        if not_compacted(turn):
-            self.discard(turn, "not_compacted")
+        except JobError as exc:
+            if judge(exc, resumed=True).verdict in (Verdict.COMPACT, Verdict.FRESH):
+                return False  # too long to be compacted, or refused: a fresh session is left
+            raise
+        if why := not_compacted(turn):
+            self.discard(why)
             return False
         commit(
             self, turn, Outcome(step=step.name, source="compact", reason=reason, final=False)
         )
         return True
 
-    def discard(self, turn: Turn, why: str) -> None:
-        """Keep a whole turn out of the chain: it is recorded as failed, the head stays."""
+    def discard(self, why: str) -> None:
+        """Keep the turn that is pending, if one is, out of the chain: the head stays."""
+        turn, self.pending = self.pending, None
+        if turn is None:
+            return
         with connection() as conn:
             turns.fail(
                 conn,
@@ -279,6 +271,13 @@ class Attempt:
                 raw_cost_usd=turn.raw_cost_usd,
             )
 
+    def checkpoint(self, turn: Turn) -> None:
+        """Write where the chain has got to into Redis, with the files that its build made."""
+        chain = self.job.chain_id
+        with connection() as conn:
+            created = turns.files_created(conn, chain)
+        checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(self.cwd), created))
+
 
 def not_compacted(turn: Turn) -> str | None:
     """Why a compaction does not count: no boundary was seen, or the context is no smaller (R155)."""
@@ -287,3 +286,9 @@ def not_compacted(turn: Turn) -> str | None:
     if turn.pre_tokens is not None and turn.post_tokens is not None:
         return None if turn.post_tokens < turn.pre_tokens else "not_smaller"
     return None
+
+
+def _incomplete(text: str, turn: Turn) -> CaptureIncomplete:
+    exc = CaptureIncomplete(text)
+    exc.raw_cost_usd = turn.raw_cost_usd
+    return exc

@@ -12,12 +12,14 @@ from uuid import UUID
 
 import redis
 import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config.settings import settings
 
 log = structlog.get_logger()
 
-CHECKPOINTS, PROGRESS = 1, 2  # Redis databases; the broker has 0
+BROKER, CHECKPOINTS, PROGRESS = 0, 1, 2  # Redis databases
 WAIT = 1.0  # seconds: Redis makes things quick, so nothing waits long for it
 
 
@@ -37,6 +39,7 @@ def client(database: int) -> redis.Redis:
     url = settings().redis_url.rpartition("/")[0] if _has_path() else settings().redis_url
     return redis.Redis.from_url(
         f"{url}/{database}",
+        retry=Retry(NoBackoff(), 1),  # at once: left alone it pauses for seconds
         socket_timeout=WAIT,
         socket_connect_timeout=WAIT,
         decode_responses=True,
@@ -56,14 +59,19 @@ def save(build_id: UUID, checkpoint: Checkpoint) -> None:
     """Write the checkpoint with its time to live; files that the chain created before stay
     named. Best effort."""
     try:
-        before: Any = client(CHECKPOINTS).get(key(build_id))
-        files = json.loads(before)["filesCreated"] if before else []
-        body = asdict(checkpoint) | {
-            "filesCreated": list(dict.fromkeys([*files, *checkpoint.filesCreated]))
-        }
+        files = [*_created(client(CHECKPOINTS).get(key(build_id))), *checkpoint.filesCreated]
+        body = asdict(checkpoint) | {"filesCreated": list(dict.fromkeys(files))}
         client(CHECKPOINTS).set(key(build_id), json.dumps(body), ex=settings().checkpoint_ttl)
     except redis.RedisError as exc:
         log.info("checkpoint.not_saved", error=type(exc).__name__)
+
+
+def _created(before: Any) -> list[str]:
+    """The files that a checkpoint names; none if nothing is there, or nothing of ours."""
+    try:
+        return [str(name) for name in json.loads(before or "{}")["filesCreated"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def refresh(build_id: UUID) -> None:

@@ -7,16 +7,17 @@ The job exists exactly when the transaction commits. `baton_enqueue` in Postgres
 one that checks and writes, so SQL producers get the same; a refusal is one sentence.
 """
 
+import re
 import time
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 REFUSED = "BA001"  # SQLSTATE of baton_enqueue's refusals
+MAX_PRIORITY = 1_000_000
+PROJECT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=-]{0,199}")  # as baton_check_name
 LOOK_EVERY = 0.2  # seconds between two looks of wait()
 
 
@@ -102,44 +105,48 @@ class Compaction(_Ask):
     kind = "compaction"
 
 
-def enqueue(conn: Connection, ask: _Ask, *, job_id: UUID | None = None) -> Job:
-    """Ask for a job, in the caller's transaction. Raises Refused.
+def enqueue(conn: Connection[Any], ask: _Ask, *, job_id: UUID | None = None) -> Job:
+    """Ask for a job, in the caller's transaction. Raises Refused; the transaction goes on.
 
     With `job_id` the job has that id, and asking again under it changes nothing.
     """
-    found = conn.execute(
-        "select workspace from projects where project_id = %s", (ask.project,)
-    ).fetchone()
-    _check(ask, found[0] if found else None)
-    try:
-        with conn.transaction():
-            row = conn.execute(jobs.ENQUEUE, _params(ask, job_id)).fetchone()
-    except psycopg.DatabaseError as exc:
-        raise _refused(exc) from exc
+    _check_text(ask)
+    with conn.cursor(row_factory=tuple_row) as cur:
+        try:
+            # Also opens the caller's transaction, so that the block below is a savepoint.
+            _check_workspace(ask, cur.execute(PLACES, _places(ask)).fetchone())
+            with conn.transaction():
+                row = cur.execute(jobs.ENQUEUE, _params(ask, job_id)).fetchone()
+        except psycopg.DatabaseError as exc:
+            if sentence := _refusal(exc):
+                raise Refused(sentence) from exc
+            raise
     assert row
-    found_job = jobs.get(conn, row[0])
-    assert found_job
-    return found_job
+    found = jobs.get(conn, row[0])
+    assert found
+    return found
 
 
-async def enqueue_async(conn: AsyncConnection, ask: _Ask, *, job_id: UUID | None = None) -> Job:
+async def enqueue_async(
+    conn: AsyncConnection[Any], ask: _Ask, *, job_id: UUID | None = None
+) -> Job:
     """As `enqueue`, for an async connection."""
-    found = await (
-        await conn.execute(
-            "select workspace from projects where project_id = %s", (ask.project,)
-        )
-    ).fetchone()
-    _check(ask, found[0] if found else None)
-    try:
-        async with conn.transaction():
-            row = await (await conn.execute(jobs.ENQUEUE, _params(ask, job_id))).fetchone()
-    except psycopg.DatabaseError as exc:
-        raise _refused(exc) from exc
+    _check_text(ask)
+    async with conn.cursor(row_factory=tuple_row) as cur:
+        try:
+            await cur.execute(PLACES, _places(ask))
+            _check_workspace(ask, await cur.fetchone())
+            async with conn.transaction():
+                row = await (await cur.execute(jobs.ENQUEUE, _params(ask, job_id))).fetchone()
+        except psycopg.DatabaseError as exc:
+            if sentence := _refusal(exc):
+                raise Refused(sentence) from exc
+            raise
     assert row
     async with conn.cursor(row_factory=class_row(Job)) as cur:
-        found_job = await (await cur.execute(jobs.GET, row)).fetchone()
-    assert found_job
-    return found_job
+        found = await (await cur.execute(jobs.GET, row)).fetchone()
+    assert found
+    return found
 
 
 def job(conn: Connection, job_id: UUID) -> Job | None:
@@ -204,28 +211,61 @@ def _params(ask: _Ask, job_id: UUID | None) -> dict[str, Any]:
     }
 
 
-def _check(ask: _Ask, known_workspace: str | None) -> None:
-    """What Postgres cannot see: text it cannot hold, and the workspace on this host."""
-    for value in (ask.project, ask.user, ask.prompt, ask.version, ask.key, ask.model):
-        if value is not None and ("\x00" in value or _torn(value)):
+# What is known of the project's workspace, and whose the one is that was asked for.
+PLACES: LiteralString = """
+    select (select workspace from projects where project_id = %(project)s),
+           (select project_id from projects
+             where (project_id = %(neighbour)s or workspace = %(default)s)
+               and project_id <> %(project)s
+               and not exists (select from projects where project_id = %(project)s) limit 1)"""
+
+
+def _places(ask: _Ask) -> dict[str, str | None]:
+    """Parameters of PLACES: the project whose directory the asked-for one would be."""
+    root = settings().workspaces
+    given = Path(ask.workspace) if ask.workspace else None
+    inside = given.relative_to(root).parts if given and given.is_relative_to(root) else ()
+    return {
+        "project": ask.project,
+        "neighbour": inside[0] if inside else None,
+        "default": str(root / ask.project) if given is None else None,
+    }
+
+
+def _check_text(ask: _Ask) -> None:
+    """What Postgres cannot hold, or would take for something else."""
+    for value in ask.model_dump().values():
+        if isinstance(value, str) and ("\x00" in value or _torn(value)):
             raise Refused("The request has text that is not UTF-8 or holds a NUL: take it out.")
-    if known_workspace and ask.workspace and ask.workspace != known_workspace:
-        raise Refused("The project has another workspace already: leave the workspace out.")
-    if not settings().workspaces.is_dir():
+    if ask.run_at is not None and ask.run_at.tzinfo is None:
+        raise Refused("run_at has no time zone: give it one, such as UTC.")
+    if not -MAX_PRIORITY <= ask.priority <= MAX_PRIORITY:
+        raise Refused(f"priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}.")
+
+
+def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
+    """What Postgres cannot see: the workspace on this host, if it has workspaces."""
+    known, other = places or (None, None)
+    if other:
+        raise Refused("This workspace belongs to another project: choose another directory.")
+    given = known or ask.workspace
+    if given and not Path(given).is_absolute():
+        raise Refused(f"The workspace {given} is not an absolute path.")
+    root = settings().workspaces
+    default = root / ask.project
+    path = Path(given) if given else default
+    if not root.is_dir() and "workspaces" not in settings().model_fields_set:
         return  # this host has no workspaces: the worker will look
-    given = known_workspace or ask.workspace
+    if not PROJECT_ID.fullmatch(ask.project):
+        return  # Postgres has the sentence
     try:
-        if given:
-            check_place(Path(given))
+        check_place(path)
     except BadRequest as exc:
         raise Refused(str(exc)) from exc
-    default = settings().workspaces / ask.project
-    if given and not Path(given).exists():
-        raise Refused(f"The workspace {given} is missing: create the directory, or restore it.")
-    if Path(given or default).exists() and not Path(given or default).is_dir():
-        raise Refused(
-            f"The workspace {given or default} is not a directory: move the file away."
-        )
+    if not path.exists() and path != default:  # the default one is made, or made again
+        raise Refused(f"The workspace {path} is missing: create the directory, or restore it.")
+    if path.exists() and not path.is_dir():
+        raise Refused(f"The workspace {path} is not a directory: move the file away.")
 
 
 def _torn(value: str) -> bool:
@@ -236,7 +276,10 @@ def _torn(value: str) -> bool:
     return False
 
 
-def _refused(exc: psycopg.DatabaseError) -> Exception:
+def _refusal(exc: psycopg.DatabaseError) -> str | None:
+    """The sentence, if that is what the error is."""
     if exc.sqlstate == REFUSED:
-        return Refused(exc.diag.message_primary or "The request was refused.")
-    return exc
+        return exc.diag.message_primary or "The request was refused."
+    if isinstance(exc, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
+        return "This database does not have Baton's tables: run `baton migrate` first."
+    return None

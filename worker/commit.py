@@ -16,13 +16,14 @@ from db.pool import connection
 from db.sessions import Advance, Moved
 from worker.agent import Turn
 from worker.errors import HeadMoved
-from worker.ladder import Choice
+from worker.ladder import AGENT_RESET, Choice
 from worker.publish import announce
 
 if TYPE_CHECKING:
     from worker.chain import Attempt
 
 FOLLOWING = {"build": "metadata", "metadata": "compaction"}
+OF_THE_FIRST = ("fresh", "answer", "lost")  # arguments that a job's first turn has heeded
 HANDED_DOWN = ("asked", "model")  # of a job's arguments, to the next of its chain
 
 
@@ -47,7 +48,7 @@ class Outcome:
 def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     """Move the head to the turn's session. Raises HeadMoved, with nothing written."""
     job = at.job
-    to = _advance(job, turn, _named(outcome, at.choice, job))
+    to = _advance(job, turn, _named(outcome, at.choice, turn, job))
     following = following_of(job) if outcome.final else None
     told = _told(job, to, following)
     with connection() as conn:
@@ -61,18 +62,23 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
         )
     if moved is None:
         raise HeadMoved("The head moved on, or the job was taken over, while the turn ran.")
+    at.pending = None
     at.job = replace(
         job,
         head=turn.session,
         previous_session_id=None,  # a hint of where the job began, and no longer true
         version_id=outcome.version or job.version_id,
+        fresh_next=False,
+        args={name: job.args[name] for name in job.args if name not in OF_THE_FIRST},
     )
     announce(job.project_id, moved.seq, told, moved.messages)
     return moved
 
 
-def _named(outcome: Outcome, choice: Choice | None, job: Claimed) -> Outcome:
+def _named(outcome: Outcome, choice: Choice | None, turn: Turn, job: Claimed) -> Outcome:
     """The transition's source is the operation, unless the head was passed over."""
+    if turn.relation == "reset":
+        return replace(outcome, source="fallback", reason=AGENT_RESET)
     if choice and choice.source:
         return replace(outcome, source=choice.source, reason=choice.reason)
     if choice and choice.parent and choice.parent != job.head:
@@ -85,7 +91,7 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome) -> Advance:
         step=outcome.step,
         old=job.head,
         new=turn.session,
-        parent=turn.parent if turn.relation != "reset" else None,
+        parent=turn.parent,
         minted=turn.minted,
         relation=turn.relation,
         source=outcome.source,

@@ -7,6 +7,7 @@
     ├── NotResumable       a candidate cannot be gone on from; the next is tried
     ├── CaptureIncomplete  the turn ran, but its transcript is not whole in the store
     ├── NotWhole           the turn ended without what it was asked for
+    ├── WorkspaceFailed    the workspace cannot be kept as it is
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
     ├── Stopped            the turn was stopped: cancelled, interrupted, timed out
     └── AgentFailed        the agent said why it failed, field by field
@@ -26,10 +27,18 @@ import psycopg_pool
 import redis
 
 from db.transcripts import TranscriptDamaged
+from worker.plain import plain
 
 
 class JobError(Exception):
-    """Something this system says about its own work."""
+    """Something this system says about its own work.
+
+    If a run of the agent failed with it: `raw_cost_usd` is the CLI's cumulative figure, if
+    it gave one, and `weight` else what was seen of its use, in tokens of plain input.
+    """
+
+    raw_cost_usd: float | None = None
+    weight: float = 0.0
 
 
 class BadRequest(JobError):
@@ -56,6 +65,10 @@ class NotWhole(JobError):
     """The turn ended without what it was asked for."""
 
 
+class WorkspaceFailed(JobError):
+    """The workspace cannot be kept as it is; the text says why."""
+
+
 class AnswerNeeded(JobError):
     """The session is lost, and the request said `on_lost=ask`; the text is the reason's code."""
 
@@ -78,7 +91,6 @@ class AgentFailed(JobError):
     ending: str | None = None
     exit_code: int | None = None
     retry_after: timedelta | None = None
-    raw_cost_usd: float | None = None  # cumulative, as the CLI gives it
 
     def __str__(self) -> str:
         return self.text
@@ -137,6 +149,7 @@ REFUSED = {400: "request_refused", 413: "request_too_large"}
 OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
+    WorkspaceFailed: (Verdict.FAIL, "workspace_failed"),
     AnswerNeeded: (Verdict.ASK, "ask"),
     HeadMoved: (Verdict.RETRY, "head_moved"),
     CaptureIncomplete: (Verdict.RETRY, "capture_incomplete"),
@@ -153,7 +166,6 @@ BLAMED = {
     "store_failed",
     "turn_timeout",
     "idle_timeout",
-    "not_whole",
 }
 STOPS = {
     "cancelled": Verdict.CANCELLED,
@@ -247,11 +259,6 @@ def for_people(exc: BaseException) -> str:
             text = f"{type(exc).__name__}: {exc}"
     line = " ".join(plain(text).split())
     return KEYS.sub("[secret]", IDS.sub("[id]", line))[:LONGEST]
-
-
-def plain(text: str) -> str:
-    """Text that Postgres can hold: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 STOP_TEXTS = {

@@ -8,8 +8,10 @@ was looked at is recorded, with the reason, before the prompt is sent.
 """
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
+import structlog
 from psycopg import Connection
 
 from config.settings import settings
@@ -19,6 +21,11 @@ from db.sessions import Session
 from db.transcript_form import Entry
 from db.transcripts import TranscriptDamaged
 from db.turns import Try
+from worker.plain import plain
+
+log = structlog.get_logger()
+
+UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +44,23 @@ class Choice:
 
     @property
     def lost_head(self) -> bool:
-        """Whether a head was there and a fresh session has to begin all the same."""
-        return self.parent is None and self.reason is not None
+        """Whether a head was there and, by no one's wish, a fresh session has to begin."""
+        return self.parent is None and self.source == "fallback"
+
+
+AGENT_RESET = "agent_reset"  # the agent was to go on from a session, and began anew
 
 
 def choose(conn: Connection, job: Claimed, *, barred: dict[str, str]) -> Choice:
     """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason."""
     if job.head is None and job.previous_session_id is None:
         return Choice(None, [], [Try(None, "trying", "first")], None)
+    if job.head and job.args.get("answer") == "start_new":
+        return _fresh([], str(job.args.get("lost") or "start_new"), "fallback")
     if reason := _policy(conn, job):
-        return Choice(
-            None, [], [Try(None, "trying", reason)], reason if job.head else None, "reset"
-        )
+        return _fresh([], reason, "reset" if job.head else None)
     found = sessions.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
-    tries = _unknown(job, found)
+    tries = _not_found(conn, job, found)
     for session in found:
         reason = barred.get(session.session_id) or _unfit(conn, session)
         entries: list[Entry] = []
@@ -58,13 +68,21 @@ def choose(conn: Connection, job: Claimed, *, barred: dict[str, str]) -> Choice:
             entries, reason = _load(conn, job, session)
         if reason is None:
             tries.append(Try(session.session_id, "trying"))
-            passed = None if session.session_id == job.head else _first_reason(tries)
+            passed = None if session.session_id == job.head else _why(job, tries)
             tries += _hints(job, session, found)
             return Choice(session.session_id, entries, tries, passed)
         tries.append(Try(session.session_id, "rejected", reason))
-    why = _first_reason(tries)
-    tries.append(Try(None, "trying", why))
-    return Choice(None, [], tries, why if job.head else None, "fallback" if job.head else None)
+    return _fresh(tries, _why(job, tries), "fallback" if job.head else None)
+
+
+def _fresh(tries: list[Try], reason: str, source: str | None) -> Choice:
+    tries = [*tries, Try(None, "trying", reason)]
+    return Choice(None, [], tries, reason if source else None, source)
+
+
+def wants_to_be_asked(job: Claimed) -> bool:
+    """Whether people are to choose before a fresh session begins, and have not yet chosen."""
+    return job.args.get("on_lost") == "ask" and job.args.get("answer") != "start_new"
 
 
 def in_rollout(project_id: str) -> bool:
@@ -95,6 +113,8 @@ def _turns(conn: Connection, job: Claimed) -> int:
 
 
 def _unfit(conn: Connection, session: Session) -> str | None:
+    if not UUID_FORM.fullmatch(session.session_id):
+        return "not_a_uuid"  # the CLI would look for a session of that title
     if not session.is_resumable:
         return "not_resumable"
     if session.age > settings().stale_after:
@@ -115,24 +135,40 @@ def _load(conn: Connection, job: Claimed, session: Session) -> tuple[list[Entry]
         return [], "damaged"
     if entries is None:
         return [], "not_found"
-    reason = _soundness(mark, entries)
+    reason = _soundness(session.session_id, mark, entries)
     if reason:
         sessions.condemn(conn, session.session_id)
     return entries, reason
 
 
-def look(conn: Connection, project_id: str, session_id: str) -> tuple[str | None, str | None]:
-    """Whether a new session is whole in the store (None, else why not), and its compact summary."""
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A new session as the store has it: why it is not whole (None: it is), the summary of
+    its newest compaction, and its entries."""
+
+    reason: str | None
+    summary: str | None = None
+    entries: list[Entry] = field(default_factory=list[Entry])
+
+
+def look(conn: Connection, project_id: str, session_id: str) -> Looked:
+    """Read a session that a turn has just made."""
     mark = transcripts.fingerprint(conn, project_id, session_id)
     if mark is None:
-        return "not_found", None
+        return Looked("not_found")
     try:
         entries = transcripts.load(conn, project_id, session_id)
     except TranscriptDamaged:
-        return "damaged", None
+        return Looked("damaged")
     if entries is None:
-        return "not_found", None
-    return _soundness(mark, entries), _summary(entries)
+        return Looked("not_found")
+    return Looked(_soundness(session_id, mark, entries), _summary(entries), entries)
+
+
+def shares(parent: list[Entry], child: list[Entry]) -> bool:
+    """Whether a fork has anything of its parent's conversation."""
+    known = {entry["uuid"] for entry in parent if "uuid" in entry}
+    return any(entry.get("uuid") in known for entry in child)
 
 
 def _summary(entries: list[Entry]) -> str | None:
@@ -141,31 +177,37 @@ def _summary(entries: list[Entry]) -> str | None:
         if entry.get("isCompactSummary"):
             content: str | list[dict[str, str]] = entry["message"]["content"]
             if isinstance(content, str):
-                return content
-            return "\n".join(block.get("text", "") for block in content) or None
+                return plain(content)
+            return plain("\n".join(block.get("text", "") for block in content)) or None
     return None
 
 
-_sound: dict[str, str | None] = {}  # fingerprint → soundness: it cannot have changed
+_sound: dict[tuple[str, str], str | None] = {}  # by session and fingerprint: it cannot change
 SOUND_KEPT = 1000
 
 
-def _soundness(mark: str, entries: list[Entry]) -> str | None:
-    if mark not in _sound:
+def _soundness(session_id: str, mark: str, entries: list[Entry]) -> str | None:
+    key = (session_id, mark)
+    if key not in _sound:
         if len(_sound) >= SOUND_KEPT:
             _sound.clear()
-        _sound[mark] = transcripts.soundness(entries)
-    return _sound[mark]
+        _sound[key] = transcripts.soundness(entries)
+    return _sound[key]
 
 
-def _unknown(job: Claimed, found: list[Session]) -> list[Try]:
-    """The head and the handed-down id, when the registry does not have them as this user's."""
+def _not_found(conn: Connection, job: Claimed, found: list[Session]) -> list[Try]:
+    """The head and the handed-down id, where they are not among this user's sessions of this
+    project: `not_of_project`, or `unknown` to the registry."""
     ids = {session.session_id for session in found}
-    return [
-        Try(given, "rejected", "not_of_project")
-        for given in dict.fromkeys((job.head, job.previous_session_id))
-        if given and given not in ids
-    ]
+    tries: list[Try] = []
+    for given in dict.fromkeys((job.head, job.previous_session_id)):
+        if given and given not in ids:
+            foreign = sessions.known(conn, given)
+            if foreign:
+                log.warning("session.not_of_project")
+            reason = "not_of_project" if foreign else "unknown"
+            tries.append(Try(given, "rejected", reason))
+    return tries
 
 
 def _hints(job: Claimed, chosen: Session, found: list[Session]) -> list[Try]:
@@ -178,6 +220,8 @@ def _hints(job: Claimed, chosen: Session, found: list[Session]) -> list[Try]:
     return [Try(given, "rejected", "stale_hint")]
 
 
-def _first_reason(tries: list[Try]) -> str:
-    """Why the best candidate was not taken."""
-    return next((t.reason for t in tries if t.outcome == "rejected" and t.reason), "not_found")
+def _why(job: Claimed, tries: list[Try]) -> str:
+    """Why the head was not taken; without a head, the first of the others."""
+    rejected = {t.session_id: t.reason for t in reversed(tries) if t.outcome == "rejected"}
+    reason = rejected.get(job.head) or next(iter(reversed(rejected.values())), None)
+    return reason or "not_found"

@@ -26,10 +26,11 @@ from db.attempts import Claimed
 from db.pool import connection
 from worker import drain
 from worker.agent.leash import Leash
+from worker.orphans import reap
 
 log = structlog.get_logger()
 
-MARGIN = 5.0  # seconds between our end and the row's
+MARGIN = 6  # a sixth of the lease lies between our end and the row's: the keeper's time to kill
 
 
 @dataclass
@@ -57,6 +58,12 @@ class Lease:
         """Stop the turn; the first reason counts."""
         self.stopped = self.stopped or reason
 
+    def reason(self) -> str | None:
+        """Why to stop, if so: also when this process was paused, and nobody has looked yet."""
+        if self.left() <= 0:
+            self.stop("lease_lost")
+        return self.stopped
+
     @contextlib.contextmanager
     def turn(self, box: list[str]) -> Generator[Leash]:
         """The agent may run inside this block: fed, watched, and gone when it ends."""
@@ -67,13 +74,15 @@ class Lease:
         finally:
             leash, self.leash, self.turn_began = self.leash, None, None
             leash.close()
+            if left := reap(self.job.attempt):  # its keeper was killed, or took too long
+                log.warning("agent.reaped", processes=left)
 
 
 @contextlib.contextmanager
 def hold(job: Claimed, *, asked: float, beat: Callable[[], None]) -> Generator[Lease]:
     """Hold the job for the length of the block. `asked`: when the claim was sent
     (monotonic); `beat` is called with each renewal."""
-    lease = Lease(job, trusted_until=asked + settings().lease.total_seconds() - MARGIN)
+    lease = Lease(job, trusted_until=asked + _trusted())
     thread = threading.Thread(target=_watch, args=(lease, beat), name="lease", daemon=True)
     thread.start()
     try:
@@ -81,6 +90,11 @@ def hold(job: Claimed, *, asked: float, beat: Callable[[], None]) -> Generator[L
     finally:
         lease.done.set()
         thread.join()
+
+
+def _trusted() -> float:
+    """Seconds after a claim or renewal was sent for which the hold is certain."""
+    return settings().lease.total_seconds() * (MARGIN - 1) / MARGIN
 
 
 def _watch(lease: Lease, beat: Callable[[], None]) -> None:
@@ -114,7 +128,7 @@ def _ask(lease: Lease, *, renew: bool) -> None:
             lease.stop("lease_lost")
         return
     if renew:
-        lease.trusted_until = asked + settings().lease.total_seconds() - MARGIN
+        lease.trusted_until = asked + _trusted()
     if heard != "go on":
         lease.stop({"cancel": "cancelled", "interrupted": "replaced_by_request"}[heard])
 

@@ -1,9 +1,11 @@
-"""Litter of runs that died: the directories into which a session was laid out for the CLI."""
+"""Litter: directories that dead runs left, and keys of ours that lack a time to live."""
 
 import shutil
 import time
+from typing import Any
 
 from config.settings import settings
+from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 
 OLD = 24 * 3600  # seconds; longer than any turn
 
@@ -20,3 +22,18 @@ def sweep_directories() -> int:
                 entry.unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+def sweep_checkpoints() -> int:
+    """Give every key of our Redis databases an end that has none; returns how many had none.
+
+    There should be none: a key is written together with its time to live.
+    """
+    mended = 0
+    for database in (CHECKPOINTS, PROGRESS):
+        redis: Any = client(database)
+        for key in redis.scan_iter(count=500):
+            if redis.ttl(key) == -1:
+                redis.expire(key, settings().checkpoint_ttl)
+                mended += 1
+    return mended

@@ -12,9 +12,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from worker.screen import STYLES, clean, duration
-from worker.watch import Seen, line
+from worker.watch import Seen, line, worth_a_line
 
-INDENTED = ("tool", "text", "model.retry")
+INDENTED = ("tool", "tool.done", "text", "model.retry")
+STYLE = {"text": "dim", "model.retry": "yellow", "tool.done": "red"}
 ENDS = ("done", "failed", "cancelled", "quarantined")
 
 
@@ -22,16 +23,14 @@ def show(seen: Iterable[Seen], console: Console) -> None:
     """Print everything that is seen, with a live line below, until there is no more."""
     now = Now()
     with Live(now, console=console, refresh_per_second=8, transient=True):
-        for one in seen:
+        for one in filter(worth_a_line, seen):
             now.note(one)
             console.print(drawn(one), soft_wrap=True)
 
 
 def drawn(seen: Seen) -> Text:
     """One line: the time, which job, what happened."""
-    style = STYLES.get(seen.what.removeprefix("job."), "")
-    if seen.what in INDENTED:
-        style = "dim" if seen.what == "text" else "yellow" if seen.what == "model.retry" else ""
+    style = STYLES.get(seen.what.removeprefix("job.")) or STYLE.get(seen.what, "")
     told = clean(line(seen))
     if seen.what.startswith("turn.") and seen.step and seen.step != seen.kind:
         told = f"{clean(seen.step)}: {told}"

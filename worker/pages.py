@@ -72,7 +72,9 @@ def jobs_page(jobs: Sequence[Job]) -> Page:
     return [table, Table(("id", "class", "error"), failed, "", title="Errors")]
 
 
-def job_page(job: Job, held: Row, chain: Sequence[Job], steps: list[Row], looked: list[Row]) -> Page:
+def job_page(
+    job: Job, held: Row, chain: Sequence[Job], steps: list[Row], looked: list[Row]
+) -> Page:
     """One job with each step it ran and each session it looked at."""
     facts = [
         ("id", job.id),
@@ -126,12 +128,23 @@ def _steps(steps: list[Row]) -> Table:
             s["relation"],
             s["error_class"],
             money(s["cost_usd"], estimated=s["cost_estimated"]),
-            duration((s["ended_at"] - s["started_at"]).total_seconds()) if s["ended_at"] else None,
+            duration((s["ended_at"] - s["started_at"]).total_seconds())
+            if s["ended_at"]
+            else None,
         )
         for s in steps
     ]
     return Table(
-        ("step", "minted session", "forked from", "outcome", "relation", "class", "cost", "took"),
+        (
+            "step",
+            "minted session",
+            "forked from",
+            "outcome",
+            "relation",
+            "class",
+            "cost",
+            "took",
+        ),
         rows,
         "No step has begun.",
         title="Steps",
@@ -172,7 +185,17 @@ def chain_page(project_id: str, moves: list[Row]) -> Page:
     ]
     spent = sum((m["cost_usd"] or 0 for m in moves), start=0)
     table = Table(
-        ("#", "at", "source", "old → new", "began", "new+cached→out", "cost", "took", "version"),
+        (
+            "#",
+            "at",
+            "source",
+            "old → new",
+            "began",
+            "new+cached→out",
+            "cost",
+            "took",
+            "version",
+        ),
         rows,
         f"Project {project_id} has no session yet.",
         right=frozenset({"#", "new+cached→out", "cost", "took"}),
@@ -293,3 +316,18 @@ def session_page(document: Row) -> Page:
             title="Resume attempts",
         ),
     ]
+
+
+def cancelled(job: Job) -> str:
+    """What became of a job whose chain was cancelled."""
+    if job.ended:
+        return f"The {job.kind} {job.id} is {job.state}."
+    return (
+        f"The {job.kind} {job.id} runs on {job.host} and was told to stop: it does within 2 s."
+    )
+
+
+def chain_end(chain: Sequence[Job]) -> str:
+    """How a chain ended, in a line."""
+    ends = ", ".join(f"{job.kind} {job.state}" for job in chain)
+    return f"The chain {chain[0].id} has ended: {ends}."

@@ -4,6 +4,7 @@ A fresh session that has a past is told of it in a digest, put before the user's
 which itself stays word for word.
 """
 
+import re
 from pathlib import Path
 from string import Template
 
@@ -12,6 +13,7 @@ from db.chat import Past
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "tasks" / "prompts"
 SAID_EACH = 1_500  # characters of one chat message in a digest
+BLOCKS = re.compile(r"<(?=/?\s*(project-history|interrupted-request))", re.IGNORECASE)
 
 
 def render(name: str, **values: str) -> str:
@@ -20,20 +22,25 @@ def render(name: str, **values: str) -> str:
 
 
 def digest(past: Past, files: list[str], documentation: str) -> str:
-    """What Postgres and the workspace know of the past, bounded; empty when there is none."""
-    if not (past.summary or past.said or past.versions):
+    """What Postgres and the workspace know of the past, bounded; empty when that is nothing."""
+    if not (past.summary or past.said or past.versions or files):
         return ""
     room = settings().digest_chars
     parts = [
         ("Summary of the work so far", _tame(past.summary or ""), room // 3),
         ("Requests and answers, oldest first", _chat(past.said), room // 3),
-        ("Files in the workspace", "\n".join(files), room // 6),
+        ("Files in the workspace", _tame("\n".join(files)), room // 6),
         ("Documentation", _tame(documentation), room // 6),
     ]
     body = "\n\n".join(
         f"## {title}\n{_bounded(text, limit)}" for title, text, limit in parts if text
     )
     return render("history", past=body)
+
+
+def interrupted(prompt: str) -> str:
+    """What a request is told of the one that was stopped for it."""
+    return render("interrupted", prompt=_tame(prompt)) + "\n"
 
 
 def with_digest(digest_text: str, prompt: str) -> str:
@@ -46,8 +53,8 @@ def _chat(said: list[tuple[str, str]]) -> str:
 
 
 def _tame(text: str) -> str:
-    """Text of others may not close the block that it stands in."""
-    return text.replace("</project-history>", "").replace("<project-history>", "")
+    """Text of others may not close the block that it stands in, nor open one."""
+    return BLOCKS.sub("‹", text)
 
 
 def _bounded(text: str, limit: int) -> str:

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from config.settings import settings
 from db.attempts import Message
 from db.events import Event
-from worker.checkpoints import PROGRESS, client
+from worker.checkpoints import BROKER, PROGRESS, client
 
 log = structlog.get_logger()
 
@@ -34,6 +34,7 @@ def send(messages: list[Message]) -> int:
     """Publish wake-ups for these jobs; returns how many went out before the broker failed."""
     sent = 0
     try:
+        client(BROKER).ping()  # fails at once, where Celery would try for seconds
         for message in messages:
             _app().send_task(
                 f"tasks.{message.kind}",
@@ -64,9 +65,16 @@ def stream(project_id: str) -> str:
 def announce(
     project_id: str, seq: int | None, told: list[Event], messages: list[Message]
 ) -> None:
-    """The commit is done: let the next jobs' workers and the watchers know."""
+    """The commit is done: let the next jobs' workers and the watchers know.
+
+    `seq` is the number of the newest event that was written. The chain's next job was not
+    inserted if a cancel or a newer request came first: then its event was not written either.
+    """
     if messages:
         send(messages)
+    sent = {message.id for message in messages}
+    if told and told[-1].type == "job.queued" and told[-1].job not in sent:
+        told = told[:-1]
     if seq is not None and told:
         copy(project_id, seq, told)
 

@@ -21,7 +21,7 @@ from config.settings import settings
 from db import outbox, rescue, workers
 from db.pool import connection
 from worker import host
-from worker.checkpoints import client
+from worker.checkpoints import BROKER, client
 from worker.orphans import reap
 from worker.publish import QUEUE, send
 
@@ -30,17 +30,16 @@ log = structlog.get_logger()
 LEAST_WINDOW = 4  # messages out while no worker is known to be online
 RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 RESCUE_EVERY = 10  # turns of the loop between two looks for the dead
-BROKER = 0
 
 
 def run_once() -> int:
     """Publish one batch and say how many. A crash in between publishes twice: harmless."""
     with connection() as conn:
+        outbox.tell_ends(conn)
         room = workers.slots(conn, silent_after=settings().worker_silent_after) * 2
     waiting: Any = client(BROKER).llen(QUEUE)
     room = max(room, LEAST_WINDOW) - int(waiting)
     with connection() as conn:
-        outbox.tell_ends(conn)
         if waiting == 0:
             outbox.recall(conn, older_than=RECALL_AFTER)
         if room <= 0:

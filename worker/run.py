@@ -4,25 +4,29 @@ A message only wakes: whoever claims the row runs it, and a message for a job th
 ended, runs, or is not in turn changes nothing.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
+import psycopg_pool
 import structlog
 
 from config.settings import settings
 from db import attempts, jobs, limits, turns
 from db.attempts import Claimed, End, Next, Wait
 from db.events import Event
+from db.jobs import NEVER
 from db.pool import connection
 from worker import checkpoints, drain, host, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
 from worker.commit import about, following_of, queued
-from worker.errors import Judgement, Verdict, for_people, judge
+from worker.errors import Judgement, Verdict, for_people, judge, tries_of
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import backoff, on_blip
@@ -30,7 +34,6 @@ from worker.retry import backoff, on_blip
 log = structlog.get_logger()
 
 WORKER_PAUSE = timedelta(seconds=30)  # before a job is tried again that this worker cannot run
-TRIES = {"structured_output_retry_exhausted": 2, "internal_error": 1}  # else `attempts`
 WORKER_ID = host.boot().rpartition("/")[0][:8]
 
 
@@ -76,14 +79,21 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
     try:
         with connection() as conn:
             done = turns.steps_done(conn, job)
-        cwd = workspace.place(job)
-        cwd.mkdir(parents=True, exist_ok=True)
+        cwd = workspace.provide(job)
         at = Attempt(job, lease, agent, cwd, done)
         do(at)
     except Exception as exc:
+        if at and at.pending:
+            _discard(at, exc)
         return _settle(at.job if at else job, exc, resumed=_resumed(at))
     log.info("job.done")
     return Ran("done")
+
+
+def _discard(at: Attempt, exc: Exception) -> None:
+    """A whole turn that was not committed: what it cost is written down."""
+    with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout):
+        at.discard(judge(exc, resumed=_resumed(at)).error_class)
 
 
 def _resumed(at: Attempt | None) -> bool:
@@ -110,7 +120,6 @@ def _settle(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
 @on_blip
 def _write(job: Claimed, judgement: Judgement, text: str) -> Ran:
     verdict, error_class = judgement.verdict, judgement.error_class
-    tries = min(settings().attempts, TRIES.get(error_class, settings().attempts))
     match verdict:
         case Verdict.LOST:
             return Ran("ignored", error_class, text)
@@ -123,7 +132,18 @@ def _write(job: Claimed, judgement: Judgement, text: str) -> Ran:
             return _wait(job, pause)
         case Verdict.PARK:
             return _park(job, judgement, text)
-        case Verdict.RETRY if job.attempts < tries:
+        case Verdict.ASK:
+            return _wait(
+                job,
+                Wait(
+                    state="parked",
+                    until=NEVER,
+                    counted=False,
+                    error_class=error_class,
+                    error=text,
+                ),
+            )
+        case Verdict.RETRY if _may_retry(job, error_class):
             delay = backoff(job.attempts)
             return _wait(job, Wait(delay=delay, error_class=error_class, error=text))
         case _:
@@ -136,6 +156,16 @@ def _write(job: Claimed, judgement: Judgement, text: str) -> Ran:
                     following=_despite_failure(job),
                 ),
             )
+
+
+def _may_retry(job: Claimed, error_class: str) -> bool:
+    if job.attempts >= settings().attempts:
+        return False
+    tries = tries_of(error_class, settings().attempts)
+    if tries == settings().attempts:
+        return True
+    with connection() as conn:
+        return turns.failed_as(conn, job.id, error_class) < tries
 
 
 def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -72,6 +72,17 @@ class Screen:
             _show_rich(page)
         else:
             print("\n".join(_plain(page)))  # noqa: T201
+
+    def line(self, state: str, text: str) -> None:
+        """Print a line at once, with its state in front."""
+        if self.terminal:
+            from rich.console import Console
+            from rich.text import Text
+
+            told = Text.assemble((f"{state:<4}", STYLES.get(state, "")), "  ", clean(text))
+            Console(highlight=False).print(told, soft_wrap=True)
+        else:
+            print(f"{state:<4}  {clean(text)}", flush=True)  # noqa: T201
 
 
 def _plain(page: Page) -> list[str]:
@@ -144,7 +155,7 @@ def clean(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case datetime():
-            return value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         case _:
             text = str(value)
     if text.isprintable():

@@ -35,7 +35,8 @@ def unlock(conn: Connection, project_id: str) -> Unlocked:
         if job["state"] == "running":
             taken = _take(conn, job)
             (done if taken else held).append(taken or _alive(job))
-    for credential in sorted({job["credential"] for job in found if job["state"] == "parked"}):
+    parked = {job["credential"] for job in found if job["state"] == "parked"}
+    for credential in sorted(parked - {None}):
         released = limits.clear(conn, credential)
         done.append(f"Credential {credential} may be used again: {released} parked jobs go on.")
     return Unlocked(done, held)

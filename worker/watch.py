@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -105,7 +105,7 @@ def _progress(chain: UUID, after: str) -> tuple[list[Seen], str]:
     try:
         for place, body in progress.follow(chain, after):
             after = place
-            at = datetime.fromtimestamp(int(place.partition("-")[0]) / 1000, timezone.utc)
+            at = datetime.fromtimestamp(int(place.partition("-")[0]) / 1000, UTC)
             job, kind, step = (str(body.get(name) or "") for name in ("job", "kind", "step"))
             found.append(Seen(at, str(body.get("what")), UUID(job), kind, step, body))
     except (ValueError, json.JSONDecodeError):
@@ -113,37 +113,31 @@ def _progress(chain: UUID, after: str) -> tuple[list[Seen], str]:
     return found, after
 
 
+def worth_a_line(seen: Seen) -> bool:
+    """Whether people want to read of it: a tool call that ended well says nothing new."""
+    return seen.what != "tool.done" or bool(seen.body.get("error"))
+
+
 def line(seen: Seen) -> str:
     """What was seen, for people, in a few words. Not yet escaped: see `screen.clean`."""
     body = seen.body
     match seen.what:
-        case "job.queued":
-            return "is queued"
-        case "job.started":
-            again = f", attempt {body.get('attempt')}" if body.get("attempt") != 1 else ""
-            return f"started on {body.get('host')}{again}"
-        case "job.done":
-            skipped = (body.get("result") or {}).get("skipped")
-            return f"done (skipped: {skipped})" if skipped else "done"
-        case "job.waits" | "job.parked":
-            until = f" until {body['until']}" if body.get("until") else ""
-            pause = f" for {body['delay']:.0f} s" if body.get("delay") else ""
-            return f"{seen.what[4:]}{until}{pause}: {body.get('error')}"
-        case "job.failed" | "job.cancelled" | "job.quarantined":
-            why = f": {body['error']}" if body.get("error") else ""
-            return f"{seen.what[4:]}{why}"
-        case "job.rescued":
-            return "its worker died; another takes over"
         case "session.moved":
             return f"session {body.get('session')} ({_origin(body)})"
         case "session.resume_failed":
             return f"{body.get('text')} ({body.get('code')})"
         case "turn.began":
-            return f"{'resumes' if body.get('resumes') else 'begins a session'}"
+            return "resumes" if body.get("resumes") else "begins a session"
         case "turn.ended":
             return f"turn ended, {body.get('tokens')} tokens in context"
         case "tool":
             return f"{body.get('name')} {body.get('about') or ''}".rstrip()
+        case "tool.done":
+            return "the tool failed" if body.get("error") else "the tool is done"
+        case "credential.limited":
+            return f"the credential is limited: {body.get('reason')}"
+        case "workspace.kept_aside":
+            return f"what a lost attempt left is kept as {body.get('ref')}"
         case "text":
             words = " ".join(str(body.get("text")).split())
             return f"“{words[:SHOWN_TEXT]}{'…' if len(words) > SHOWN_TEXT else ''}”"
@@ -151,10 +145,37 @@ def line(seen: Seen) -> str:
             status = f", status {body['error_status']}" if body.get("error_status") else ""
             return f"the model is tried again (attempt {body.get('attempt')}{status})"
         case _:
-            return seen.what
+            return _of_job(seen.what, body)
+
+
+def _of_job(what: str, body: dict[str, Any]) -> str:
+    why = f": {body['error']}" if body.get("error") else ""
+    match what:
+        case "job.queued":
+            return "is queued"
+        case "job.started":
+            again = f", attempt {body.get('attempt')}" if body.get("attempt") != 1 else ""
+            return f"started on {body.get('host')}{again}"
+        case "job.done":
+            result: dict[str, Any] = body.get("result") or {}
+            return f"done (skipped: {result['skipped']})" if result.get("skipped") else "done"
+        case "job.waits" | "job.parked":
+            until = f" until {body['until']}" if body.get("until") else ""
+            pause = f" for {body['delay']:.0f} s" if body.get("delay") else ""
+            return f"{what[4:]}{until}{pause}{why}"
+        case "job.rescued":
+            return "its worker died; another takes over"
+        case _:
+            return f"{what.removeprefix('job.')}{why}"
 
 
 def _origin(body: dict[str, Any]) -> str:
     source, reason = body.get("source"), body.get("reason")
     origin = "fresh" if not body.get("parent") else f"forked from {body['parent']}"
     return f"{source}, {origin}" + (f", {reason}" if reason else "")
+
+
+def plain(seen: Seen) -> str:
+    """What was seen, as a line for logs and pipes: when, which job, which step, what."""
+    step = f"{seen.step}: " if seen.step and seen.step != seen.kind else ""
+    return f"{seen.at:%H:%M:%S}  {seen.kind:<10}  {step}{line(seen)}"

@@ -27,8 +27,9 @@ create table jobs (
     rescues             int not null default 0, -- workers that died under it
     run_at              timestamptz not null default now(),
     publish_after       timestamptz not null default now(),
-    published           int not null default 0,
+    published           int not null default 0, -- since the last claim: the pause doubles
     published_at        timestamptz,            -- a message is out and nobody has claimed
+    messages            int not null default 0, -- ever sent for it: each has an id of its own
     announced           boolean not null default false,  -- job.queued is written
     untold              boolean not null default false,  -- ended in a stranger's transaction
     lease_until         timestamptz,
@@ -59,7 +60,9 @@ create table jobs (
 -- A second runner of a lane is impossible, whatever the code believes.
 create unique index jobs_lane on jobs (project_id, lane) where state = 'running';
 create index jobs_open on jobs (project_id, lane, pos) where finished_at is null;
-create index jobs_due on jobs (publish_after) where state in ('queued', 'parked');
+create index jobs_begun on jobs (project_id, lane)
+    where finished_at is null and (started_at is not null or id <> chain_id);
+create index jobs_due on jobs (priority desc, publish_after) where state in ('queued', 'parked');
 create index jobs_lease on jobs (lease_until) where state = 'running';
 create index jobs_chain on jobs (chain_id);
 create index jobs_finished on jobs (finished_at) where finished_at is not null;
@@ -112,7 +115,7 @@ comment on table events is
 
 create table limits (
     credential text primary key,                -- hash of the key and the endpoint
-    until      timestamptz not null,            -- infinity: until it is cleared
+    until      timestamptz not null,            -- the year 9999: until it is cleared
     reason     text not null,
     created_at timestamptz not null default now()
 );

@@ -89,11 +89,12 @@ class Agent(Protocol):
 def relation(observed: str, *, minted: str, parent: str | None) -> Relation:
     """How the session that came back stands to what was asked for.
 
-    `fresh` and `forked` are as asked; `continued` kept the parent's id, `rolled` took
-    an id of its own, `reset` dropped the parent and began anew.
+    `fresh` and `forked` are as asked; `continued` kept the parent's id, `rolled` took an
+    id of its own. `reset`, an agent that dropped the parent and began anew, shows only in
+    the transcript (worker/chain.py looks).
     """
-    if observed == minted:
-        return "forked" if parent else "fresh"
+    if parent is None:
+        return "fresh"
     if observed == parent:
         return "continued"
-    return "rolled" if parent else "reset"
+    return "forked" if observed == minted else "rolled"

@@ -4,10 +4,14 @@ Always a fork under an id of ours, so a turn never writes into its parent and a 
 one harms nothing. Nothing of the project's own settings runs here: no hooks, no MCP
 servers, no CLAUDE.md but as text. The agent is stopped by ending its keeper, never by
 cancelling the SDK's generator (a second cancel would leave an orphan).
+
+A turn has a directory of its own, for the CLI's configuration and temporary files, which
+is gone when it ends: nothing of one project's sessions lies where another's agent looks.
 """
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -36,10 +40,12 @@ from claude_agent_sdk.types import SessionStore
 from config.settings import STANDIN_KEY, settings
 from db.transcripts import TranscriptDamaged
 from worker.agent import Request, Turn, Watch, relation
+from worker.agent.box import own_directory
 from worker.agent.failures import Report, failure, rate_limited
 from worker.agent.leash import launcher
 from worker.agent.store import JobStore
-from worker.errors import AgentFailed, CaptureIncomplete, Stopped
+from worker.errors import AgentFailed, CaptureIncomplete, JobError, Stopped
+from worker.plain import plain, plain_data
 
 PROJECT_NOTES = "CLAUDE.md"
 NOTES_LIMIT = 20_000  # characters of it that the agent is told
@@ -48,22 +54,35 @@ WORK = ["Bash", "Read(./**)", "Edit(./**)", "Write(./**)", "Glob", "Grep", "Todo
 READ = ["Read(./**)", "Glob", "Grep"]
 
 
+PAID_FOR = {"drained", "turn_timeout", "idle_timeout"}  # a turn that ended all the same counts
+
+
 def claude(request: Request, *, store: JobStore, watch: Watch) -> Turn:
     """The Agent that runs the real CLI."""
     report = Report()
-    _use_our_scratch()
-    with _translated(report, watch, resumed=request.resume is not None):
-        asyncio.run(_follow(request, store, watch, report))
-    if reason := watch.stopped():
-        raise Stopped(reason)
-    return _turn(request, store, report)
+    try:
+        with _directory(request), _translated(report, watch, request):
+            asyncio.run(_follow(request, store, watch, report))
+        whole = report.result is not None and not report.result.is_error
+        if (reason := watch.stopped()) and not (whole and reason in PAID_FOR):
+            raise Stopped(reason)
+        return _turn(request, store, report)
+    except JobError as exc:
+        report.charge(exc)
+        raise
 
 
-def _use_our_scratch() -> None:
-    """The SDK lays a session out in a temporary directory: in ours, which a box can see."""
-    scratch = settings().agent_home / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(scratch)
+@contextlib.contextmanager
+def _directory(request: Request) -> Generator[None]:
+    """Make the turn's directory, let the SDK lay the session out in it, and remove it."""
+    own = own_directory(request.minted)
+    own.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(own)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        shutil.rmtree(own, ignore_errors=True)
 
 
 async def _follow(request: Request, store: JobStore, watch: Watch, report: Report) -> None:
@@ -118,6 +137,8 @@ def _note_assistant(message: AssistantMessage, watch: Watch, report: Report) -> 
     report.error_kind = message.error or report.error_kind
     if message.parent_tool_use_id is None and message.usage and not message.error:
         report.last_usage = message.usage
+    if message.usage and message.message_id:
+        report.usages[message.message_id] = message.usage  # told again with each block
     for block in message.content:
         match block:
             case TextBlock(text=text) if text.strip():
@@ -140,8 +161,10 @@ def options(
     request: Request, store: JobStore, watch: Watch, report: Report
 ) -> ClaudeAgentOptions:
     """What the CLI is started with."""
+    own = str(own_directory(request.minted))
     env = {
-        "CLAUDE_CONFIG_DIR": str(settings().agent_home),
+        "CLAUDE_CONFIG_DIR": own,
+        "TMPDIR": own,
         "CLAUDE_CODE_MAX_RETRIES": str(
             settings().cli_retries
         ),  # left alone it goes on for minutes
@@ -151,12 +174,15 @@ def options(
         "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
         "DISABLE_TELEMETRY": "1",
         "DISABLE_AUTOUPDATER": "1",
-        "ANTHROPIC_API_KEY": settings().anthropic_api_key.get_secret_value() or STANDIN_KEY,
         "BATON_ATTEMPT": str(request.attempt or ""),
         **watch.keeper_env,
     }
+    key = settings().anthropic_api_key.get_secret_value()
     if settings().anthropic_base_url:
         env["ANTHROPIC_BASE_URL"] = settings().anthropic_base_url
+        key = key or STANDIN_KEY
+    if key:
+        env["ANTHROPIC_API_KEY"] = key
     return ClaudeAgentOptions(
         cli_path=launcher(),
         cwd=request.cwd,
@@ -192,14 +218,15 @@ def _notes(cwd: Path) -> str:
     path = cwd / PROJECT_NOTES
     if path.is_symlink() or not path.is_file():
         return ""
-    text = path.read_text(errors="replace")[:NOTES_LIMIT]
+    with path.open(errors="replace") as file:
+        text = file.read(NOTES_LIMIT)
     return (
         f"The project's own notes ({PROJECT_NOTES}):\n<project-notes>\n{text}\n</project-notes>"
     )
 
 
 @contextlib.contextmanager
-def _translated(report: Report, watch: Watch, *, resumed: bool) -> Generator[None]:
+def _translated(report: Report, watch: Watch, request: Request) -> Generator[None]:
     """Turn the SDK's errors into ours, by their fields."""
     try:
         yield
@@ -219,11 +246,14 @@ def _translated(report: Report, watch: Watch, *, resumed: bool) -> Generator[Non
         # The SDK wraps what the store raised while a session was loaded for a resume.
         if isinstance(exc.__cause__, TranscriptDamaged):
             raise exc.__cause__ from exc
-        raise AgentFailed("store_failed" if resumed else "unknown", str(exc)) from exc
+        kind = "store_failed" if request.resume else "unknown"
+        raise AgentFailed(kind, str(exc)) from exc
 
 
 def _turn(request: Request, store: JobStore, report: Report) -> Turn:
     result = report.result
+    if report.limited:
+        raise report.limited
     if result is None:
         raise CaptureIncomplete("The agent ended without a result.")
     if result.is_error:
@@ -240,7 +270,7 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         minted=str(request.minted),
         relation=relation(observed, minted=str(request.minted), parent=request.resume),
         text=plain(result.result or ""),
-        structured=result.structured_output,
+        structured=plain_data(result.structured_output),
         raw_cost_usd=result.total_cost_usd,
         input_tokens=_count(usage, "input_tokens"),
         output_tokens=_count(usage, "output_tokens"),
@@ -256,11 +286,6 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         pre_tokens=(report.boundary or {}).get("pre_tokens"),
         post_tokens=(report.boundary or {}).get("post_tokens"),
     )
-
-
-def plain(text: str) -> str:
-    """Text that Postgres can hold: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _context(usage: dict[str, Any] | None) -> int:

@@ -18,11 +18,18 @@ from claude_agent_sdk import (
     ResultMessage,
 )
 
-from worker.errors import AgentFailed
+from db.turns import WEIGHTS
+from worker.errors import AgentFailed, JobError
 
 PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start
 ID_IN_USE = "is already in use"
+NAMES = {  # of the API's, by kind of token
+    "input": "input_tokens",
+    "cache_creation": "cache_creation_input_tokens",
+    "cache_read": "cache_read_input_tokens",
+    "output": "output_tokens",
+}
 SIGNALS = (137, 143, -9, -15)
 
 
@@ -37,6 +44,7 @@ class Report:
     model: str | None = None
     boundary: dict[str, Any] | None = None
     last_usage: dict[str, Any] | None = None
+    usages: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     error_kind: str | None = None
     mirror_error: str | None = None
     resets_at: int | None = None  # seconds since the epoch, of a plan's limit
@@ -46,6 +54,15 @@ class Report:
     def heard(self, line: str) -> None:
         """A line of the CLI's stderr."""
         self.stderr = [*self.stderr[-STDERR_LINES:], line]
+
+    def charge(self, exc: JobError) -> None:
+        """Note on a failure what the run cost, or what was seen of its use."""
+        exc.raw_cost_usd = self.result.total_cost_usd if self.result else None
+        exc.weight = sum(
+            rate * int(usage.get(NAMES[kind]) or 0)
+            for usage in self.usages.values()
+            for kind, rate in WEIGHTS.items()
+        )
 
 
 def rate_limited(retry: dict[str, Any]) -> AgentFailed | None:
@@ -104,7 +121,6 @@ def _of_result(exc: ResultError | None, report: Report) -> AgentFailed:
         ending=ending,
         exit_code=exc.exit_code if exc else None,
         retry_after=_until(report.resets_at),
-        raw_cost_usd=result.total_cost_usd if result else None,
     )
 
 

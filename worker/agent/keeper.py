@@ -24,6 +24,7 @@ import sys
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TERM_GRACE = 3.0  # seconds between asking the CLI to end and killing it
 ALLOWED = frozenset(
     [
@@ -113,7 +114,7 @@ def spawn(command: list[str], environ: dict[str, str]) -> int:
         return pid
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+        for number in (*ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -145,8 +146,9 @@ def keep(child: int, line: socket.socket | None, seconds: float, wakeup: int) ->
         numbers = os.read(wakeup, 64) if wakeup in ready else b""
         if (status := reap().get(child)) is not None:
             return os.waitstatus_to_exitcode(status)
-        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
-            return end_gently(child, numbers[0])
+        asked = next((n for n in numbers if n in ENDING), None)
+        if asked is not None:
+            return end_gently(child, asked, deadline)
         if line and line in ready:
             try:
                 fed = line.recv(4096)
@@ -154,16 +156,24 @@ def keep(child: int, line: socket.socket | None, seconds: float, wakeup: int) ->
                 fed = b""
             if not fed:
                 return 137  # the worker is gone
-            deadline = time.monotonic() + float(fed.split()[-1])
+            deadline = fed_until(fed, deadline)
         if time.monotonic() >= deadline:
             return 137
 
 
-def end_gently(child: int, number: int) -> int:
+def fed_until(fed: bytes, deadline: float) -> float:
+    """The new end: `b"12.5\n"` is so many seconds from now; of several the last counts."""
+    try:
+        return time.monotonic() + float(fed.rpartition(b"\n")[0].split()[-1])
+    except (ValueError, IndexError):
+        return deadline
+
+
+def end_gently(child: int, number: int, deadline: float) -> int:
     """Pass the signal on, so that the CLI can write down where it was; not for long."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-    end = time.monotonic() + TERM_GRACE
+    end = min(time.monotonic() + TERM_GRACE, deadline)
     while time.monotonic() < end:
         if (status := reap().get(child)) is not None:
             return os.waitstatus_to_exitcode(status)
@@ -177,21 +187,26 @@ def noted(_number: int, _frame: object) -> None:
 
 def main() -> int:
     worker = os.getppid()
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)  # what is sent to the worker's group, from a terminal, is not for us
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != worker:
         return 137  # it died before we could ask to be told
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writing)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+    for number in (*ENDING, signal.SIGCHLD):
         signal.signal(number, noted)
     try:
         line = feeder(os.environ.get("BATON_KEEPER", ""))
     except OSError:
         return 137  # nobody is there to feed us
+    if not os.access(cli := os.environ["BATON_CLI"], os.X_OK):
+        os.write(2, f"keeper: cannot start {cli}: there is no such program\n".encode())
+        return 127
     command = [
         *json.loads(os.environ.get("BATON_BOX", "[]")),
-        os.environ["BATON_CLI"],
+        cli,
         *sys.argv[1:],
     ]
     code = 137

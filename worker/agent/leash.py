@@ -8,16 +8,20 @@ stopped, cut off or dead feeds nothing, and the keeper ends the agent.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 
 import claude_agent_sdk
 
 from config.settings import settings
+from worker import host
 
+LINGER = 8.0  # seconds that a keeper may take to end all below it: its grace, and more
 KEEPER = Path(__file__).with_name("keeper.py")
 
 
@@ -61,18 +65,29 @@ class Leash:
                 os.kill(keeper, signal.SIGTERM)
 
     def close(self) -> None:
-        """Let go: a keeper that still lives kills its agent."""
+        """Let go, and wait for the keeper: while it lives it kills what is below it."""
+        self._hear()
         for line in (*self._lines, self._listener):
             line.close()
+        end = time.monotonic() + LINGER
+        while any(map(host.started, self._keepers)) and time.monotonic() < end:
+            time.sleep(0.01)
 
     def _hear(self) -> None:
-        """Take up keepers that have called, and read which process their agent is."""
+        """Take up the keeper that has called, and read which process its agent is.
+
+        Only a child of ours is one: the name is known to the agent too.
+        """
         with contextlib.suppress(BlockingIOError):
             while True:
                 line, _ = self._listener.accept()
                 line.setblocking(False)
                 credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-                self._keepers.append(struct.unpack("3i", credentials)[0])
+                pid: int = struct.unpack("3i", credentials)[0]
+                if _parent(pid) != os.getpid():
+                    line.close()
+                    continue
+                self._keepers.append(pid)
                 self._lines.append(line)
         for line in self._lines:
             with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -80,10 +95,19 @@ class Leash:
                     self.agent_pid = int(said)
 
 
+def _parent(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[1])
+
+
 def cli() -> str:
     """The agent's program: the one that is set, else the one bundled with the SDK."""
     bundled = Path(claude_agent_sdk.__file__).with_name("_bundled") / "claude"
-    return settings().cli_path or str(bundled)
+    wanted = settings().cli_path or str(bundled)
+    return shutil.which(wanted) or wanted
 
 
 def launcher() -> Path:

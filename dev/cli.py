@@ -1,0 +1,91 @@
+"""The console script: the product's commands, and those that run it here (up, demo, bench).
+
+Any command finds the services that `baton up` runs in this checkout: their addresses are
+put into the environment before the settings are read.
+"""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+from config.settings import STANDIN_KEY, BadSettings, settings
+from dev.procfile import CHECKOUT
+from worker.cli import app
+from worker.cli import main as run
+
+OWN = ("up", "demo", "bench")  # these start services themselves
+
+
+def main() -> int:
+    """Run the command that the arguments name; the exit code."""
+    return run(prepare=_prepare)
+
+
+@app.command()
+def up() -> None:
+    """Run Baton here: every process it needs, until Ctrl-C."""
+    _hand_over("dev.up")
+
+
+@app.command()
+def demo() -> None:
+    """Build a small site, update it, ask about it."""
+    _hand_over("dev.demo")
+
+
+@app.command()
+def bench() -> None:
+    """Measure throughput and latency."""
+    _hand_over("dev.bench")
+
+
+def _hand_over(module: str) -> None:
+    """Run the module's main with the checkout's folder; it imports what is slow to import."""
+    raise typer.Exit(import_module(module).main(CHECKOUT))
+
+
+def _prepare(command: str) -> None:
+    _enter_checkout()
+    if command not in OWN:
+        _find_services()
+
+
+def _enter_checkout() -> None:
+    """Inside the checkout all folders are as good as its top: `.env` and `.baton` lie there."""
+    here = Path.cwd()
+    data = CHECKOUT / ".baton"
+    if here.is_relative_to(CHECKOUT) and not here.is_relative_to(data):
+        os.chdir(CHECKOUT)
+
+
+def _find_services() -> None:
+    """Use what `baton up` runs here, unless the settings name another database."""
+    if not (CHECKOUT / ".baton" / "services.json").exists():
+        return
+    from dev.services import find  # slow to import, for nothing most of the time
+
+    found = find(CHECKOUT)
+    try:
+        given = settings()
+    except BadSettings:
+        return  # the command will say so
+    if found is None or given.database_url not in ("", found.database_url):
+        return
+    fill = {"DATABASE_URL": found.database_url}
+    if not given.redis_url:
+        fill["REDIS_URL"] = found.redis_url
+    model = getattr(found, "model_url", "")  # of the stand-in, where it is noted
+    if model and not given.anthropic_base_url and not given.anthropic_api_key:
+        fill |= {"ANTHROPIC_BASE_URL": model, "ANTHROPIC_API_KEY": STANDIN_KEY}
+    for name, folder in (("BATON_WORKSPACES", "workspaces"), ("BATON_AGENT_HOME", "agent")):
+        if name.removeprefix("BATON_").lower() not in given.model_fields_set:
+            fill[name] = str(CHECKOUT / ".baton" / folder)
+    os.environ.update(fill)
+    settings.cache_clear()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Stopping work: cancel, revoke and interrupt; what is left of it, and what Flower shows."""
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.acceptance.outside import Baton, files, is_sentence
+from tests.waiting import wait_until
+from worker.client import Build, ChatPlan
+
+pytestmark = pytest.mark.timeout(120)
+
+HALF = "write half.txt: half\nrun: sleep 300\nwrite rest.txt: rest"
+
+
+def test_a_cancelled_build_stops_with_all_it_started_and_nothing_follows(baton: Baton):
+    project = baton.project()
+    assert baton.chat(project, "say hello")["state"] == "done"
+    head = baton.head(project)
+    job = baton.ask(Build(project=project, user="ann", prompt=HALF))
+    running = baton.at_work(job, "sleep")
+    told = baton.cli("cancel", str(job))
+    assert told.returncode == 0, told.stderr
+    cancelled = baton.over(job)
+    assert (cancelled["state"], cancelled["error_class"]) == ("cancelled", "cancelled")
+    baton.gone(running)
+    assert baton.agents(job) == []
+    baton.task_in(str(job), "REVOKED")
+    assert baton.head(project) == head
+    assert [one["kind"] for one in baton.jobs(project)] == ["chat_plan", "build"]
+    assert len(baton.events(project, "job.cancelled")) == 1
+    again = baton.cli("cancel", str(job))
+    assert again.returncode == 0, "it is as it was asked to be"
+
+
+def test_a_newer_request_interrupts_and_is_told_of_what_it_stopped(baton: Baton):
+    project, whole = baton.project(), "write whole.txt: whole"
+    first = baton.ask(Build(project=project, user="ann", prompt=HALF))
+    running = baton.at_work(first, "sleep")
+    second = baton.ask(Build(project=project, user="ann", prompt=whole, busy="interrupt"))
+    assert baton.ended(second)["state"] == "done"
+    baton.gone(running)
+    stopped = baton.job(first)
+    assert (stopped["state"], stopped["error_class"]) == ("cancelled", "replaced_by_request")
+    assert [one["kind"] for one in baton.jobs(project)] == [
+        *("build", "build", "metadata", "compaction")
+    ]
+    assert HALF in baton.seen_of(project, whole).history
+    assert set(files(baton.workspace(project))) == {"whole.txt", "DOCUMENTATION.md"}
+    (aside,) = baton.events(project, "workspace.kept_aside")
+    assert "half.txt" in _kept(baton, project, aside["body"]["ref"])
+
+
+def test_a_queued_job_is_cancelled_at_once_and_never_begins(baton: Baton):
+    project = baton.project()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    job = baton.ask(ChatPlan(project=project, user="ann", prompt="later", run_at=later))
+    assert baton.cli_json("cancel", str(job))["state"] == "cancelled"
+    cancelled = baton.job(job)
+    assert (cancelled["state"], cancelled["started_at"]) == ("cancelled", None)
+    assert baton.seen(project) == []
+    wait_until(lambda: baton.events(project, "job.cancelled"), description="its end to be told")
+
+
+def test_an_ended_job_cannot_be_cancelled(baton: Baton):
+    done = baton.chat(baton.project(), "say done")
+    refused = baton.cli("cancel", str(done["id"]))
+    assert refused.returncode == 1
+    assert is_sentence(refused.stderr)
+    assert baton.job(done["id"])["state"] == "done"
+
+
+@pytest.mark.parametrize("terminate", [True, False])
+def test_a_revoke_of_a_running_task_cancels_its_job(baton: Baton, terminate: bool):
+    project = baton.project()
+    job = baton.ask(ChatPlan(project=project, user="ann", prompt="sleep 60\nsay slept"))
+    wait_until(lambda: baton.seen(project), timeout=30, description="the model to be asked")
+    running = baton.agents(job)
+    assert running
+    baton.revoke(str(job), terminate=terminate)
+    assert baton.over(job)["state"] == "cancelled"
+    baton.gone(running)
+    assert baton.task_in(str(job), "REVOKED")["name"] == "tasks.chat_plan"
+
+
+def test_a_revoke_of_a_queued_job_cancels_it(baton: Baton):
+    project = baton.project()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    job = baton.ask(ChatPlan(project=project, user="ann", prompt="later", run_at=later))
+    baton.revoke(str(job))
+    assert baton.over(job)["state"] == "cancelled"
+
+
+def _kept(baton: Baton, project: str, ref: str) -> str:
+    """The files that lie under a ref of the project's repository."""
+    (repository,) = (
+        head.parent for head in (baton.root / "workspaces/.trees").glob(f"{project}*/HEAD")
+    )
+    return subprocess.check_output(
+        ["git", "--git-dir", str(repository), "ls-tree", "-r", "--name-only", ref], text=True
+    )

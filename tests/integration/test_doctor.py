@@ -1,0 +1,131 @@
+"""What doctor finds, and what it says of it: each check in a world where it must speak up."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+from psycopg import Connection
+
+from db import limits, upkeep, workers
+from db.jobs import NEVER
+from db.workers import Worker
+from dev.embedded import open_redis
+from dev.standin.server import standin
+from tests import ledger
+from tests.conftest import Configure
+from worker import checkpoints, doctor, host
+from worker.agent import box
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+Checks = Callable[..., dict[str, tuple[str, str]]]
+
+
+@pytest.fixture
+def checks(configure: Configure, dsn: str, redis_url: str) -> Checks:
+    """`checks()`: state and text by the check's name."""
+
+    def examine(**env: str) -> dict[str, tuple[str, str]]:
+        configure(**{"DATABASE_URL": dsn, "REDIS_URL": redis_url} | env)
+        checkpoints.client.cache_clear()
+        box.usable.cache_clear()
+        return {one.name: (one.state, one.text) for one in doctor.examine()}
+
+    return examine
+
+
+def _worker(credential: str = "abc") -> Worker:
+    return Worker("w1", "here", 1, 2, "bubblewrap", "2.1.327", credential)
+
+
+def test_all_is_well_but_for_warnings(checks: Checks, conn: Connection):
+    workers.report(conn, _worker())
+    found = checks(BATON_SANDBOX="off")
+    assert {state for state, _ in found.values()} == {"ok", "warn"}, found
+    assert found["bubblewrap"][0] == "warn"
+    assert found["workers"] == ("ok", "w1: 2 slots, CLI 2.1.327, bubblewrap")
+    assert found["queues"] == ("ok", "baton: 0 messages, celery (plain): 0")
+
+
+def test_what_cannot_work_fails_check_by_check(checks: Checks):
+    found = checks(
+        DATABASE_URL=NOWHERE,
+        REDIS_URL="redis://127.0.0.1:1/0",
+        BATON_WORKSPACES="/proc/nowhere",
+    )
+    failed = [name for name, (state, _) in found.items() if state == "fail"]
+    assert failed == ["postgres", "redis", "workspaces", "disk"], "/proc has no room either"
+
+
+def test_a_database_without_our_tables_fails(checks: Checks, empty_dsn: str):
+    state, text = checks(DATABASE_URL=empty_dsn)["migrations"]
+    assert (state, "run `baton migrate`" in text) == ("fail", True)
+
+
+def test_a_worker_with_another_cli_is_pointed_out(checks: Checks, conn: Connection):
+    assert checks()["workers"][0] == "fail"
+    workers.report(conn, Worker("w2", "here", 1, 2, None, "3.0.1", "abc"))
+    assert checks()["workers"] == ("warn", "w2: 2 slots, CLI 3.0.1, no box")
+
+
+def test_a_job_that_nobody_publishes_shows_that_the_relay_is_dead(
+    checks: Checks, conn: Connection
+):
+    workers.report(conn, _worker())
+    ledger.ask(conn)
+    assert checks()["relay"][0] == "ok"
+    conn.execute("update jobs set publish_after = now() - interval '1 min'")
+    state, text = checks()["relay"]
+    assert (state, "nobody publishes it" in text) == ("fail", True)
+
+
+def test_beat_is_known_by_its_ticks(checks: Checks, conn: Connection):
+    assert checks()["beat"] == ("warn", "no tick yet; the first comes after 5 m 0 s")
+    upkeep.claim_tick(conn, "sweep", timedelta(minutes=5))
+    assert checks()["beat"][0] == "ok"
+    conn.execute("update ticks set at = now() - interval '1 day'")
+    assert checks()["beat"][0] == "warn"
+
+
+def test_a_probe_that_succeeds_clears_the_parked_credential(
+    checks: Checks, conn: Connection, configure: Configure
+):
+    with standin(scenario="plain") as model:
+        env = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": "sk-test"}
+        configure(**env)
+        credential = host.credential()
+        workers.report(conn, _worker(credential))
+        job = ledger.ask(conn)
+        limits.impose(conn, credential, wait=None, reason="authentication_failed")
+        (limit,) = limits.in_force(conn)
+        limits.park_waiting(conn, job, limit)
+        for kind, expected in (
+            ("401", "fail"),
+            ("credit", "fail"),
+            ("429", "warn"),
+            ("529", "warn"),
+        ):
+            model.fault(kind)
+            assert checks(**env)["model"][0] == expected, kind
+            assert ledger.job_row(conn, job, "run_at") == NEVER
+        state, text = checks(**env)["model"]
+        assert (state, "1 jobs go on" in text) == ("ok", True)
+        assert ledger.job_row(conn, job) == "queued"
+        assert not any("sk-test" in text for _, text in checks(**env).values())
+
+
+def test_an_endpoint_that_is_no_model_is_not_taken_for_one(checks: Checks):
+    with standin(scenario="plain") as model:
+        model.fault("garbage")
+        assert checks(ANTHROPIC_BASE_URL=model.url)["model"][0] == "fail"
+        gone = model.url
+    assert checks(ANTHROPIC_BASE_URL=gone)["model"][0] == "fail"
+
+
+def test_a_redis_that_evicts_is_a_failure(checks: Checks, tmp_path: Path):
+    with open_redis(tmp_path / "evicts") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        state, text = checks(REDIS_URL=server.url)["redis"]
+    assert (state, "noeviction" in text) == ("fail", True)

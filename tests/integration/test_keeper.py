@@ -1,0 +1,166 @@
+"""The keeper: no agent outlives its lease or its worker, nor anything the agent began."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+from worker import host
+from worker.agent import keeper
+from worker.agent.leash import KEEPER, Leash
+
+
+@contextmanager
+def kept(script: str, tmp_path: Path, **env: str) -> Generator[subprocess.Popen[bytes]]:
+    """A keeper whose agent is a shell script."""
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    command = [sys.executable, "-I", "-S", str(KEEPER)]
+    around = {"PATH": os.environ["PATH"], "BATON_CLI": str(program), **env}
+    with subprocess.Popen(command, env=around, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("kill -9 $$", 137),
+        ("kill -15 $$", 143),
+    ],
+)
+def test_the_agents_end_is_the_keepers(tmp_path: Path, script: str, code: int):
+    with kept(script, tmp_path) as process:
+        assert process.wait(5) == code
+
+
+def test_a_program_that_is_missing_is_told_of(tmp_path: Path):
+    around = {"PATH": os.environ["PATH"], "BATON_CLI": "/nowhere/claude"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(KEEPER)],
+        env=around,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 127
+    assert done.stderr.startswith("keeper: cannot start /nowhere/claude")
+
+
+def test_what_the_agent_leaves_behind_is_killed(tmp_path: Path):
+    with kept(
+        f"setsid sleep 300 & echo $! > {tmp_path}/pid; (setsid sleep 301 &) ; exit 0", tmp_path
+    ) as process:
+        assert process.wait(5) == 0
+    assert host.started(int((tmp_path / "pid").read_text())) is None
+
+
+def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
+    leash = Leash("test", 0.5, [])
+    env = leash.environ | {"BATON_LEASE": "0.5"}
+    env.pop("BATON_CLI")
+    began = time.monotonic()
+    with kept("sleep 300", tmp_path, **env) as process:
+        assert process.wait(5) == 137
+        assert time.monotonic() - began > 0.4
+    leash.close()
+
+
+def test_a_keeper_that_is_fed_lets_the_agent_go_on(tmp_path: Path):
+    leash = Leash("test", 0.4, [])
+    env = leash.environ
+    env.pop("BATON_CLI")
+    with kept("sleep 1.2; exit 5", tmp_path, **env) as process:
+        code = wait_until(lambda: fed(leash, process), timeout=5, description="its end")
+        assert code == 5
+        assert leash.agent_pid
+    leash.close()
+
+
+def fed(leash: Leash, process: "subprocess.Popen[bytes]") -> int | None:
+    leash.feed(0.4)
+    return process.poll()
+
+
+def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
+    leash = Leash("test", 60, [])
+    env = leash.environ
+    env.pop("BATON_CLI")
+    with kept(f"echo $$ > {tmp_path}/pid; exec sleep 300", tmp_path, **env) as process:
+        wait_until((tmp_path / "pid").exists, description="the agent")
+        leash.close()
+        assert process.wait(1) == 137  # close() waits for it
+
+
+def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Path):
+    leash = Leash("test", 60, [])
+    env = leash.environ
+    env.pop("BATON_CLI")
+    script = f"trap 'echo bye > {tmp_path}/said; exit 143' TERM; touch {tmp_path}/up; sleep 300 & wait"
+    with kept(script, tmp_path, **env) as process:
+        wait_until((tmp_path / "up").exists, description="the agent")
+        leash.end()
+        assert process.wait(5) == 143
+    assert (tmp_path / "said").read_text() == "bye\n"
+    leash.close()
+
+
+def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
+    leash = Leash("test", 1.0, [])
+    env = leash.environ
+    env.pop("BATON_CLI")
+    with kept(
+        f"trap '' TERM; touch {tmp_path}/up; sleep 300; sleep 300", tmp_path, **env
+    ) as process:
+        wait_until((tmp_path / "up").exists, description="the agent")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(2.5) == 137  # not the whole grace of 3 s
+    leash.close()
+
+
+def test_only_a_child_of_the_worker_is_taken_for_its_keeper(tmp_path: Path):
+    leash = Leash("test", 60, [])
+    name = leash.environ["BATON_KEEPER"]
+    with socket.socket(socket.AF_UNIX) as stranger:  # this process is no child of itself
+        stranger.connect(f"\0{name}")
+        stranger.send(b"not a number")
+        leash.feed(1)
+        assert leash.agent_pid is None
+        leash.end()  # and this process lives on
+    leash.close()
+
+
+def test_the_environment_is_passed_on_by_list():
+    given = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "ANTHROPIC_API_KEY": "k",
+        "BATON_ATTEMPT": "a",
+        "BATON_DATABASE": "x",
+        "DATABASE_URL": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "LD_PRELOAD": "x",
+        "PYTHONPATH": "x",
+    }
+    passed = keeper.allowed(given)
+    assert set(passed) == {"PATH", "LC_ALL", "ANTHROPIC_API_KEY", "BATON_ATTEMPT"}
+
+
+def test_of_what_it_is_fed_the_last_whole_number_counts():
+    now = time.monotonic()
+    assert keeper.fed_until(b"1.0\n5.0\n", 0) == pytest.approx(now + 5, abs=0.5)
+    assert keeper.fed_until(b"7.0\n9", 0) == pytest.approx(now + 7, abs=0.5)
+    assert keeper.fed_until(b"garbage\n", 42.0) == 42.0

@@ -1,0 +1,190 @@
+"""Parked credentials: their jobs wait, others go on, and whoever lifts a limit releases all."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from psycopg import Connection
+
+from db import attempts, limits, outbox
+from db.attempts import Claimed, Wait
+from db.events import Event
+from db.jobs import NEVER
+from tests.invariants import violations
+from tests.ledger import (
+    RUNNER,
+    ask,
+    begun,
+    blocked,
+    claim,
+    contents,
+    finish,
+    job_row,
+    next_job,
+    one,
+    turn,
+    types,
+)
+from tests.waiting import wait_until
+
+OURS = RUNNER.credential
+HOUR = timedelta(hours=1)
+
+
+def park(conn: Connection, job: Claimed, until: datetime) -> None:
+    wait = Wait(
+        state="parked", until=until, counted=False, credential=OURS, error_class="limit"
+    )
+    assert attempts.put_back(conn, job, wait, [Event("job.parked", job.id)])
+
+
+def test_a_try_that_is_put_back_waits_as_long_as_it_was_told(conn: Connection):
+    job = begun(conn)
+    turn(conn, job)
+    wait = Wait(delay=HOUR, error_class="overloaded", error="Too much.")
+    put = attempts.put_back(conn, job, wait, [Event("job.waits", job.id)])
+    assert put == (3,)
+    assert job_row(conn, job.id, "state, attempts, error_class, error, lease_until") == (
+        *("queued", 1, "overloaded", "Too much.", None),
+    )
+    assert one(
+        conn, "select run_at - now() > interval '59 min' and publish_after = run_at from jobs"
+    )
+    assert one(conn, "select outcome || ':' || error_class from turns") == "failed:overloaded"
+    assert one(conn, "select outcome || ':' || reason from session_resume_attempts") == (
+        "failed:overloaded"
+    )
+    assert claim(conn, job.id) is None
+    conn.execute("update jobs set run_at = now()")
+    again = claim(conn, job.id)
+    assert again
+    assert again.attempts == 2
+    assert attempts.put_back(conn, again, replace(wait, counted=False), [])
+    assert job_row(conn, job.id, "attempts") == 1
+    assert violations(conn) == []
+
+
+def test_a_replaced_attempt_puts_nothing_back(conn: Connection):
+    job = begun(conn)
+    before = contents(conn)
+    other = replace(job, attempt=job.id)
+    assert attempts.put_back(conn, other, Wait(), [Event("job.waits", job.id)]) is None
+    assert contents(conn) == before
+
+
+def test_a_limit_stops_the_claims_of_its_credential_alone(conn: Connection):
+    until = limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    asked = ask(conn)
+    assert claim(conn, asked) is None
+    assert types(conn) == []
+    assert claim(conn, asked, runner=replace(RUNNER, credential="another"))
+    standing = limits.standing(conn, OURS)
+    assert standing
+    assert (standing.until, standing.reason) == (until, "rate_limit")
+    assert limits.standing(conn, "another") is None
+    assert limits.in_force(conn) == [standing]
+
+
+def test_a_limit_that_has_passed_stops_nothing(conn: Connection):
+    limits.impose(conn, OURS, wait=timedelta(seconds=-1), reason="rate_limit")
+    assert limits.in_force(conn) == []
+    assert begun(conn)
+
+
+def test_of_two_limits_the_longer_one_holds(conn: Connection):
+    longer = limits.impose(conn, OURS, wait=HOUR, reason="a")
+    assert limits.impose(conn, OURS, wait=timedelta(seconds=1), reason="b") == longer
+    assert limits.impose(conn, OURS, wait=None, reason="c") == NEVER
+
+
+def test_a_parked_job_keeps_its_place_and_goes_on_when_its_limit_is_lifted(conn: Connection):
+    until = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
+    asked = ask(conn)
+    running = claim(conn, asked, runner=replace(RUNNER, credential="another"))
+    assert running
+    second, elsewhere = ask(conn), ask(conn, project="q")
+    park(conn, running, until)
+    assert job_row(conn, asked, "state, attempts, run_at, credential") == (
+        "parked",
+        0,
+        NEVER,
+        OURS,
+    )
+    assert not {asked, second} & {
+        m.id for m in outbox.take_due(conn, room=9, pause=HOUR, longest=HOUR)
+    }
+    assert limits.clear(conn, "another") == 0
+    assert limits.clear(conn, OURS) == 1
+    assert job_row(conn, asked, "state, credential") == ("queued", None)
+    assert claim(conn, second) is None
+    assert claim(conn, asked)
+    assert claim(conn, elsewhere)
+    assert limits.in_force(conn) == []
+    assert violations(conn) == []
+
+
+def test_a_parked_job_goes_on_by_itself_when_the_time_has_come(conn: Connection):
+    job = begun(conn)
+    park(conn, job, limits.impose(conn, OURS, wait=HOUR, reason="rate_limit"))
+    conn.execute("update jobs set run_at = now(), publish_after = now()")
+    conn.execute("update limits set until = now()")
+    assert [m.id for m in outbox.take_due(conn, room=9, pause=HOUR, longest=HOUR)] == [job.id]
+    assert claim(conn, job.id)
+
+
+def test_a_job_that_waits_for_a_limited_credential_is_parked_and_keeps_its_place(
+    conn: Connection,
+):
+    first, second = ask(conn), ask(conn)
+    limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    standing = limits.standing(conn, OURS)
+    assert standing
+    limits.park_waiting(conn, first, standing)
+    assert job_row(conn, first, "state, run_at, credential") == ("parked", standing.until, OURS)
+    assert claim(conn, second, runner=replace(RUNNER, credential="another")) is None
+    assert limits.clear(conn, OURS) == 1
+
+
+def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection, dsn: str):
+    """Else nobody would ever let it go on."""
+    waiting, job = ask(conn, project="q"), begun(conn)
+    until = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
+    standing = limits.standing(conn, OURS)
+    assert standing
+    with psycopg.connect(dsn) as operator, ThreadPoolExecutor() as threads:
+        operator.execute("select 1")  # in a transaction from here on
+        assert limits.clear(operator, OURS) == 0
+        parked = threads.submit(park, conn, job, until)
+        with psycopg.connect(dsn, autocommit=True) as looker:
+            wait_until(lambda: blocked(looker), description="the parking waits")
+            operator.commit()
+            parked.result(10)
+    limits.park_waiting(conn, waiting, standing)
+    assert job_row(conn, job.id, "state, credential") == ("queued", None)
+    assert job_row(conn, waiting) == "queued"
+    assert claim(conn, job.id)
+
+
+def test_a_new_credential_takes_over_what_waits_for_the_old_one_for_good(conn: Connection):
+    forever, for_now, mine = begun(conn), begun(conn, project="q"), begun(conn, project="r")
+    park(conn, forever, limits.impose(conn, OURS, wait=None, reason="billing_error"))
+    park(conn, for_now, datetime.now(UTC) + HOUR)
+    park(conn, mine, NEVER)
+    conn.execute("update jobs set credential = 'new' where id = %s", (mine.id,))
+    assert outbox.adopt(conn, "new") == 1
+    assert [job_row(conn, each.id) for each in (forever, for_now, mine)] == [
+        *("queued", "parked", "parked"),
+    ]
+
+
+def test_a_job_that_failed_for_good_lets_the_chain_or_the_lane_go_on(conn: Connection):
+    job, waiting = begun(conn), ask(conn)
+    ended = finish(conn, job, "failed", next_job("compaction"))
+    assert ended
+    assert [m.kind for m in ended[1]] == ["compaction"]
+    compaction = claim(conn, ended[1][0].id)
+    assert compaction
+    ended = finish(conn, compaction, "failed")
+    assert ended
+    assert [m.id for m in ended[1]] == [waiting]

@@ -1,0 +1,55 @@
+"""Everything that can be seen in a chain has a line for people."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from worker.live import drawn
+from worker.screen import clean
+from worker.watch import Seen, line, plain, worth_a_line
+
+EVENTS = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+TYPES = re.findall(r"^\| `([a-z_.]+)` \|", EVENTS, re.MULTILINE)
+WITHIN = ("turn.began", "turn.ended", "tool", "tool.done", "text", "model.retry")
+
+
+def seen(what: str, **body: object) -> Seen:
+    return Seen(datetime(2026, 1, 2, tzinfo=UTC), what, uuid4(), "build", "build", body)
+
+
+@pytest.mark.parametrize("what", [*TYPES, *WITHIN])
+def test_each_type_is_told_even_without_a_body(what: str):
+    assert line(seen(what))
+    assert drawn(seen(what)).plain
+
+
+def test_the_documented_types_were_found():
+    assert {"job.queued", "job.done", "session.moved"} <= set(TYPES)
+
+
+def test_lines_say_what_matters():
+    assert line(seen("tool", name="Write", about="index.html")) == "Write index.html"
+    assert line(seen("job.done", result={"skipped": "below_threshold"})) == (
+        "done (skipped: below_threshold)"
+    )
+    assert (
+        line(seen("job.waits", delay=12.34, error="Overloaded."))
+        == "waits for 12 s: Overloaded."
+    )
+    assert plain(seen("job.failed", error="No.")) == "00:00:00  build       failed: No."
+    assert plain(seen("turn.began", resumes=True)).endswith("resumes")
+
+
+def test_a_tool_call_that_ended_well_needs_no_line():
+    assert not worth_a_line(seen("tool.done", error=False))
+    assert worth_a_line(seen("tool.done", error=True))
+
+
+def test_what_an_agent_says_is_escaped():
+    told = seen("text", text="\x1b[2Jgone [bold]x[/bold]")
+    assert "\x1b" not in clean(plain(told))
+    assert "\x1b" not in drawn(told).plain
+    assert "[bold]x[/bold]" in drawn(told).plain

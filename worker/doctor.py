@@ -1,0 +1,290 @@
+"""`baton doctor`: one check after the other, each a line that says how it knows.
+
+A check is `ok`, `warn` (look at it; work goes on) or `fail` (jobs will not run as they
+should). The probe of the model costs a token or two, and clears a credential that was parked
+when it succeeds.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from psycopg import Connection
+
+from config.settings import settings
+from db import limits, migrate, pool, reports, workers
+from db.pool import NoDatabase
+from worker.screen import duration, shortened, size
+
+OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
+SLACK = 60.0  # seconds by which a tick may be late
+SUPPORTED = "2.1."  # versions of the agent CLI; what Baton relies on was measured with MEASURED
+MEASURED = "2.1.327"
+PROBE = 20.0  # seconds for the model to answer
+CHEAP_MODEL = "claude-haiku-4-5"  # asked for a word when BATON_MODEL names none
+ANTHROPIC = "https://api.anthropic.com"
+LITTLE_DISK, NO_DISK = 2 * 10**9, 2 * 10**8  # bytes
+
+State = Literal["ok", "warn", "fail"]
+Verdict = tuple[State, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it is, and what was seen."""
+
+    name: str
+    state: State
+    text: str
+
+
+def examine() -> Iterator[Check]:
+    """Every check, as it is made; a later one that needs an earlier one is left out with it."""
+    yield from _ledger()
+    yield from _broker()
+    yield from _machine()
+
+
+def _ledger() -> Iterator[Check]:
+    try:
+        conn = pool.connect()
+    except NoDatabase as exc:
+        yield Check("postgres", "fail", str(exc))
+        return
+    with conn:
+        yield Check("postgres", "ok", f"version {conn.info.server_version // 10000} answers")
+        if waiting := migrate.pending(conn):
+            yield Check(
+                "migrations", "fail", f"{len(waiting)} are pending: run `baton migrate`."
+            )
+            return
+        yield Check("migrations", "ok", "none is pending")
+        yield _workers(conn)
+        yield _relay(conn)
+        yield _beat(conn)
+        yield _model(conn)
+        yield from _limits(conn)
+
+
+def _workers(conn: Connection) -> Check:
+    silent = settings().worker_silent_after
+    online = workers.online(conn, silent_after=silent)
+    if not online:
+        return Check(
+            "workers", "fail", f"none was heard of for {duration(silent.total_seconds())}: "
+            "start one with `make up`."
+        )  # fmt: skip
+    told = [
+        f"{w.id}: {w.slots} slots, CLI {w.cli_version or 'missing'}, {w.box or 'no box'}"
+        for w in online
+    ]
+    wrong = any(not (w.cli_version or "").startswith(SUPPORTED) for w in online)
+    return Check("workers", "warn" if wrong else "ok", "; ".join(told))
+
+
+def _relay(conn: Connection) -> Check:
+    """A relay leaves no trace but what it publishes: a message overdue is what tells."""
+    owed = reports.owed(conn)
+    overdue = owed["overdue_s"] or 0.0
+    if overdue <= OVERDUE:
+        how = "no job is due" if not owed["due"] else f"no job is due for {duration(overdue)}"
+        return Check("relay", "ok", f"{how}, and a dead relay would leave them lying")
+    slots = workers.slots(conn, silent_after=settings().worker_silent_after)
+    if owed["out"] >= max(4, 2 * slots):
+        return Check(
+            "relay", "ok", f"{owed['due']} jobs are due; {owed['out']} messages fill its window"
+        )
+    return Check(
+        "relay",
+        "fail",
+        f"a job has been due for {duration(overdue)} and nobody publishes it: start"
+        " `python -m worker.relay`, or `make up`.",
+    )
+
+
+def _beat(conn: Connection) -> Check:
+    """Beat is known by its ticks in the ledger; it gives none in its first period."""
+    every = settings().upkeep_every.total_seconds()
+    seen = reports.ticks(conn)
+    if not seen:
+        return Check("beat", "warn", f"no tick yet; the first comes after {duration(every)}")
+    ago = min(tick["ago_s"] for tick in seen)
+    if ago > 2 * every + SLACK:
+        return Check(
+            "beat", "warn", f"the last tick was {duration(ago)} ago and one is due each"
+            f" {duration(every)}: no clean-up is done; start `make up`, or wait if it just began."
+        )  # fmt: skip
+    return Check("beat", "ok", f"the last tick was {duration(ago)} ago")
+
+
+def _model(conn: Connection) -> Check:
+    """Ask the model's endpoint for a word; lift the credential's limit if it gives it."""
+    from worker import host
+
+    key = settings().anthropic_api_key.get_secret_value()
+    if not key and not settings().anthropic_base_url:
+        return Check(
+            "model", "warn", "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set here:"
+            " `baton up` runs a stand-in; give doctor what the workers have."
+        )  # fmt: skip
+    state, text = _probe(settings().anthropic_base_url or ANTHROPIC, key)
+    if state != "ok":
+        return Check("model", state, text)
+    limit = limits.standing(conn, host.credential())
+    if limit:
+        released = limits.clear(conn, host.credential())
+        text += f"; it was parked ({limit.reason}) and is cleared: {released} jobs go on"
+    others = {w.credential for w in workers.online(conn, silent_after=timedelta(days=1))}
+    if others and host.credential() not in others:
+        return Check("model", "warn", f"{text}; but the workers use another key or address")
+    return Check("model", "ok", text)
+
+
+def _probe(base: str, key: str) -> Verdict:
+    import httpx
+
+    local = urlsplit(base).hostname in ("127.0.0.1", "localhost", "::1")
+    try:
+        answer = httpx.post(
+            f"{base.rstrip('/')}/v1/messages",
+            headers={"x-api-key": key, "anthropic-version": "2023-06-01"},
+            json={
+                "model": settings().model or CHEAP_MODEL,
+                "max_tokens": 2,  # the stand-in takes 1 for a check by the CLI, and spares it faults
+                "messages": [{"role": "user", "content": "Say yes."}],
+            },
+            timeout=PROBE,
+            trust_env=not local,  # no proxy stands between us and loopback
+        )
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+        return (
+            "fail",
+            f"{base} does not answer ({type(exc).__name__}): look at ANTHROPIC_BASE_URL.",
+        )
+    return _judge(base, answer.status_code, answer.headers.get("retry-after"), _told(answer))
+
+
+def _told(answer: Any) -> dict[str, Any]:
+    """The answer's document; empty when it is none."""
+    try:
+        document = answer.json()
+    except ValueError:
+        return {}
+    return cast(dict[str, Any], document) if isinstance(document, dict) else {}
+
+
+def _judge(base: str, status: int, retry_after: str | None, told: dict[str, Any]) -> Verdict:
+    match status:
+        case 200 if told.get("type") == "message":
+            return "ok", f"{base} accepts the key"
+        case 200:
+            return "fail", f"{base} is not the Messages API: correct ANTHROPIC_BASE_URL."
+        case 401 | 403:
+            return "fail", f"{base} refuses the key ({status}): put in a valid one."
+        case 404:
+            return "fail", f"{base} does not know the model (404): correct BATON_MODEL."
+        case 429:
+            return "warn", f"{base} limits the key (429)" + (
+                f" for {retry_after} s" if retry_after else ""
+            )
+        case _ if status >= 500:
+            return "warn", f"{base} has trouble ({status}): jobs wait and try again"
+        case _:
+            error = cast(dict[str, Any], told.get("error") or {})
+            why = shortened(str(error.get("message") or "no reason given"), 200)
+            return "fail", f"{base} refuses a short request ({status}): {why}"
+
+
+def _limits(conn: Connection) -> Iterator[Check]:
+    for limit in limits.in_force(conn):
+        until = "it is cleared" if limit.until.year == 9999 else f"{limit.until:%H:%M:%SZ}"
+        yield Check("credential", "warn", f"{limit.credential} is parked until {until}: {limit.reason}")  # fmt: skip
+
+
+def _broker() -> Iterator[Check]:
+    from redis import RedisError
+
+    from worker.app import PLAIN
+    from worker.checkpoints import client
+    from worker.publish import QUEUE
+
+    if not settings().redis_url:
+        yield Check("redis", "fail", "REDIS_URL is not set: set it, or start `make up`.")
+        return
+    try:
+        memory: Any = client(0).info("memory")
+        lengths: list[Any] = [client(0).llen(QUEUE), client(0).llen(PLAIN)]
+    except (RedisError, ValueError) as exc:
+        yield Check(
+            "redis",
+            "fail",
+            f"it does not answer at REDIS_URL ({type(exc).__name__}): start it.",
+        )
+        return
+    policy = memory.get("maxmemory_policy")
+    if policy not in ("noeviction", None):
+        yield Check(
+            "redis", "fail", f"maxmemory-policy is {policy}: set it to noeviction, or messages"
+            " and checkpoints vanish."
+        )  # fmt: skip
+    else:
+        yield Check("redis", "ok", f"answers, {policy or 'eviction policy unknown'}")
+    yield Check(
+        "queues", "ok", f"{QUEUE}: {lengths[0]} messages, {PLAIN} (plain): {lengths[1]}"
+    )
+
+
+def _machine() -> Iterator[Check]:
+    from worker.agent.box import usable
+    from worker.agent.version import cli_version
+
+    version = cli_version()
+    if version is None:
+        yield Check("agent CLI", "fail", "it cannot be run here: look at BATON_CLI_PATH, or reinstall.")  # fmt: skip
+    elif not version.startswith(SUPPORTED):
+        yield Check("agent CLI", "warn", f"{version}; Baton was measured with {MEASURED}")
+    else:
+        yield Check("agent CLI", "ok", f"{version} (measured: {MEASURED})")
+    if settings().sandbox == "off":
+        yield Check("bubblewrap", "warn", "off (BATON_SANDBOX): agents see the whole disk")
+    elif found := usable():
+        yield Check("bubblewrap", "ok", f"{found}: agents run in a box")
+    else:
+        yield Check("bubblewrap", "warn", "not usable here: agents see the whole disk; install bwrap")  # fmt: skip
+    if git := shutil.which("git"):
+        yield Check("git", "ok", git)
+    else:
+        yield Check(
+            "git", "fail", "it is not on PATH: install it, workspaces are kept with it."
+        )
+    yield _writable("workspaces", settings().workspaces)
+    yield _writable("agent home", settings().agent_home)
+    yield _disk(settings().workspaces)
+
+
+def _writable(name: str, folder: Path) -> Check:
+    there = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as exc:
+        return Check(name, "fail", f"{there} cannot be written: {exc.strerror or exc}.")
+    return Check(name, "ok", f"{folder}" if there == folder else f"{folder} will be made")
+
+
+def _disk(folder: Path) -> Check:
+    usage = shutil.disk_usage(_existing(folder))
+    told = f"{size(usage.free)} free of {size(usage.total)}"
+    if usage.free < NO_DISK:
+        return Check("disk", "fail", f"{told}: make room, or the next turn fails.")
+    return Check("disk", "warn" if usage.free < LITTLE_DISK else "ok", told)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
