@@ -61,7 +61,7 @@ def main(root: Path) -> int:
 def _table(database_url: str, redis_url: str) -> Table:
     with psycopg.connect(database_url, autocommit=True) as conn:
         plain = Celery(broker=redis_url)
-        broker = redis.Redis.from_url(redis_url)
+        broker = redis.Redis.from_url(redis_url, decode_responses=True)
         pairs = [(_drain_plain(plain, broker), _drain(conn)) for _ in range(REPETITIONS)]
         latencies = sorted(_latency(conn) for _ in range(ASKED))
     table = Table(title=f"{CHAINS} chains, median (min to max) of {REPETITIONS}")
@@ -91,7 +91,7 @@ def _drain_plain(app: Celery, broker: "redis.Redis") -> float:
     began = time.perf_counter()
     for chain in range(CHAINS):
         app.send_task("bench.step", (chain, 1), queue="celery", ignore_result=True)
-    while int(str(broker.get("bench:done") or b"0", "ascii")) < CHAINS:
+    while int(str(broker.get("bench:done") or 0)) < CHAINS:
         time.sleep(0.005)
     broker.delete("bench:done")
     return CHAINS / (time.perf_counter() - began)

@@ -77,7 +77,7 @@ def _find_services() -> None:
     fill = {"DATABASE_URL": found.database_url}
     if not given.redis_url:
         fill["REDIS_URL"] = found.redis_url
-    model = getattr(found, "model_url", "")  # of the stand-in, where it is noted
+    model = found.model_url  # of the stand-in, where it runs
     if model and not given.anthropic_base_url and not given.anthropic_api_key:
         fill |= {"ANTHROPIC_BASE_URL": model, "ANTHROPIC_API_KEY": STANDIN_KEY}
     for name, folder in (("BATON_WORKSPACES", "workspaces"), ("BATON_AGENT_HOME", "agent")):

@@ -37,6 +37,7 @@ CONNECT = 5  # seconds until a server that somebody else runs counts as not answ
 class Services:
     database_url: str
     redis_url: str
+    model_url: str = ""  # of the stand-in, where it runs
     embedded: tuple[Server, ...] = ()  # those started here, in the order of their start
 
 
@@ -61,7 +62,7 @@ def services(
             embedded.append(opened.enter_context(open_redis(home)))
             redis_url = embedded[-1].url
         _check(database_url, redis_url)
-        running = Services(database_url, redis_url, tuple(embedded))
+        running = Services(database_url, redis_url, embedded=tuple(embedded))
         opened.callback((home / "services.json").unlink, missing_ok=True)
         note(root, running)
         yield running
@@ -78,6 +79,7 @@ def note(root: Path, running: Services) -> None:
             {
                 "database_url": running.database_url,
                 "redis_url": running.redis_url,
+                "model_url": running.model_url,
                 "processes": [asdict(process) for process in (owner, *keep)],
             }
         ),
@@ -88,7 +90,7 @@ def find(root: Path) -> Services | None:
     """The services that run for the checkout at `root`, or None."""
     try:
         noted = json.loads((root / ".baton" / "services.json").read_text())
-        found = Services(noted["database_url"], noted["redis_url"])
+        found = Services(noted["database_url"], noted["redis_url"], noted.get("model_url", ""))
         if all(processes.alive(Process(**one)) for one in noted["processes"]):
             return found
     except (OSError, ValueError, KeyError, TypeError):

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -88,6 +88,8 @@ def stack(  # all but the first are for tests, and named
         for name in migrate(running.database_url):
             say("up", f"migrated: {name}")
         model = choose_model(overrides)
+        running = replace(running, model_url=model.url)
+        embedded.note(root, running)  # `baton doctor` asks the same model as the workers
         flower = free_port(first=FLOWER_PORT)
         env = {**child_environment(running, model), "PORT": str(flower), **overrides}
         supervisor = Supervisor(

@@ -44,6 +44,9 @@ app = Celery(
     ],
 )
 app.conf.update(
+    # Said twice: Celery lets CELERY_BROKER_URL go before `broker`, and the relay counts here.
+    broker_read_url=settings().redis_url or "redis://127.0.0.1:6379/0",
+    broker_write_url=settings().redis_url or "redis://127.0.0.1:6379/0",
     task_serializer="json",
     accept_content=["json"],
     task_default_queue=PLAIN,
