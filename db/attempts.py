@@ -55,7 +55,8 @@ class Claimed:
     head: str | None
     workspace: str | None
     fresh_next: bool
-    seq: int
+    seq: int  # of `job.started`
+    was_announced: bool = True  # else the claim wrote `job.queued` too
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ IN_TURN: LiteralString = """
     and (q.started_at is not null or q.id <> q.chain_id or not exists (
         select from jobs o
          where o.project_id = q.project_id and o.lane = q.lane and o.finished_at is null
-           and o.pos < q.pos and o.chain_id <> q.chain_id))"""
+           and o.pos < q.pos and o.chain_id <> q.chain_id
+           and (o.state <> 'queued' or o.run_at <= now())))"""  # a date ahead holds no place
 
 # The first that waits in the lane when the chain of `k` has ended, to be published at once.
 WAKE: LiteralString = """
@@ -102,6 +104,8 @@ WAKE: LiteralString = """
             select q.id, q.run_at from jobs q
              where q.project_id = k.project_id and q.lane = k.lane
                and q.finished_at is null and q.id <> k.id
+               and (q.started_at is not null or q.id <> q.chain_id or q.state <> 'queued'
+                    or q.run_at <= now())
              order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
              limit 1) q
          where %(wake)s and not exists (select from n)
@@ -240,7 +244,8 @@ CLAIM: LiteralString = (
     )
     select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
            j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
-           h.last_ai_session_id as head, h.workspace, h.fresh_next, h.event_seq as seq
+           h.last_ai_session_id as head, h.workspace, h.fresh_next, h.event_seq as seq,
+           j.was_announced
       from j, h"""
 )
 

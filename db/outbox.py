@@ -6,6 +6,7 @@ is not sent much. Only the first of a lane is published; one that is not first i
 looked at again later, or as soon as the chain before it ends.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import LiteralString
 
@@ -18,15 +19,21 @@ from db.jobs import NEVER
 LOOK_AGAIN = timedelta(seconds=2)  # at the next of a lane; at the one after it in twice that
 
 
-def take_due(
-    conn: Connection, *, room: int, pause: timedelta, longest: timedelta
-) -> list[Message]:
+@dataclass(frozen=True, slots=True)
+class Due(Message):
+    """A message that is owed; `seq` is the number of its `job.queued`, if that is new."""
+
+    project_id: str
+    seq: int | None
+
+
+def take_due(conn: Connection, *, room: int, pause: timedelta, longest: timedelta) -> list[Due]:
     """Up to `room` jobs to publish now, the most urgent first; each goes to one relay.
 
     `pause` doubles with each publication of a row, up to `longest`. A job that nobody
     has told of yet gets its `job.queued` event here.
     """
-    with conn.cursor(row_factory=class_row(Message)) as cur:
+    with conn.cursor(row_factory=class_row(Due)) as cur:
         return cur.execute(
             TAKE_DUE,
             {"room": room, "pause": pause, "longest": longest, "look_again": LOOK_AGAIN},
@@ -87,8 +94,11 @@ TAKE_DUE: LiteralString = (
                sent.id, 'job.queued',
                jsonb_build_object('kind', sent.kind, 'chain', sent.chain_id)
           from sent join h on h.project_id = sent.project_id where not sent.told
+        returning job_id, seq
     )
-    select id, kind, chain_id, parent_id, published, previous_session_id from sent
+    select sent.id, kind, chain_id, parent_id, published, previous_session_id,
+           sent.project_id, e.seq
+      from sent left join e on e.job_id = sent.id
      order by priority desc, pos"""
 )
 

@@ -46,7 +46,7 @@ def _move(move: dict[str, Any]) -> Text:
         (f"{move['source']:<9} ", "cyan"),
         (f"{old:>8} → ", "dim"),
         (move["new_session_id"][:8], "green"),
-        f" {_tokens(move):<23} {move['cost_usd']:.3f} USD {(move['duration_ms'] or 0) / 1000:4.1f} s",
+        f" {_tokens(move):<22} ${move['cost_usd']:.3f} {(move['duration_ms'] or 0) / 1000:4.1f}s",
     )
 
 

@@ -31,6 +31,8 @@ PLAIN = "celery"  # the queue of producers that know nothing of us
 REPORT_EVERY = 10.0  # seconds between two signs of life of a worker
 UPKEEP = ("mark_stale", "archive_transitions", "prune_transcripts", "clear_jobs", "sweep")
 
+# Celery would let it go before the address below, and the relay counts messages there.
+os.environ.pop("CELERY_BROKER_URL", None)
 _turn = settings().turn_timeout.total_seconds()
 app = Celery(
     "baton",
@@ -44,9 +46,6 @@ app = Celery(
     ],
 )
 app.conf.update(
-    # Said twice: Celery lets CELERY_BROKER_URL go before `broker`, and the relay counts here.
-    broker_read_url=settings().redis_url or "redis://127.0.0.1:6379/0",
-    broker_write_url=settings().redis_url or "redis://127.0.0.1:6379/0",
     task_serializer="json",
     accept_content=["json"],
     task_default_queue=PLAIN,

@@ -108,7 +108,9 @@ def show(task: Task[Any, Any], ran: Ran) -> None:
         case "cancelled":
             task.send_event("task-revoked", terminated=True, signum=None, expired=False)
             raise Ignore
+        case "ignored" if "." in str(task.request.id):
+            raise Reject("Another message woke the job.", requeue=False)
         case "ignored":
-            raise Ignore
+            raise Ignore  # the job's own task id: its state is still to come
         case _:
             raise JobFailed(text)

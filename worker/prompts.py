@@ -28,7 +28,7 @@ def digest(past: Past, files: list[str], documentation: str) -> str:
     room = settings().digest_chars
     parts = [
         ("Summary of the work so far", _tame(past.summary or ""), room // 3),
-        ("Requests and answers, oldest first", _chat(past.said), room // 3),
+        ("Requests and answers, oldest first", _chat(past.said, room // 3), room // 3),
         ("Files in the workspace", _tame("\n".join(files)), room // 6),
         ("Documentation", _tame(documentation), room // 6),
     ]
@@ -48,8 +48,16 @@ def with_digest(digest_text: str, prompt: str) -> str:
     return f"{digest_text}\n{prompt}" if digest_text else prompt
 
 
-def _chat(said: list[tuple[str, str]]) -> str:
-    return "\n".join(f"{role}: {_bounded(_tame(text), SAID_EACH)}" for role, text in said)
+def _chat(said: list[tuple[str, str]], room: int) -> str:
+    """As many of the newest messages as there is room for, oldest first."""
+    lines: list[str] = []
+    for role, text in reversed(said):
+        line = f"{role}: {_bounded(_tame(text), min(SAID_EACH, room // 3))}"
+        room -= len(line) + 1
+        if room < 0 and lines:
+            break
+        lines.append(line)
+    return "\n".join(reversed(lines))
 
 
 def _tame(text: str) -> str:
@@ -58,7 +66,7 @@ def _tame(text: str) -> str:
 
 
 def _bounded(text: str, limit: int) -> str:
-    """The text's end matters most in a chat, its beginning in a summary: keep both."""
+    """A text says most at its beginning and at its end."""
     if len(text) <= limit:
         return text
     half = limit // 2

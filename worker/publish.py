@@ -5,6 +5,7 @@ that is lost is read from Postgres by whoever sees the gap.
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,7 @@ def _app() -> Celery:
     return app
 
 
-def send(messages: list[Message]) -> int:
+def send(messages: Sequence[Message]) -> int:
     """Publish wake-ups for these jobs; returns how many went out before the broker failed."""
     sent = 0
     try:

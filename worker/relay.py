@@ -19,11 +19,12 @@ import structlog
 from config import logging as logs
 from config.settings import settings
 from db import outbox, rescue, workers
+from db.events import Event
 from db.pool import connection
 from worker import host
 from worker.checkpoints import BROKER, client
 from worker.orphans import reap
-from worker.publish import QUEUE, send
+from worker.publish import QUEUE, copy, send
 
 log = structlog.get_logger()
 
@@ -50,6 +51,10 @@ def run_once() -> int:
             pause=settings().publish_after,
             longest=settings().publish_again_max,
         )
+    for one in due:
+        if one.seq is not None:  # told before the message leaves, so before job.started
+            body = {"kind": one.kind, "chain": str(one.chain_id)}
+            copy(one.project_id, one.seq, [Event("job.queued", one.id, body)])
     return send(due)
 
 

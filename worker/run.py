@@ -5,6 +5,7 @@ ended, runs, or is not in turn changes nothing.
 """
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -
         hold(claimed, asked=asked, beat=lambda: checkpoints.refresh(claimed.chain_id)) as lease,
     ):
         log.info("job.started", attempt=claimed.attempts)
+        _tell_start(claimed)
         return _attempt(claimed, lease, do, agent)
 
 
@@ -72,6 +74,15 @@ def _claim(job_id: UUID) -> Claimed | None:
             runner=host.runner(WORKER_ID),
             lease=settings().lease,
         )
+
+
+def _tell_start(job: Claimed) -> None:
+    """Copy the events that the claim wrote to where watchers read them."""
+    started = {**about(job), "attempt": job.attempts, "host": socket.gethostname()}
+    told = [Event("job.started", job.id, started)]
+    if not job.was_announced:
+        told.insert(0, Event("job.queued", job.id, about(job)))
+    announce(job.project_id, job.seq, told, [])
 
 
 def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: Agent) -> Ran:
@@ -233,7 +244,9 @@ def _not_claimed(job_id: UUID) -> Ran:
     """A message that began nothing. Say why, and set aside what cannot go on now."""
     with connection() as conn:
         job = jobs.get(conn, job_id)
-        if job is None or job.ended or job.state == "running":
+        if job and job.ended:
+            return Ran(job.state, job.error_class, job.error)  # Flower shows it once more
+        if job is None or job.state == "running":
             return Ran("ignored")
         if attempts.fail_orphan(conn, job_id):
             return Ran("failed", "project_gone", "The project is gone.")

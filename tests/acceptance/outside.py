@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, chdir, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString, cast
 from uuid import UUID, uuid4
@@ -25,52 +25,19 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from config.settings import settings
-from dev.processes import Process, alive, carrying
+from dev.processes import Process, alive, carrying, free_port
 from dev.standin.model import Seen
 from dev.standin.server import Standin, standin
 from dev.up import Stack, stack
-from tests.invariants import ALWAYS
+from tests.acceptance.in_step import InStep
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, Compaction, Metadata, Update, enqueue
 
 LONG = 45.0  # seconds a chain may take on a busy machine
-LOOK_EVERY = 0.03  # seconds between two looks whether ids and tables are in step
 ENDED = ("done", "failed", "cancelled", "quarantined")
-STEADY: dict[str, LiteralString] = {
-    name: query for name, query in ALWAYS.items() if name.startswith(("3:", "4:", "5:"))
-}
 
 Row = dict[str, Any]
 Ask = Build | Update | ChatPlan | Metadata | Compaction
-
-
-@dataclass
-class InStep:
-    """Looks all the time whether head, versions and transitions say the same; notes the heads."""
-
-    url: str
-    looks: int = 0
-    wrong: list[str] = field(default_factory=list[str])
-    heads: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def watch(self) -> None:
-        with psycopg.connect(self.url, autocommit=True) as conn:
-            while not self.done.wait(LOOK_EVERY):
-                self._look(conn)
-
-    def _look(self, conn: psycopg.Connection) -> None:
-        for name, query in STEADY.items():
-            self.wrong += [f"{name}: {text}" for (text,) in conn.execute(query)]
-        found = conn.execute(
-            "select project_id, last_ai_session_id from projects"
-            " where last_ai_session_id is not null"
-        )
-        for project, head in found:
-            seen = self.heads.setdefault(project, [])
-            if head not in seen[-1:]:
-                seen.append(head)
-        self.looks += 1
 
 
 @dataclass
@@ -238,14 +205,10 @@ class Baton:
             found = self.task(task_id)
             return found if found and found["state"] in states else None
 
-        return (
-            wait_until(
-                shown,
-                timeout=LONG,
-                description=f"Flower to show {task_id} as {' or '.join(states)}: {self.task(task_id)}",
-            )
-            or {}
-        )
+        try:
+            return wait_until(shown, timeout=15, description=" or ".join(states)) or {}
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}, but Flower shows {self.task(task_id)}") from exc
 
     def agents(self, job_id: UUID) -> list[Process]:
         """The live processes that carry the job's newest attempt."""
@@ -312,8 +275,10 @@ def baton_up(
             "BATON_CANCEL_POLL": "0.2",
             **env,
         }
-        with chdir(root):  # no `.env` of the checkout is read
-            settings.cache_clear()
+        with chdir(root), pytest.MonkeyPatch.context() as here:
+            # Stacks that start at the same moment would all find the usual port free.
+            here.setattr("dev.up.FLOWER_PORT", free_port())
+            settings.cache_clear()  # no `.env` of the checkout is read
             up = stays.enter_context(stack(root, given, commands=commands))
         conn = stays.enter_context(psycopg.connect(up.database_url, autocommit=True))
         in_step = InStep(up.database_url)

@@ -92,6 +92,13 @@ def test_a_revoke_of_a_queued_job_cancels_it(baton: Baton):
     assert baton.over(job)["state"] == "cancelled"
 
 
+def test_a_stale_message_is_not_shown_as_running(baton: Baton):
+    done = baton.chat(baton.project(), "say done")
+    late = baton.send("tasks.chat_plan", task_id=f"{done['id']}.9", job_id=str(done["id"]))
+    baton.task_in(late, "SUCCESS", "REVOKED", "REJECTED", "FAILURE")
+    assert baton.job(done["id"]) == done, "and it changed nothing"
+
+
 def _kept(baton: Baton, project: str, ref: str) -> str:
     """The files that lie under a ref of the project's repository."""
     (repository,) = (

@@ -79,7 +79,7 @@ def other(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
 def told(other: Baton) -> Told:
     before = other.rows(THEIRS)
     checkpoints: list[tuple[str | None, int]] = []
-    other.model.fault("slow", when="recommendations for what to do next", pace=0.3)
+    other.model.fault("slow", when="recommendations for what to do next", pace=0.12)
     build = other.ask(Build(project="shop", user="ann", prompt=FIRST, version="v1"))
     other.over(build)
     other.ended(build, meanwhile=_reader(other, build, checkpoints))

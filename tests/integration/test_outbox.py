@@ -39,7 +39,7 @@ LONGEST = timedelta(minutes=5)
 WORKER = Worker("w1", "host", 1, slots=3, box=None, cli_version="2", credential="c")
 
 
-def take(conn: Connection, room: int = 10) -> list[Message]:
+def take(conn: Connection, room: int = 10) -> list[outbox.Due]:
     return outbox.take_due(conn, room=room, pause=PAUSE, longest=LONGEST)
 
 
@@ -53,7 +53,7 @@ def make_due(conn: Connection) -> None:
 
 def test_a_job_that_was_asked_for_is_published_and_told_of_once(conn: Connection):
     asked = ask(conn, previous_session_id=(hint := str(uuid4())))
-    assert take(conn) == [Message(asked, "build", asked, None, 0, hint)]
+    assert take(conn) == [outbox.Due(asked, "build", asked, None, 0, hint, "p", 1)]
     assert take(conn) == []
     make_due(conn)
     assert [message.published for message in take(conn)] == [1]

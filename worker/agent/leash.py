@@ -76,9 +76,10 @@ class Leash:
     def _hear(self) -> None:
         """Take up the keeper that has called, and read which process its agent is.
 
-        Only a child of ours is one: the name is known to the agent too.
+        Only a child of ours is one: the name is known to the agent too. Called from the
+        lease's thread, it may find that all is closed just now.
         """
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             while True:
                 line, _ = self._listener.accept()
                 line.setblocking(False)
@@ -90,7 +91,7 @@ class Leash:
                 self._keepers.append(pid)
                 self._lines.append(line)
         for line in self._lines:
-            with contextlib.suppress(BlockingIOError, ConnectionError):
+            with contextlib.suppress(OSError):
                 if said := line.recv(64):
                     self.agent_pid = int(said)
 
