@@ -13,8 +13,8 @@ from typing import LiteralString
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from db.attempts import IN_TURN, Message
 from db.jobs import NEVER
+from db.lanes import IN_TURN, Message
 
 LOOK_AGAIN = timedelta(seconds=2)  # at the next of a lane; at the one after it in twice that
 

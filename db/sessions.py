@@ -13,9 +13,10 @@ from psycopg import Connection, errors
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from db import attempts, events
-from db.attempts import Claimed, Message, Next
+from db import events, lanes
+from db.attempts import Claimed
 from db.events import Event
+from db.lanes import Message, Next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def advance(
         "result": Jsonb(to.result),
         "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
         "events": events.as_param(told),
-        **attempts.follow_params(following, publish_after),
+        **lanes.follow_params(following, publish_after),
     }
     if not to.final:  # the job goes on: nothing follows yet, and nobody else is next
         params |= {"next_id": None, "wake": False}
@@ -89,7 +90,7 @@ def advance(
         rows = conn.execute(ADVANCE, params).fetchall()
     except errors.UniqueViolation:
         return None  # the step is recorded already, or the id is another project's session
-    found = attempts.published([row[1:] for row in rows])
+    found = lanes.published([row[1:] for row in rows])
     if found is None or found[0] is None:
         return None
     return Moved(seq=found[0], cost_usd=float(rows[0][0]), messages=found[1])
@@ -108,7 +109,7 @@ ADVANCE: LiteralString = (
                                                  and c.outcome = 'committed')
            for update of t
     ),"""
-    + attempts.GOES_ON
+    + lanes.GOES_ON
     + """,
     h as (
         update projects p
@@ -221,9 +222,9 @@ ADVANCE: LiteralString = (
     ),"""
     + events.WRITE_SAID
     + ","
-    + attempts.FOLLOW
+    + lanes.FOLLOW
     + ","
-    + attempts.WAKE
+    + lanes.WAKE
     + """
     select figures.cost, h.event_seq, m.id, m.kind, m.chain_id, m.parent_id, m.published,
            m.previous_session_id

@@ -78,7 +78,7 @@ def template(postgres: str) -> str:
 @pytest.fixture
 def dsn(postgres: str, template: str) -> Iterator[str]:
     """The URL of a database of the test's own, with our schema and no rows."""
-    with _database(postgres, f"template {template}") as url:
+    with _database(postgres, f"template {template} strategy file_copy") as url:
         yield url
 
 

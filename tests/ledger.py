@@ -15,9 +15,11 @@ import psycopg
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
-from db import attempts, sessions, turns
-from db.attempts import Claimed, End, Message, Next, Runner
+from db import attempts, endings, sessions, turns
+from db.attempts import Claimed, Runner
+from db.endings import End
 from db.events import Event
+from db.lanes import Message, Next
 from db.sessions import Advance, Moved
 from db.turns import Try
 
@@ -122,7 +124,7 @@ def finish(
     told = [Event(f"job.{state}", job.id, {})]
     if following:
         told.append(Event("job.queued", following.id, {}))
-    return attempts.finish(conn, job, End(state=state, following=following), told, SOON)
+    return endings.finish(conn, job, End(state=state, following=following), told, SOON)
 
 
 def one(conn: Connection[Any], query: LiteralString, *params: Any) -> Any:

@@ -10,8 +10,9 @@ from uuid import uuid4
 
 from config.settings import settings
 from db import sessions
-from db.attempts import Claimed, Next
+from db.attempts import Claimed
 from db.events import Event
+from db.lanes import Next
 from db.pool import connection
 from db.sessions import Advance, Moved
 from worker.agent import Turn

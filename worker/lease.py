@@ -25,7 +25,7 @@ from db import attempts
 from db.attempts import Claimed
 from db.pool import connection
 from worker import drain
-from worker.agent.leash import Leash
+from worker.agent.leash import LINGER, Leash
 from worker.orphans import reap
 
 log = structlog.get_logger()
@@ -44,6 +44,7 @@ class Lease:
     turn_began: float | None = None
     last_sign: float = 0.0
     told_pid: int | None = None
+    ending_since: float | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
     def alive(self) -> None:
@@ -147,13 +148,22 @@ def _check_clocks(lease: Lease) -> None:
         lease.stop("idle_timeout")
 
 
+def _end(lease: Lease, leash: Leash) -> None:
+    """Ask the keeper to end the agent; do it ourselves if that takes too long."""
+    leash.end()
+    now = time.monotonic()
+    lease.ending_since = lease.ending_since or now
+    if now - lease.ending_since > LINGER:
+        reap(lease.job.attempt)  # its keeper is gone, or hangs
+
+
 def _steer(lease: Lease) -> None:
     """Feed the keeper, or end it. Writes down once which process the agent is."""
     leash = lease.leash
     if leash is None:
         return
     if lease.stopped:
-        leash.end()
+        _end(lease, leash)
     else:
         leash.feed(max(0.0, lease.left()))
     pid = leash.agent_pid

@@ -15,8 +15,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from config.settings import settings
-from db.attempts import Message
 from db.events import Event
+from db.lanes import Message
 from worker.checkpoints import BROKER, PROGRESS, client
 
 log = structlog.get_logger()

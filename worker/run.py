@@ -17,10 +17,12 @@ import psycopg_pool
 import structlog
 
 from config.settings import settings
-from db import attempts, jobs, limits, turns
-from db.attempts import Claimed, End, Next, Wait
+from db import attempts, endings, jobs, limits, turns
+from db.attempts import Claimed
+from db.endings import End, Wait
 from db.events import Event
 from db.jobs import NEVER
+from db.lanes import Next
 from db.pool import connection
 from worker import checkpoints, drain, host, workspace
 from worker.agent import Agent
@@ -213,7 +215,7 @@ def _wait(job: Claimed, wait: Wait, *, limited: str | None = None) -> Ran:
     if limited:
         told.append(Event("credential.limited", job.id, {"reason": limited}))
     with connection() as conn:
-        put = attempts.put_back(conn, job, wait, told)
+        put = endings.put_back(conn, job, wait, told)
     if put is None:  # replaced meanwhile, or to be cancelled
         return _finish(
             job, End(state="cancelled", error_class="cancelled", error="Cancelled on request.")
@@ -228,7 +230,7 @@ def _finish(job: Claimed, end: End) -> Ran:
     if end.following:
         told.append(queued(job, end.following))
     with connection() as conn:
-        written = attempts.finish(conn, job, end, told, settings().publish_after)
+        written = endings.finish(conn, job, end, told, settings().publish_after)
     if written is None:
         return Ran("ignored", end.error_class, end.error)
     announce(job.project_id, written[0], told, written[1])
@@ -248,7 +250,7 @@ def _not_claimed(job_id: UUID) -> Ran:
             return Ran(job.state, job.error_class, job.error)  # Flower shows it once more
         if job is None or job.state == "running":
             return Ran("ignored")
-        if attempts.fail_orphan(conn, job_id):
+        if endings.fail_orphan(conn, job_id):
             return Ran("failed", "project_gone", "The project is gone.")
         if limit := limits.standing(conn, host.credential()):
             limits.park_waiting(conn, job_id, limit)
@@ -262,6 +264,6 @@ def without_turn(at: Attempt, result: dict[str, object]) -> None:
     end = End(state="done", result=result)
     told = [Event("job.done", job.id, {**about(job), "result": result})]
     with connection() as conn:
-        written = attempts.finish(conn, job, end, told, settings().publish_after)
+        written = endings.finish(conn, job, end, told, settings().publish_after)
     if written is not None:
         announce(job.project_id, written[0], told, written[1])

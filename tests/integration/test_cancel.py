@@ -7,8 +7,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection
 
-from db import attempts, jobs, rescue
-from db.attempts import Wait
+from db import attempts, endings, jobs, rescue
+from db.endings import Wait
 from tests.invariants import violations
 from tests.ledger import (
     advance,
@@ -49,7 +49,7 @@ def test_a_running_job_is_told_and_goes_on_until_its_worker_hears(conn: Connecti
     first = job_row(conn, job.id, "cancel_requested_at")
     jobs.cancel(conn, job.id)
     assert job_row(conn, job.id, "cancel_requested_at") == first
-    assert attempts.put_back(conn, job, Wait(), []) is None
+    assert endings.put_back(conn, job, Wait(), []) is None
     assert finish(conn, job, "cancelled")
     assert types(conn).count("job.cancelled") == 1
 

@@ -7,8 +7,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection
 
-from db import attempts
-from db.attempts import Wait
+from db import attempts, endings
+from db.endings import Wait
 from tests.ledger import (
     LEASE,
     RUNNER,
@@ -67,9 +67,9 @@ def test_a_project_that_changed_hands_runs_nothing_of_its_last_owner(conn: Conne
     asked = ask(conn)
     conn.execute("update projects set user_id = 'another'")
     assert claim(conn, asked) is None
-    assert attempts.fail_orphan(conn, asked)
+    assert endings.fail_orphan(conn, asked)
     assert job_row(conn, asked, "state, error_class") == ("failed", "project_gone")
-    assert not attempts.fail_orphan(conn, asked)
+    assert not endings.fail_orphan(conn, asked)
 
 
 def test_requests_of_a_lane_run_in_the_order_of_asking(conn: Connection):
@@ -116,7 +116,7 @@ def test_a_job_that_waits_for_its_next_try_keeps_its_place(conn: Connection):
         Wait(state="parked", delay=timedelta(minutes=1)),
     ):
         tried, second = begun(conn), ask(conn)
-        assert attempts.put_back(conn, tried, wait, [])
+        assert endings.put_back(conn, tried, wait, [])
         assert claim(conn, second) is None
         conn.execute("update jobs set run_at = now() where id = %s", (tried.id,))
         again = claim(conn, tried.id)

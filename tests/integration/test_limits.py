@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from psycopg import Connection
 
-from db import attempts, limits, outbox
-from db.attempts import Claimed, Wait
+from db import endings, limits, outbox
+from db.attempts import Claimed
+from db.endings import Wait
 from db.events import Event
 from db.jobs import NEVER
 from tests.invariants import violations
@@ -36,14 +37,14 @@ def park(conn: Connection, job: Claimed, until: datetime) -> None:
     wait = Wait(
         state="parked", until=until, counted=False, credential=OURS, error_class="limit"
     )
-    assert attempts.put_back(conn, job, wait, [Event("job.parked", job.id)])
+    assert endings.put_back(conn, job, wait, [Event("job.parked", job.id)])
 
 
 def test_a_try_that_is_put_back_waits_as_long_as_it_was_told(conn: Connection):
     job = begun(conn)
     turn(conn, job)
     wait = Wait(delay=HOUR, error_class="overloaded", error="Too much.")
-    put = attempts.put_back(conn, job, wait, [Event("job.waits", job.id)])
+    put = endings.put_back(conn, job, wait, [Event("job.waits", job.id)])
     assert put == (3,)
     assert job_row(conn, job.id, "state, attempts, error_class, error, lease_until") == (
         *("queued", 1, "overloaded", "Too much.", None),
@@ -60,7 +61,7 @@ def test_a_try_that_is_put_back_waits_as_long_as_it_was_told(conn: Connection):
     again = claim(conn, job.id)
     assert again
     assert again.attempts == 2
-    assert attempts.put_back(conn, again, replace(wait, counted=False), [])
+    assert endings.put_back(conn, again, replace(wait, counted=False), [])
     assert job_row(conn, job.id, "attempts") == 1
     assert violations(conn) == []
 
@@ -69,7 +70,7 @@ def test_a_replaced_attempt_puts_nothing_back(conn: Connection):
     job = begun(conn)
     before = contents(conn)
     other = replace(job, attempt=job.id)
-    assert attempts.put_back(conn, other, Wait(), [Event("job.waits", job.id)]) is None
+    assert endings.put_back(conn, other, Wait(), [Event("job.waits", job.id)]) is None
     assert contents(conn) == before
 
 

@@ -12,8 +12,10 @@ import redis
 from psycopg import Connection
 
 from db import outbox, pool, workers
-from db.attempts import CLAIM, FINISH, Message
+from db.attempts import CLAIM
+from db.endings import FINISH
 from db.events import Event
+from db.lanes import Message
 from db.sessions import ADVANCE
 from db.workers import Worker
 from tests.conftest import Configure

@@ -248,3 +248,17 @@ def test_a_lease_is_renewed_for_as_long_as_the_turn_takes(at_work: AtWork):
     job = at_work.build("run: sleep 2\nwrite a.txt: 1")
     assert job.state == "done"
     assert (at_work.place / "a.txt").exists()
+
+
+def test_a_turn_whose_keeper_was_killed_leaves_nothing_behind(at_work: AtWork):
+    at_work.configure(BATON_SANDBOX="off")
+    asked = at_work.ask(Build(project=P, user=U, prompt="run: setsid sleep 300 & sleep 60"))
+    with running(at_work, asked) as thread:
+        attempt = at_work.value("select attempt from jobs where id = %s", asked)
+        agent = wait_until(lambda: at_work.job(asked).agent_pid, description="the agent's pid")
+        keeper = int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(keeper, signal.SIGKILL)
+        thread.join(20)
+    assert carrying(attempt) == []
+    job = at_work.job(asked)
+    assert (job.state, job.error_class) == ("queued", "killed")

@@ -38,7 +38,6 @@ def job(place: str | None = None) -> Claimed:
         workspace=place,
         fresh_next=False,
         seq=0,
-        was_announced=True,
     )
 
 

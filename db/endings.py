@@ -1,0 +1,186 @@
+"""Endings: how an attempt ends without moving the head, for good or to try again."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from db import events
+from db.attempts import Claimed
+from db.events import Event
+from db.lanes import FOLLOW, GOES_ON, WAKE, Message, Next, follow_params, published
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a job ends without moving the head."""
+
+    state: str
+    error_class: str | None = None
+    error: str | None = None
+    result: dict[str, Any] | None = None
+    following: Next | None = None
+
+
+def finish(
+    conn: Connection, job: Claimed, end: End, told: list[Event], publish_after: timedelta
+) -> tuple[int | None, list[Message]] | None:
+    """End the job for good, with its event, and insert what follows in the chain.
+
+    Returns the newest event number and the messages to publish; None, with nothing
+    written, when the attempt was replaced.
+    """
+    rows = conn.execute(
+        FINISH,
+        {
+            "id": job.id,
+            "attempt": job.attempt,
+            "state": end.state,
+            "error_class": end.error_class,
+            "error": end.error,
+            "result": Jsonb(end.result) if end.result is not None else None,
+            "events": events.as_param(told),
+            "version_id": None,
+            "new": job.head,
+            **follow_params(end.following, publish_after),
+        },
+    ).fetchall()
+    return published(rows)
+
+
+FINISH: LiteralString = (
+    """
+    with f as (
+        select * from jobs
+         where id = %(id)s and attempt = %(attempt)s and state = 'running' for update
+    ), k as (
+        select * from f
+    ),"""
+    + GOES_ON
+    + """,
+    d as (
+        update jobs set state = %(state)s, finished_at = now(), lease_until = null,
+               error_class = %(error_class)s, error = %(error)s,
+               result = case when %(result)s::jsonb is null then jobs.result
+                             else coalesce(jobs.result, '{}') || %(result)s end
+          from f where jobs.id = f.id
+        returning jobs.id
+    ), t as (
+        update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
+          from f where turns.job_id = f.id and turns.outcome = 'running'
+    ), r as (
+        update session_resume_attempts a set outcome = 'failed', reason = coalesce(%(error_class)s, %(state)s)
+          from f where a.job_id = f.id and a.outcome = 'trying'
+    ), h as (
+        update projects p set event_seq = p.event_seq + (select count(*) from said)
+          from f where p.project_id = f.project_id
+        returning p.project_id, p.event_seq
+    ),"""
+    + events.WRITE_SAID
+    + ","
+    + FOLLOW
+    + ","
+    + WAKE
+    + """
+    select h.event_seq, m.id, m.kind, m.chain_id, m.parent_id, m.published,
+           m.previous_session_id
+      from d left join h on true
+      left join (select * from n union all select * from w) m on true"""
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Why and how long a job goes back to wait."""
+
+    state: str = "queued"  # or parked
+    until: datetime | None = None  # an instant; else `delay` from now
+    delay: timedelta = timedelta(0)
+    counted: bool = True  # whether the attempt is spent
+    credential: str | None = None
+    error_class: str | None = None
+    error: str | None = None
+
+
+def put_back(
+    conn: Connection, job: Claimed, wait: Wait, told: list[Event]
+) -> tuple[int | None] | None:
+    """Let the job wait for another attempt; the relay publishes it when its time has come.
+
+    None, with nothing written, when the attempt was replaced or a cancel was asked for.
+    """
+    return conn.execute(
+        PUT_BACK,
+        {
+            "id": job.id,
+            "attempt": job.attempt,
+            "state": wait.state,
+            "until": wait.until,
+            "delay": wait.delay,
+            "uncounted": 0 if wait.counted else 1,
+            "credential": wait.credential,
+            "error_class": wait.error_class,
+            "error": wait.error,
+            "events": events.as_param(told),
+        },
+    ).fetchone()
+
+
+PUT_BACK: LiteralString = (
+    """
+    with f as (
+        select * from jobs
+         where id = %(id)s and attempt = %(attempt)s and state = 'running'
+           and cancel_requested_at is null for update
+    ), l as (  -- held: whoever clears it does so before us, or sees the job parked
+        select until from limits where credential = %(credential)s for share
+    ), w as (
+        select f.id, x.* from f, lateral (
+            select %(state)s::text as state, %(credential)s::text as credential,
+                   coalesce(%(until)s, now() + %(delay)s) as run_at
+             where %(credential)s::text is null or exists (select from l)
+            union all
+            select 'queued', null, now()
+             where %(credential)s::text is not null and not exists (select from l)) x
+    ), d as (
+        update jobs set state = w.state, lease_until = null,
+               attempts = jobs.attempts - %(uncounted)s,
+               run_at = w.run_at, publish_after = w.run_at,
+               published = 0, published_at = null, credential = w.credential,
+               error_class = %(error_class)s, error = %(error)s
+          from w where jobs.id = w.id
+        returning jobs.id
+    ), t as (
+        update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
+          from f where turns.job_id = f.id and turns.outcome = 'running'
+    ), r as (
+        update session_resume_attempts a set outcome = 'failed', reason = coalesce(%(error_class)s, 'put_back')
+          from f where a.job_id = f.id and a.outcome = 'trying'
+    ), h as (
+        update projects p set event_seq = p.event_seq + jsonb_array_length(%(events)s)
+          from f where p.project_id = f.project_id
+        returning p.project_id, p.event_seq
+    ),"""
+    + events.WRITE
+    + "select h.event_seq from d left join h on true"
+)
+
+
+def fail_orphan(conn: Connection, job_id: UUID) -> bool:
+    """Fail a waiting job whose project is gone, or is another user's now. Whether it was one."""
+    return (
+        conn.execute(
+            """
+            update jobs q set state = 'failed', finished_at = now(), error_class = 'project_gone',
+                   error = 'The project is gone or belongs to another user now.'
+             where id = %s and state in ('queued', 'parked') and not exists (
+                   select from projects p
+                    where p.project_id = q.project_id and p.user_id = q.user_id)
+            """,
+            (job_id,),
+        ).rowcount
+        == 1
+    )
