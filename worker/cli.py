@@ -4,6 +4,7 @@ An error is one sentence on stderr: 1 the thing failed or is unknown, 2 wrong us
 only some commands need is imported by them, so that looking is quick.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import typer
 from psycopg import Connection
 
 from config.settings import settings
-from db import jobs, migrate, projects, reports
+from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
 from worker import pages
 from worker.complaints import Failed, WrongUsage
@@ -170,6 +171,24 @@ def try_again(
     if new is None:
         raise Failed(f"Job {old.id} is {old.state}: wait for its end, or `baton cancel` it.")
     screen.show(pages.job_document(new), [f"{new.id}  {new.kind}  {new.state}"])
+
+
+class Choice(StrEnum):
+    """What to do about a session that is lost."""
+
+    RETRY = "retry"
+    START_NEW = "start-new"
+
+
+@app.command("answer")
+def answer_job(job: Id, choice: Choice, _json: AsJson = False) -> None:
+    """Tell a job that asked what to do about its lost session."""
+    with ledger() as conn:
+        found = known_job(conn, job)
+        if not turns.answer(conn, found.id, choice.value.replace("-", "_")):
+            raise Failed(f"Job {found.id} is {found.state} and asks nothing: see `baton jobs`.")
+        found = known_job(conn, job)
+    screen.show(pages.job_document(found), [f"{found.id}  {found.kind}  {found.state}"])
 
 
 @app.command("chain")

@@ -22,7 +22,7 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
 from config.settings import settings
-from db import jobs, pool, projects
+from db import jobs, pool, projects, turns
 from db.jobs import Job
 from worker.errors import BadRequest
 from worker.workspace import check_place
@@ -35,6 +35,7 @@ __all__ = [
     "Metadata",
     "Refused",
     "Update",
+    "answer",
     "chain",
     "enqueue",
     "enqueue_async",
@@ -152,6 +153,12 @@ async def enqueue_async(
 def job(conn: Connection, job_id: UUID) -> Job | None:
     """The job as it stands; None if there is none of that id."""
     return jobs.get(conn, job_id)
+
+
+def answer(conn: Connection, job_id: UUID, choice: Literal["retry", "start_new"]) -> bool:
+    """Answer a job of `on_lost="ask"` whose session is lost: look for it once more, or begin
+    a fresh one with the past retold. False when the job does not wait for an answer."""
+    return turns.answer(conn, job_id, choice)
 
 
 def chain(conn: Connection, chain_id: UUID) -> list[Job]:

@@ -5,6 +5,7 @@ at the commit. The stream of a chain is capped and lives an hour.
 """
 
 import json
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from worker.checkpoints import PROGRESS, client
 
 log = structlog.get_logger()
 
+QUIET = 10.0  # seconds in which a Redis that is away is not asked again
 KEPT = 500  # entries of one chain's stream
 TEXT = 2_000  # characters of one entry
 
@@ -30,8 +32,12 @@ def key(chain_id: UUID) -> str:
 def of_step(job: Claimed, step: str) -> Callable[[str, dict[str, Any]], None]:
     """A function that tells what happens in this step. It never raises and never waits long."""
     name = key(job.chain_id)
+    quiet_until = 0.0
 
     def saw(what: str, body: dict[str, Any]) -> None:
+        nonlocal quiet_until
+        if time.monotonic() < quiet_until:
+            return
         told = {"what": what, "job": str(job.id), "kind": job.kind, "step": step, **body}
         if isinstance(text := told.get("text"), str):
             told["text"] = text[:TEXT]
@@ -41,6 +47,7 @@ def of_step(job: Claimed, step: str) -> Callable[[str, dict[str, Any]], None]:
                 pipe.expire(name, settings().checkpoint_ttl)
                 pipe.execute()
         except redis.RedisError as exc:
+            quiet_until = time.monotonic() + QUIET
             log.debug("progress.not_told", error=type(exc).__name__)
 
     return saw

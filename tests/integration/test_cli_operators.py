@@ -147,3 +147,19 @@ def test_an_operator_bars_a_session(baton: Baton, conn: Connection):
     assert baton("session", head, "--not-resumable").out == "It is not resumed again.\n"
     assert "resumable: no" in baton("session", head).out
     assert baton("session", head, "--not-resumable").out == "It was not resumable before.\n"
+
+
+def test_a_job_that_asks_is_answered(baton: Baton, conn: Connection):
+    asked = ledger.ask(conn, project="asks")
+    refused = baton("answer", str(asked), "start-new")
+    assert refused.code == 1
+    assert "asks nothing" in refused.err
+    conn.execute(
+        "update jobs set state = 'parked', error_class = 'ask' where id = %s", (asked,)
+    )
+    assert baton("answer", str(asked), "nonsense").code == 2
+    assert baton("answer", str(asked), "start-new").code == 0
+    row = conn.execute(
+        "select state, args ->> 'answer' from jobs where id = %s", (asked,)
+    ).fetchone()
+    assert row == ("queued", "start_new")
