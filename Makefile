@@ -3,6 +3,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance
+FAULTS := tests/acceptance/test_crashes.py tests/integration/test_keeper.py
 PYTHON ?= python3
 RUN := mkdir -p .baton/tmp &&
 
@@ -33,9 +34,9 @@ check: $(READY) ## Check style, types and layers
 	@pyright
 	@lint-imports
 
-faults: $(READY) ## Kill processes and cut wires under load, and check what must always hold
+faults: $(READY) ## Kill workers, agents and keepers, and check what must always hold
 	@$(RUN) exec pytest -n 0 --timeout 600 -o tmp_path_retention_policy=failed \
-	    -o tmp_path_retention_count=1 tests/faults
+	    -o tmp_path_retention_count=1 $(FAULTS)
 
 bench: $(READY) ## Measure throughput and latency
 	@$(RUN) exec baton bench

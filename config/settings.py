@@ -1,15 +1,23 @@
 """Everything the environment may say, read once and checked before anything starts.
 
-No other module reads the environment. Defaults are those of docs/operations.md;
+No other module reads the environment. `.env.example` lists every name with its default;
 durations are in seconds unless a name says otherwise.
 """
 
+import re
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STANDIN_KEY = "stand-in"  # what the CLI is given as a key when the model is the stand-in
@@ -102,6 +110,20 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_the_broker(cls, value: str) -> str:
+        """Ours are databases 0, 1 and 2, so the address may not name another one."""
+        if value and not re.fullmatch(r"rediss?://[^/?#]+(/0?)?", value):
+            raise ValueError("must be redis://host:port/0, without more")
+        return value
+
+    def missing(self) -> str | None:
+        """The name of an address that a worker cannot do without, if one is not set."""
+        return next(
+            (n for n in ("DATABASE_URL", "REDIS_URL") if not getattr(self, n.lower())), None
+        )
 
 
 class BadSettings(Exception):

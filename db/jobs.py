@@ -9,7 +9,6 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
-FINAL = ("done", "failed", "cancelled", "quarantined")
 NEVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")  # parked until it is cleared
 
 
@@ -189,9 +188,10 @@ def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
         """
         with new as (select %(new)s::uuid as id)
         insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
-                          priority, version_id)
+                          priority, version_id, previous_session_id)
         select new.id, new.id, old.id, old.project_id, old.user_id, old.lane, old.kind,
-               (old.args - 'busy') || %(more)s, old.priority, old.version_id
+               (old.args - '{busy,fresh,answer,lost}'::text[]) || %(more)s, old.priority,
+               old.version_id, old.previous_session_id
           from jobs old, new where old.id = %(old)s and old.finished_at is not null
         returning id
         """,

@@ -47,6 +47,8 @@ def connect(url: str | None = None) -> Connection:
 @cache
 def pool() -> ConnectionPool:
     """The pool, opened on first use: after Celery has forked, never before."""
+    if not settings().database_url:
+        raise NoDatabase("No database: set DATABASE_URL, or start `make up` in this checkout.")
     return ConnectionPool(
         settings().database_url,
         min_size=1,

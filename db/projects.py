@@ -75,18 +75,6 @@ def session_chain(conn: Connection, project_id: str) -> list[dict[str, Any]]:
         ).fetchall()
 
 
-def last_tree(conn: Connection, project_id: str) -> str | None:
-    """The commit that holds the workspace as the newest version left it."""
-    row = conn.execute(
-        """
-        select tree from project_versions
-         where project_id = %s and tree is not null order by created_at desc, id desc limit 1
-        """,
-        (project_id,),
-    ).fetchone()
-    return row[0] if row else None
-
-
 class HeadHeld(Exception):
     """The head was not moved; the text says why and what to do."""
 

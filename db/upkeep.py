@@ -26,7 +26,7 @@ def claim_tick(conn: Connection, name: str, every: timedelta) -> bool:
     )
 
 
-def end_tick(conn: Connection, name: str, _every: timedelta, done: dict[str, Any]) -> None:
+def end_tick(conn: Connection, name: str, done: dict[str, Any]) -> None:
     """Write down what the newest run of `name` did."""
     conn.execute(
         """

@@ -18,7 +18,7 @@ def _periodic(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] |
             return None
     done = work()
     with connection() as conn:
-        upkeep.end_tick(conn, name, settings().upkeep_every, done)
+        upkeep.end_tick(conn, name, done)
     return done
 
 

@@ -85,8 +85,10 @@ app.conf.update(
 
 @signals.worker_init.connect
 @signals.beat_init.connect
-def _logs(**_: Any) -> None:
+def _begin(**_: Any) -> None:
     logs.configure()
+    if missing := settings().missing():
+        raise SystemExit(f"{missing} is not set: start `make up`, or name the server.")
 
 
 @signals.worker_process_init.connect

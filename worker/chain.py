@@ -27,7 +27,7 @@ from worker.agent.box import box, own_directory
 from worker.agent.leash import cli
 from worker.agent.store import JobStore
 from worker.checkpoints import Checkpoint
-from worker.commit import Outcome, commit
+from worker.commit import Outcome, about, commit
 from worker.errors import (
     AnswerNeeded,
     AttemptReplaced,
@@ -212,10 +212,10 @@ class Attempt:
             return
         self.told_lost = True
         body = {
+            **about(self.job),
             "code": reason,
             "text": LOST_SESSION,
             "choices": ["retry", "start_new"],
-            "chain": str(self.job.chain_id),
         }
         self.tell([Event("session.resume_failed", self.job.id, body)])
 
@@ -234,7 +234,7 @@ class Attempt:
 
         begun = workspace.begin(self.job, self.cwd, committed=committed)
         if begun.kept_aside:
-            body = {"chain": str(self.job.chain_id), "ref": begun.kept_aside}
+            body = {**about(self.job), "ref": begun.kept_aside}
             self.tell([Event("workspace.kept_aside", self.job.id, body)])
         return begun
 

@@ -5,6 +5,7 @@ its chain last wrote or renewed it.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -36,18 +37,16 @@ class Checkpoint:
 @cache
 def client(database: int) -> redis.Redis:
     """This process's client for one of our databases; connects on first use."""
-    url = settings().redis_url.rpartition("/")[0] if _has_path() else settings().redis_url
+    if not settings().redis_url:
+        raise redis.ConnectionError("REDIS_URL is not set")
+    address = re.sub(r"(?<=[^/])/0?$", "", settings().redis_url)
     return redis.Redis.from_url(
-        f"{url}/{database}",
+        f"{address}/{database}",
         retry=Retry(NoBackoff(), 1),  # at once: left alone it pauses for seconds
         socket_timeout=WAIT,
         socket_connect_timeout=WAIT,
         decode_responses=True,
     )
-
-
-def _has_path() -> bool:
-    return settings().redis_url.count("/") > 2
 
 
 def key(build_id: UUID) -> str:

@@ -35,8 +35,9 @@ __all__ = ["app", "main"]
 
 Kind = Literal["build", "update", "chat-plan", "metadata", "compaction"]
 Busy = Literal["enqueue", "reject", "replace", "interrupt"]
+OnLost = Literal["fresh", "ask"]
 About = Literal["sync", "resume", "cost", "health"]
-SMALLEST, LARGEST = -(2**31), 2**31 - 1  # Postgres' integer
+SMALLEST, LARGEST = -1_000_000, 1_000_000  # as worker.client, which is slow to import
 
 
 @app.command("migrate")
@@ -84,6 +85,9 @@ def ask(
     previous_session: Annotated[
         UUID | None, typer.Option(metavar="SESSION", parser=parse_id, help="One to go on from.")
     ] = None,
+    on_lost: Annotated[
+        OnLost, typer.Option(help="If its session is lost: begin fresh, or ask.")
+    ] = "fresh",
     _json: AsJson = False,
 ) -> None:
     """Ask for a job.
@@ -106,6 +110,7 @@ def ask(
         budget=budget,
         priority=priority,
         previous_session_id=str(previous_session) if previous_session else None,
+        on_lost=None if on_lost == "fresh" else on_lost,
     )
     with ledger() as conn:
         job = asking.enqueue(conn, request)

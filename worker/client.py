@@ -1,4 +1,4 @@
-"""Asking for work. What a producer imports: it needs Postgres, not Celery or Redis.
+"""Asking for work. What a producer imports: it needs a Postgres, no broker.
 
     with psycopg.connect(url) as conn:
         job = enqueue(conn, Update(project="shop", user="ann", prompt="Make the header blue"))
@@ -40,6 +40,7 @@ __all__ = [
     "enqueue",
     "enqueue_async",
     "job",
+    "latest_version",
     "wait",
 ]
 
@@ -72,6 +73,7 @@ class _Ask(BaseModel):
     max_turns: int | None = None
     budget: Decimal | None = None
     previous_session_id: str | None = None
+    branch_from: str | None = None  # refused for now: there is one line of work a project
     workspace: str | None = None
     on_lost: Literal["fresh", "ask"] | None = None
 
@@ -241,6 +243,8 @@ def _places(ask: _Ask) -> dict[str, str | None]:
 
 def _check_text(ask: _Ask) -> None:
     """What Postgres cannot hold, or would take for something else."""
+    if ask.branch_from is not None:
+        raise Refused("Branches are not built yet: leave branch_from out.")
     for value in ask.model_dump().values():
         if isinstance(value, str) and ("\x00" in value or _torn(value)):
             raise Refused("The request has text that is not UTF-8 or holds a NUL: take it out.")

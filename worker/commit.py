@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLLOWING = {"build": "metadata", "metadata": "compaction"}
 OF_THE_FIRST = ("fresh", "answer", "lost")  # arguments that a job's first turn has heeded
-HANDED_DOWN = ("asked", "model")  # of a job's arguments, to the next of its chain
+HANDED_DOWN = ("asked", "model", "budget")  # of a job's arguments, to the next of its chain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +77,13 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
 
 
 def _named(outcome: Outcome, choice: Choice | None, turn: Turn, job: Claimed) -> Outcome:
-    """The transition's source is the operation, unless the head was passed over."""
+    """The transition's source is the operation, unless a fresh session took the head's place."""
     if turn.relation == "reset":
         return replace(outcome, source="fallback", reason=AGENT_RESET)
     if choice and choice.source:
         return replace(outcome, source=choice.source, reason=choice.reason)
     if choice and choice.parent and choice.parent != job.head:
-        return replace(outcome, source="fallback", reason=choice.reason)
+        return replace(outcome, reason=choice.reason)  # an older session was gone on from
     return outcome
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from config.settings import settings
 from db import jobs
-from db.pool import transaction
+from db.pool import NoDatabase, transaction
 from worker.chain import Attempt
 from worker.client import Build as BuildAsk
 from worker.client import ChatPlan, Compaction, Metadata, Refused, Update, enqueue
@@ -59,7 +59,7 @@ def deliver(
         raise RefusedMessage("The job id of the message is not a UUID.") from exc
     try:
         ran = run(job, do)
-    except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
+    except (psycopg.Error, psycopg_pool.PoolTimeout, NoDatabase) as exc:
         if job_id:
             raise Ignore from exc  # the row waits; the relay publishes it again
         raise Reject("Postgres is away", requeue=True) from exc

@@ -7,6 +7,7 @@ from typing import Any
 from config.settings import settings
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 
+OURS = ((CHECKPOINTS, "claude:session:*"), (PROGRESS, "events:*"), (PROGRESS, "progress:*"))
 OLD = 24 * 3600  # seconds; longer than any turn
 
 
@@ -25,14 +26,14 @@ def sweep_directories() -> int:
 
 
 def sweep_checkpoints() -> int:
-    """Give every key of our Redis databases an end that has none; returns how many had none.
+    """Give every key of ours in Redis an end that has none; returns how many had none.
 
     There should be none: a key is written together with its time to live.
     """
     mended = 0
-    for database in (CHECKPOINTS, PROGRESS):
+    for database, ours in OURS:
         redis: Any = client(database)
-        for key in redis.scan_iter(count=500):
+        for key in redis.scan_iter(match=ours, count=500):
             if redis.ttl(key) == -1:
                 redis.expire(key, settings().checkpoint_ttl)
                 mended += 1

@@ -7,6 +7,7 @@ Postgres, and a wiped or full Redis loses nothing that is not sent again from he
 """
 
 import signal
+import sys
 import threading
 from datetime import timedelta
 from typing import Any
@@ -88,6 +89,8 @@ def _told(job_id: object, state: str | None) -> int:
 
 def main() -> None:
     logs.configure()
+    if missing := settings().missing():
+        sys.exit(f"{missing} is not set: start `make up`, or name the server.")
     ended = threading.Event()
 
     def end(_number: int, _frame: object) -> None:

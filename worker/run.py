@@ -213,7 +213,7 @@ def _wait(job: Claimed, wait: Wait, *, limited: str | None = None) -> Ran:
     }
     told = [Event(kind, job.id, body)]
     if limited:
-        told.append(Event("credential.limited", job.id, {"reason": limited}))
+        told.append(Event("credential.limited", job.id, {**about(job), "reason": limited}))
     with connection() as conn:
         put = endings.put_back(conn, job, wait, told)
     if put is None:  # replaced meanwhile, or to be cancelled

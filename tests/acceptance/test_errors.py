@@ -155,7 +155,7 @@ def test_an_older_head_is_gone_on_from_when_only_the_newest_is_lost(baton: Baton
     ]
     *_, move = baton.moves(project)
     assert (move["old_session_id"], move["parent_session_id"]) == (second, first)
-    assert (move["source"], move["reason"]) == ("fallback", "not_found")
+    assert (move["source"], move["reason"]) == ("chat_plan", "not_found")
     assert baton.seen(project)[-1].prompts == ("remember the first kettle", "which kettles?")
 
 

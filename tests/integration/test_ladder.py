@@ -59,7 +59,7 @@ def test_the_next_older_head_is_resumed_when_the_head_is_gone(at_work: AtWork):
     job = at_work.build("write c.txt: 3")
     assert at_work.model.requests[-1].prompts == ("write a.txt: 1", "write c.txt: 3")
     assert at_work.tries(job.id) == [(head, "rejected", "not_found"), (older, "resumed", None)]
-    assert at_work.moves()[-1] == ("fallback", "not_found", head, at_work.head(), older)
+    assert at_work.moves()[-1] == ("update", "not_found", head, at_work.head(), older)
     assert at_work.events("session.resume_failed") == []
 
 

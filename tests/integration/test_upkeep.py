@@ -185,7 +185,7 @@ def test_two_beats_do_a_periods_work_once(conn: Connection, dsn: str):
     found = at_once(dsn, lambda own: upkeep.claim_tick(own, "sweep", long))
     assert sorted(map(str, found)) == ["False"] * 7 + ["True"]
     assert upkeep.claim_tick(conn, "other", long)
-    upkeep.end_tick(conn, "sweep", long, {"n": 1})
+    upkeep.end_tick(conn, "sweep", {"n": 1})
     assert conn.execute("select name, result from ticks order by name").fetchall() == [
         ("other", None),
         ("sweep", {"n": 1}),
