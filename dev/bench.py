@@ -104,7 +104,7 @@ def _drain(conn: psycopg.Connection) -> float:
     with conn.transaction():
         for chain in range(CHAINS):
             enqueue(conn, Build(project=f"bench-{run}-{chain}", user="bench", prompt="go"))
-    while conn.execute("select from jobs where finished_at is null limit 1").fetchone():
+    while conn.execute("select 1 from jobs where finished_at is null limit 1").fetchone():
         time.sleep(0.02)
     return CHAINS / (time.perf_counter() - began)
 
@@ -114,7 +114,7 @@ def _latency(conn: psycopg.Connection) -> float:
     began = time.perf_counter()
     job = enqueue(conn, ChatPlan(project="bench-latency", user="bench", prompt="go"))
     while not conn.execute(
-        "select from jobs where id = %s and finished_at is not null", (job.id,)
+        "select 1 from jobs where id = %s and finished_at is not null", (job.id,)
     ).fetchone():
         time.sleep(0.001)
     return (time.perf_counter() - began) * 1000
