@@ -10,31 +10,13 @@ from worker import prompts, workspace
 from worker.app import app
 from worker.chain import Attempt, Step
 from worker.commit import Outcome, commit
-from worker.delivery import deliver
+from worker.delivery import SHOWN, deliver
 
 
-@app.task(name="tasks.build", bind=True)
-def build(
-    self: Task[Any, Any],
-    project_id: str | None = None,
-    user_id: str | None = None,
-    prompt: str | None = None,
-    version_id: str | None = None,
-    previous_session_id: str | None = None,
-    key: str | None = None,
-    *,
-    job_id: str | None = None,
-) -> None:
+@app.task(name="tasks.build", bind=True, throws=SHOWN)
+def build(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    asked = {
-        "project_id": project_id,
-        "user_id": user_id,
-        "prompt": prompt,
-        "version_id": version_id,
-        "previous_session_id": previous_session_id,
-        "key": key,
-    }
-    deliver(self, "build", do_build, job_id, asked)
+    deliver(self, "build", do_build, given, asked)
 
 
 def do_build(at: Attempt) -> None:

@@ -7,29 +7,13 @@ from celery.app.task import Task
 from worker.app import app
 from worker.chain import Attempt, Step
 from worker.commit import Outcome, commit
-from worker.delivery import deliver
+from worker.delivery import SHOWN, deliver
 
 
-@app.task(name="tasks.chat_plan", bind=True)
-def chat_plan(
-    self: Task[Any, Any],
-    project_id: str | None = None,
-    user_id: str | None = None,
-    prompt: str | None = None,
-    key: str | None = None,
-    *,
-    previous_session_id: str | None = None,
-    job_id: str | None = None,
-) -> None:
+@app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)
+def chat_plan(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    asked = {
-        "project_id": project_id,
-        "user_id": user_id,
-        "prompt": prompt,
-        "previous_session_id": previous_session_id,
-        "key": key,
-    }
-    deliver(self, "chat_plan", do_chat_plan, job_id, asked)
+    deliver(self, "chat_plan", do_chat_plan, given, asked)
 
 
 def do_chat_plan(at: Attempt) -> None:

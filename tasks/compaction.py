@@ -15,29 +15,15 @@ from tasks.metadata import version_of
 from worker.app import app
 from worker.chain import Attempt, Step, not_compacted
 from worker.commit import Outcome, commit
-from worker.delivery import deliver
+from worker.delivery import SHOWN, deliver
 from worker.errors import NotResumable
 from worker.run import without_turn
 
 
-@app.task(name="tasks.compaction", bind=True)
-def compaction(
-    self: Task[Any, Any],
-    project_id: str | None = None,
-    user_id: str | None = None,
-    key: str | None = None,
-    *,
-    previous_session_id: str | None = None,
-    job_id: str | None = None,
-) -> None:
+@app.task(name="tasks.compaction", bind=True, throws=SHOWN)
+def compaction(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    asked = {
-        "project_id": project_id,
-        "user_id": user_id,
-        "previous_session_id": previous_session_id,
-        "key": key,
-    }
-    deliver(self, "compaction", do_compaction, job_id, asked)
+    deliver(self, "compaction", do_compaction, given, asked)
 
 
 def do_compaction(at: Attempt) -> None:

@@ -17,7 +17,7 @@ from worker.agent import Turn
 from worker.app import app
 from worker.chain import Attempt, Step
 from worker.commit import Outcome, commit
-from worker.delivery import deliver
+from worker.delivery import SHOWN, deliver
 from worker.errors import AgentFailed, BadRequest, NotWhole
 
 DOCUMENTATION = "DOCUMENTATION.md"
@@ -40,26 +40,10 @@ class Recommendations(BaseModel):
     recommendations: list[Recommendation]
 
 
-@app.task(name="tasks.metadata", bind=True)
-def metadata(
-    self: Task[Any, Any],
-    project_id: str | None = None,
-    user_id: str | None = None,
-    version_id: str | None = None,
-    key: str | None = None,
-    *,
-    previous_session_id: str | None = None,
-    job_id: str | None = None,
-) -> None:
+@app.task(name="tasks.metadata", bind=True, throws=SHOWN)
+def metadata(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    asked = {
-        "project_id": project_id,
-        "user_id": user_id,
-        "version_id": version_id,
-        "previous_session_id": previous_session_id,
-        "key": key,
-    }
-    deliver(self, "metadata", do_metadata, job_id, asked)
+    deliver(self, "metadata", do_metadata, given, asked)
 
 
 def do_metadata(at: Attempt) -> None:

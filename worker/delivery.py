@@ -34,6 +34,7 @@ ASKS: dict[str, Any] = {
     "compaction": Compaction,
     "chat_plan": ChatPlan,
 }
+PLACES = ("project_id", "user_id", "prompt", "version_id", "previous_session_id", "key")
 FIELDS = {"project_id": "project", "user_id": "user", "version_id": "version"}
 
 
@@ -45,16 +46,27 @@ class RefusedMessage(Exception):
     """What Flower shows of a plain message that was refused: why, in one sentence."""
 
 
+SHOWN = (JobFailed, RefusedMessage)  # ends as expected: a line in the log, no traceback
+
+
 def deliver(
     task: Task[Any, Any],
     kind: str,
     do: Callable[[Attempt], None],
-    job_id: str | None,
+    given: tuple[Any, ...],
     asked: dict[str, Any],
 ) -> None:
-    """Run what the message is about, and end the task as Flower should show it."""
+    """Run what the message is about, and end the task as Flower should show it.
+
+    `asked` is the message's fields by name, `given` those that came by place.
+    """
+    job_id = asked.get("job_id")
     try:
-        job = UUID(job_id) if job_id else accept(kind, str(task.request.id), asked)
+        job = (
+            UUID(str(job_id))
+            if job_id
+            else accept(kind, str(task.request.id), named(given, asked))
+        )
     except ValueError as exc:
         raise RefusedMessage("The job id of the message is not a UUID.") from exc
     try:
@@ -64,6 +76,13 @@ def deliver(
             raise Ignore from exc  # the row waits; the relay publishes it again
         raise Reject("Postgres is away", requeue=True) from exc
     show(task, ran)
+
+
+def named(given: tuple[Any, ...], asked: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a plain message by name. Raises RefusedMessage for one too many."""
+    if len(given) > len(PLACES):
+        raise RefusedMessage(f"The message has {len(given)} arguments: use names instead.")
+    return {**dict(zip(PLACES, given, strict=False)), **asked}
 
 
 def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:

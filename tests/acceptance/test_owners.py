@@ -54,7 +54,7 @@ def test_a_head_that_is_anothers_session_is_not_resumed(baton: Baton, anns: str)
     assert baton.tries(job["id"])[0] == (stolen, "rejected", "not_of_project")
     assert all(SECRET not in str(seen.body) for seen in baton.seen(project))
     *_, move = baton.moves(project)
-    assert (move["source"], move["reason"]) == ("fallback", "not_of_project")
+    assert (move["source"], move["reason"]) == ("chat_plan", "not_of_project")
 
 
 @pytest.mark.parametrize("ask", [Build, Update, ChatPlan])
