@@ -51,6 +51,17 @@ def finish(
     return published(rows)
 
 
+# Whatever still ran for the job in `f`, and the candidate that it ran on, came to nothing.
+TURN_FAILED: LiteralString = """
+    t as (
+        update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
+          from f where turns.job_id = f.id and turns.outcome = 'running'
+    ), r as (
+        update session_resume_attempts a
+           set outcome = 'failed', reason = coalesce(%(error_class)s, %(state)s)
+          from f where a.job_id = f.id and a.outcome = 'trying'
+    )"""
+
 FINISH: LiteralString = (
     """
     with f as (
@@ -68,13 +79,10 @@ FINISH: LiteralString = (
                              else coalesce(jobs.result, '{}') || %(result)s end
           from f where jobs.id = f.id
         returning jobs.id
-    ), t as (
-        update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
-          from f where turns.job_id = f.id and turns.outcome = 'running'
-    ), r as (
-        update session_resume_attempts a set outcome = 'failed', reason = coalesce(%(error_class)s, %(state)s)
-          from f where a.job_id = f.id and a.outcome = 'trying'
-    ), h as (
+    ),"""
+    + TURN_FAILED
+    + """,
+    h as (
         update projects p set event_seq = p.event_seq + (select count(*) from said)
           from f where p.project_id = f.project_id
         returning p.project_id, p.event_seq
@@ -153,13 +161,10 @@ PUT_BACK: LiteralString = (
                error_class = %(error_class)s, error = %(error)s
           from w where jobs.id = w.id
         returning jobs.id
-    ), t as (
-        update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
-          from f where turns.job_id = f.id and turns.outcome = 'running'
-    ), r as (
-        update session_resume_attempts a set outcome = 'failed', reason = coalesce(%(error_class)s, 'put_back')
-          from f where a.job_id = f.id and a.outcome = 'trying'
-    ), h as (
+    ),"""
+    + TURN_FAILED
+    + """,
+    h as (
         update projects p set event_seq = p.event_seq + jsonb_array_length(%(events)s)
           from f where p.project_id = f.project_id
         returning p.project_id, p.event_seq
