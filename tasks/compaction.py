@@ -9,7 +9,7 @@ from typing import Any
 from celery.app.task import Task
 
 from config.settings import settings
-from db import sessions
+from db import registry
 from db.pool import connection
 from tasks.metadata import version_of
 from worker.app import app
@@ -62,7 +62,7 @@ def _needless(at: Attempt) -> str | None:
     if settings().compact == "never":
         return "policy_never"
     with connection() as conn:
-        tokens = sessions.context_tokens(conn, at.job.head)
+        tokens = registry.context_tokens(conn, at.job.head)
     if tokens < settings().compact_threshold * settings().context_window:
         return "below_threshold"
     return None

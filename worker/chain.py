@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import structlog
 
-from db import chat, events, sessions, turns
+from db import chat, events, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
@@ -165,7 +165,7 @@ class Attempt:
     def _checked(self, turn: Turn, choice: Choice) -> Turn:
         """A head must never name a session that cannot be loaded on an empty machine."""
         with connection() as conn:
-            if turn.session not in (turn.minted, turn.parent) and sessions.known(
+            if turn.session not in (turn.minted, turn.parent) and registry.known(
                 conn, turn.session
             ):
                 raise _incomplete("The agent named a session that it was not given.", turn)

@@ -15,9 +15,9 @@ import structlog
 from psycopg import Connection
 
 from config.settings import settings
-from db import sessions, transcripts
+from db import registry, transcripts
 from db.attempts import Claimed
-from db.sessions import Session
+from db.registry import Session
 from db.transcript_form import Entry
 from db.transcripts import TranscriptDamaged
 from db.turns import Try
@@ -59,7 +59,7 @@ def choose(conn: Connection, job: Claimed, *, barred: dict[str, str]) -> Choice:
         return _fresh([], str(job.args.get("lost") or "start_new"), "fallback")
     if reason := _policy(conn, job):
         return _fresh([], reason, "reset" if job.head else None)
-    found = sessions.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
+    found = registry.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
     tries = _not_found(conn, job, found)
     for session in found:
         reason = barred.get(session.session_id) or _unfit(conn, session)
@@ -118,7 +118,7 @@ def _unfit(conn: Connection, session: Session) -> str | None:
     if not session.is_resumable:
         return "not_resumable"
     if session.age > settings().stale_after:
-        sessions.mark_stale(conn, [session.session_id])
+        registry.mark_stale(conn, [session.session_id])
         return "stale"
     return None
 
@@ -131,13 +131,13 @@ def _load(conn: Connection, job: Claimed, session: Session) -> tuple[list[Entry]
     try:
         entries = transcripts.load(conn, job.project_id, session.session_id)
     except TranscriptDamaged:
-        sessions.condemn(conn, session.session_id)
+        registry.condemn(conn, session.session_id)
         return [], "damaged"
     if entries is None:
         return [], "not_found"
     reason = _soundness(session.session_id, mark, entries)
     if reason:
-        sessions.condemn(conn, session.session_id)
+        registry.condemn(conn, session.session_id)
     return entries, reason
 
 
@@ -202,7 +202,7 @@ def _not_found(conn: Connection, job: Claimed, found: list[Session]) -> list[Try
     tries: list[Try] = []
     for given in dict.fromkeys((job.head, job.previous_session_id)):
         if given and given not in ids:
-            foreign = sessions.known(conn, given)
+            foreign = registry.known(conn, given)
             if foreign:
                 log.warning("session.not_of_project")
             reason = "not_of_project" if foreign else "unknown"

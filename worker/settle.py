@@ -12,7 +12,7 @@ a session.
 from typing import TYPE_CHECKING
 
 from config.settings import settings
-from db import sessions, turns
+from db import registry, turns
 from db.pool import connection
 from worker.errors import BLAMED, Judgement, Verdict
 from worker.ladder import Choice
@@ -45,7 +45,7 @@ def goes_on(at: "Attempt", step: "Step", choice: Choice, judgement: Judgement) -
 def _bar(at: "Attempt", parent: str, reason: str) -> None:
     at.barred[parent] = reason
     with connection() as conn:
-        sessions.count_failure(conn, parent, limit=settings().resume_failures)
+        registry.count_failure(conn, parent, limit=settings().resume_failures)
 
 
 def _compact(at: "Attempt", parent: str, reason: str) -> bool:
@@ -61,7 +61,7 @@ def _fresh(at: "Attempt", judgement: Judgement) -> bool:
         return False
     at.settled.add(Verdict.FRESH)
     with connection() as conn:
-        found = sessions.candidates(
+        found = registry.candidates(
             conn, at.job, user_id=at.job.user_id, handed=at.job.previous_session_id
         )
     for session in found:
@@ -79,7 +79,7 @@ def _counted(at: "Attempt", parent: str, judgement: Judgement) -> bool:
         ):
             return False
         limit = settings().resume_failures
-        if sessions.count_failure(conn, parent, limit=limit) < limit:
+        if registry.count_failure(conn, parent, limit=limit) < limit:
             return False
     at.barred[parent] = judgement.error_class
     return True

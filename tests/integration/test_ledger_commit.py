@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import Connection, Cursor
 
-from db import attempts, chat, events, projects, sessions, turns
+from db import attempts, chat, events, projects, registry, turns
 from db.attempts import Claimed
 from db.turns import Try
 from tests.invariants import violations
@@ -407,7 +407,7 @@ def test_a_commit_and_a_rewind_that_meet_are_one_after_the_other(conn: Connectio
     for wrong in ("nonsense", str(uuid4())):
         with pytest.raises(projects.HeadHeld, match="never a head"):
             projects.rewind(conn, "p", wrong)
-    sessions.condemn(conn, first)
+    registry.condemn(conn, first)
     with pytest.raises(projects.HeadHeld, match="cannot be resumed"):
         projects.rewind(conn, "p", first)
     with pytest.raises(projects.HeadHeld, match="is unknown"):

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from psycopg import Connection
 
-from db import projects, sessions
+from db import projects, registry
 from tests.ledger import ask, begun, built, claim, commit, next_job, one
 
 
@@ -70,7 +70,7 @@ def test_candidates_are_the_head_the_hint_the_versions_and_older_heads(conn: Con
     first, hint = built(conn, version="v1").head, built(conn, version="v2").head
     older, head = built(conn, version="v3").head, built(conn, version="v3").head
     job = begun(conn, "update", version="v1")
-    found = sessions.candidates(conn, job, user_id="u", handed=hint)
+    found = registry.candidates(conn, job, user_id="u", handed=hint)
     assert [(each.session_id, each.rank) for each in found] == [
         (head, 0),
         (hint, 1),
@@ -86,11 +86,11 @@ def test_no_session_of_another_project_or_user_is_a_candidate(conn: Connection):
         "update project_versions set ai_session_id = %s where project_id = 'p'", (theirs,)
     )
     for handed in (theirs, str(uuid4()), "'; --"):
-        found = sessions.candidates(conn, job, user_id="u", handed=handed)
+        found = registry.candidates(conn, job, user_id="u", handed=handed)
         assert [each.session_id for each in found] == [mine]
-    assert sessions.candidates(conn, job, user_id="another", handed=None) == []
+    assert registry.candidates(conn, job, user_id="another", handed=None) == []
     conn.execute("update project_ai_session_metrics set user_id = 'another'")
-    assert sessions.candidates(conn, job, user_id="u", handed=None) == []
+    assert registry.candidates(conn, job, user_id="u", handed=None) == []
 
 
 def test_a_hint_that_was_never_a_head_is_no_candidate(conn: Connection):
@@ -100,7 +100,7 @@ def test_a_hint_that_was_never_a_head_is_no_candidate(conn: Connection):
         " values ('planted', 'p', 'u')"
     )
     job = begun(conn, "update")
-    found = sessions.candidates(conn, job, user_id="u", handed="planted")
+    found = registry.candidates(conn, job, user_id="u", handed="planted")
     assert [each.session_id for each in found] == [job.head]
 
 
@@ -108,6 +108,6 @@ def test_a_head_that_the_registry_does_not_have_loses_no_other_candidate(conn: C
     older = built(conn).head
     head = built(conn, version="v2").head
     conn.execute("delete from project_ai_session_metrics where session_id = %s", (head,))
-    found = sessions.candidates(conn, begun(conn), user_id="u", handed=None)
+    found = registry.candidates(conn, begun(conn), user_id="u", handed=None)
     assert [each.session_id for each in found] == [older]
     assert one(conn, "select last_ai_session_id from projects") == head

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import projects, sessions, transcript_upkeep, transcripts, upkeep
+from db import projects, registry, transcript_upkeep, transcripts, upkeep
 from tests.invariants import violations
 from tests.ledger import (
     advance,
@@ -47,11 +47,11 @@ def test_a_session_that_was_not_used_for_a_day_is_stale_and_stays_resumable(conn
 def test_a_session_that_fails_too_often_is_not_resumable_any_more(conn: Connection):
     head = built(conn).head
     assert head
-    assert sessions.count_failure(conn, head, limit=2) == 1
+    assert registry.count_failure(conn, head, limit=2) == 1
     assert one(conn, "select is_resumable from project_ai_session_metrics")
-    assert sessions.count_failure(conn, head, limit=2) == 2
+    assert registry.count_failure(conn, head, limit=2) == 2
     assert not one(conn, "select is_resumable from project_ai_session_metrics")
-    assert sessions.count_failure(conn, "unknown", limit=2) == 0
+    assert registry.count_failure(conn, "unknown", limit=2) == 0
 
 
 def test_archiving_keeps_the_newest_of_each_project_and_version_and_loses_no_row(
@@ -206,5 +206,5 @@ def test_a_session_is_found_old_by_postgres_own_clock(conn: Connection, moved: b
         conn.execute(
             "update project_ai_session_metrics set last_used_at = now() - interval '2 d'"
         )
-    (found,) = sessions.candidates(conn, begun(conn), user_id="u", handed=job.head)
+    (found,) = registry.candidates(conn, begun(conn), user_id="u", handed=job.head)
     assert (found.age > DAY) == moved

@@ -1,0 +1,125 @@
+"""The registry of agent sessions: whose each is, and whether it may be resumed."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from db.attempts import Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session of the registry, with what decides whether it may be resumed."""
+
+    session_id: str
+    project_id: str
+    user_id: str | None
+    version_id: str | None
+    age: timedelta  # since it was last used, by Postgres's clock
+    is_resumable: bool
+    context_tokens: int
+    turns_since_start: int
+    rank: int  # 0 the head, 1 handed down, 2 the version's, 3 and on older heads
+
+
+def candidates(
+    conn: Connection, job: Claimed, *, user_id: str, handed: str | None, limit: int = 5
+) -> list[Session]:
+    """The sessions that this job might resume, best first. Ownership is checked here, in SQL.
+
+    A session of another project or user, or one that the registry does not know, is not
+    among them; its row is never lost to a join (the registry itself is the base).
+    """
+    with conn.cursor(row_factory=class_row(Session)) as cur:
+        return cur.execute(
+            """
+            with ranked as (
+                select %(head)s::text as session_id, 0 as rank, 0::bigint as id
+                union all
+                select %(handed)s::text, 1, 0
+                union all
+                select v.ai_session_id, 2, 0 from project_versions v
+                 where v.project_id = %(project)s and v.version_id = %(version)s
+                union all
+                (select t.new_session_id, 3, -t.id from session_transitions t
+                  where t.project_id = %(project)s order by t.id desc limit 20)
+            ), best as (
+                select distinct on (session_id) session_id, rank, id from ranked
+                 where session_id is not null order by session_id, rank, id
+            )
+            select m.session_id, m.project_id, m.user_id, m.version_id,
+                   now() - m.last_used_at as age, m.is_resumable, m.context_tokens, m.turns_since_start, best.rank
+              from best join project_ai_session_metrics m using (session_id)
+             where m.project_id = %(project)s and m.user_id = %(user)s
+               and (best.rank = 0 or exists (
+                   select from session_transitions t
+                    where t.project_id = %(project)s and t.new_session_id = best.session_id))
+             order by best.rank, best.id limit %(limit)s
+            """,
+            {
+                "head": job.head,
+                "handed": handed,
+                "project": job.project_id,
+                "user": user_id,
+                "version": job.version_id,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
+def known(conn: Connection, session_id: str) -> bool:
+    """Whether the registry has the session, whosever it is."""
+    row = conn.execute(
+        "select exists (select from project_ai_session_metrics where session_id = %s)",
+        (session_id,),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def mark_stale(conn: Connection, session_ids: list[str]) -> None:
+    """Note that these sessions were found too old to resume. They stay resumable."""
+    conn.execute(
+        """
+        update project_ai_session_metrics set stale_at = now(), status = 'expired'
+         where session_id = any(%s) and stale_at is null
+        """,
+        (session_ids,),
+    )
+
+
+def count_failure(conn: Connection, session_id: str, *, limit: int) -> int:
+    """Count a failed resume; at `limit` the session is not resumable any more."""
+    row = conn.execute(
+        """
+        update project_ai_session_metrics
+           set resume_failure_count = resume_failure_count + 1,
+               is_resumable = is_resumable and resume_failure_count + 1 < %(limit)s
+         where session_id = %(session)s
+        returning resume_failure_count
+        """,
+        {"session": session_id, "limit": limit},
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def condemn(conn: Connection, session_id: str) -> None:
+    """The session is damaged: it is not resumable any more (R117)."""
+    conn.execute(
+        """
+        update project_ai_session_metrics
+           set is_resumable = false, resume_failure_count = resume_failure_count + 1
+         where session_id = %s and is_resumable
+        """,
+        (session_id,),
+    )
+
+
+def context_tokens(conn: Connection, session_id: str) -> int:
+    """Tokens that a turn on this session begins with, as its last turn left them."""
+    row = conn.execute(
+        "select context_tokens from project_ai_session_metrics where session_id = %s",
+        (session_id,),
+    ).fetchone()
+    return row[0] if row else 0
