@@ -2,8 +2,8 @@
 
 VENV := .venv
 READY := $(VENV)/.ready
-TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance
-FAULTS := tests/acceptance/test_crashes.py tests/integration/test_keeper.py
+TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance tests/faults
+FAULTS ?= tests/faults
 PYTHON ?= python3
 RUN := mkdir -p .baton/tmp &&
 
@@ -34,8 +34,8 @@ check: $(READY) ## Check style, types and layers
 	@pyright
 	@lint-imports
 
-faults: $(READY) ## Kill workers, agents and keepers, and check what must always hold
-	@$(RUN) exec pytest -n 0 --timeout 600 -o tmp_path_retention_policy=failed \
+faults: $(READY) ## Kill, stop and cut off every part, many times, and print what held and how long it took
+	@$(RUN) exec pytest -n 2 --dist worksteal --long --timeout 900 -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(FAULTS)
 
 bench: $(READY) ## Measure throughput and latency

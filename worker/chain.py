@@ -21,7 +21,7 @@ from db import chat, events, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
-from worker import checkpoints, ladder, progress, prompts, settle, workspace
+from worker import checkpoints, ladder, points, progress, prompts, settle, workspace
 from worker.agent import Agent, Request, Turn, Watch
 from worker.agent.box import box, own_directory
 from worker.agent.leash import cli
@@ -117,6 +117,7 @@ class Attempt:
                 tries=choice.tries,
             ):
                 raise AttemptReplaced("The job was taken over before the turn began.")
+        points.reach("turn.recorded")
         request = Request(
             prompt=step.prompt if choice.parent else self._retell(step),
             minted=minted,
@@ -233,6 +234,7 @@ class Attempt:
                 return turns.is_of_version(conn, self.job.project_id, tree)
 
         begun = workspace.begin(self.job, self.cwd, committed=committed)
+        points.reach("workspace.begun")
         if begun.kept_aside:
             body = {**about(self.job), "ref": begun.kept_aside}
             self.tell([Event("workspace.kept_aside", self.job.id, body)])
@@ -277,6 +279,7 @@ class Attempt:
         with connection() as conn:
             created = turns.files_created(conn, chain)
         checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(self.cwd), created))
+        points.reach("checkpoint.saved")
 
 
 def not_compacted(turn: Turn) -> str | None:

@@ -15,6 +15,7 @@ from db.events import Event
 from db.lanes import Next
 from db.pool import connection
 from db.sessions import Advance, Moved
+from worker import points
 from worker.agent import Turn
 from worker.errors import HeadMoved
 from worker.ladder import AGENT_RESET, Choice
@@ -52,6 +53,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     to = _advance(job, turn, _named(outcome, at.choice, turn, job))
     following = following_of(job) if outcome.final else None
     told = _told(job, to, following)
+    points.reach("commit.before")
     with connection() as conn:
         moved = sessions.advance(
             conn,
@@ -63,6 +65,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
         )
     if moved is None:
         raise HeadMoved("The head moved on, or the job was taken over, while the turn ran.")
+    points.reach("commit.after")
     at.pending = None
     at.job = replace(
         job,

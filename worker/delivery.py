@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from config.settings import settings
 from db import jobs
 from db.pool import NoDatabase, transaction
+from worker import points
 from worker.chain import Attempt
 from worker.client import Build as BuildAsk
 from worker.client import ChatPlan, Compaction, Metadata, Refused, Update, enqueue
@@ -75,6 +76,7 @@ def deliver(
         if job_id:
             raise Ignore from exc  # the row waits; the relay publishes it again
         raise Reject("Postgres is away", requeue=True) from exc
+    points.reach("ack.before")
     show(task, ran)
 
 
@@ -102,12 +104,14 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
         where = ".".join(str(part) for part in first["loc"])
         raise RefusedMessage(f"The message's {where}: {first['msg'].lower()}.") from exc
     try:
-        return _commit(ask, task_id)
+        accepted = _commit(ask, task_id)
     except Refused as exc:
         raise RefusedMessage(str(exc)) from exc
     except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as exc:
         log.warning("message.put_back", error=type(exc).__name__)
         raise Reject("Postgres is away", requeue=True) from exc
+    points.reach("message.accepted")
+    return accepted
 
 
 @on_blip

@@ -24,7 +24,7 @@ from config.settings import settings
 from db import attempts
 from db.attempts import Claimed
 from db.pool import connection
-from worker import drain
+from worker import drain, points
 from worker.agent.leash import LINGER, Leash
 from worker.orphans import reap
 
@@ -129,6 +129,7 @@ def _ask(lease: Lease, *, renew: bool) -> None:
             lease.stop("lease_lost")
         return
     if renew:
+        points.reach("lease.renewed")
         lease.trusted_until = asked + _trusted()
     if heard != "go on":
         lease.stop({"cancel": "cancelled", "interrupted": "replaced_by_request"}[heard])

@@ -15,6 +15,7 @@ import structlog
 
 from config.settings import settings
 from db.attempts import Claimed
+from worker import points
 from worker.checkpoints import PROGRESS, client
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ def of_step(job: Claimed, step: str) -> Callable[[str, dict[str, Any]], None]:
 
     def saw(what: str, body: dict[str, Any]) -> None:
         nonlocal quiet_until
+        points.reach(what)
         if time.monotonic() < quiet_until:
             return
         told = {"what": what, "job": str(job.id), "kind": job.kind, "step": step, **body}

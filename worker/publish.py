@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from config.settings import settings
 from db.events import Event
 from db.lanes import Message
+from worker import points
 from worker.checkpoints import BROKER, PROGRESS, client
 
 log = structlog.get_logger()
@@ -34,6 +35,7 @@ def _app() -> Celery:
 def send(messages: Sequence[Message]) -> int:
     """Publish wake-ups for these jobs; returns how many went out before the broker failed."""
     sent = 0
+    points.reach("publish.before")
     try:
         client(BROKER).ping()  # fails at once, where Celery would try for seconds
         for message in messages:
@@ -51,6 +53,7 @@ def send(messages: Sequence[Message]) -> int:
             sent += 1
     except (OperationalError, redis.RedisError, OSError) as exc:
         log.warning("publish.failed", error=type(exc).__name__, unsent=len(messages) - sent)
+    points.reach("publish.after")
     return sent
 
 

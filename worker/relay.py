@@ -22,7 +22,7 @@ from config.settings import settings
 from db import outbox, rescue, workers
 from db.events import Event
 from db.pool import connection
-from worker import host
+from worker import host, points
 from worker.checkpoints import BROKER, client
 from worker.orphans import reap
 from worker.publish import QUEUE, copy, send
@@ -52,11 +52,16 @@ def run_once() -> int:
             pause=settings().publish_after,
             longest=settings().publish_again_max,
         )
+    if due:
+        points.reach("relay.taken")
     for one in due:
         if one.seq is not None:  # told before the message leaves, so before job.started
             body = {"kind": one.kind, "chain": str(one.chain_id)}
             copy(one.project_id, one.seq, [Event("job.queued", one.id, body)])
-    return send(due)
+    sent = send(due)
+    if due:
+        points.reach("relay.sent")
+    return sent
 
 
 def rescue_once() -> int:
@@ -83,6 +88,7 @@ def rescue_once() -> int:
 def _told(job_id: object, state: str | None) -> int:
     if state is None:
         return 0
+    points.reach("rescue.taken")
     log.warning("job.rescued", job=str(job_id), state=state)
     return 1
 

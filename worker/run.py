@@ -24,7 +24,7 @@ from db.events import Event
 from db.jobs import NEVER
 from db.lanes import Next
 from db.pool import connection
-from worker import checkpoints, drain, host, workspace
+from worker import checkpoints, drain, host, points, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
@@ -53,10 +53,12 @@ def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -
     """Claim the job and do it. Never raises for what goes wrong in it."""
     if drain.draining():
         return Ran("ignored")  # the row waits for another worker
+    points.reach("claim.before")
     asked = time.monotonic()
     claimed = _claim(job_id)
     if claimed is None:
         return _not_claimed(job_id)
+    points.reach("claim.after")
     with (
         structlog.contextvars.bound_contextvars(job=str(job_id), kind=claimed.kind),
         hold(claimed, asked=asked, beat=lambda: checkpoints.refresh(claimed.chain_id)) as lease,
@@ -215,7 +217,9 @@ def _wait(job: Claimed, wait: Wait, *, limited: str | None = None) -> Ran:
     if limited:
         told.append(Event("credential.limited", job.id, {**about(job), "reason": limited}))
     with connection() as conn:
+        points.reach("ending.before")
         put = endings.put_back(conn, job, wait, told)
+        points.reach("ending.after")
     if put is None:  # replaced meanwhile, or to be cancelled
         return _finish(
             job, End(state="cancelled", error_class="cancelled", error="Cancelled on request.")
@@ -230,7 +234,9 @@ def _finish(job: Claimed, end: End) -> Ran:
     if end.following:
         told.append(queued(job, end.following))
     with connection() as conn:
+        points.reach("ending.before")
         written = endings.finish(conn, job, end, told, settings().publish_after)
+        points.reach("ending.after")
     if written is None:
         return Ran("ignored", end.error_class, end.error)
     announce(job.project_id, written[0], told, written[1])

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from config.settings import settings
 from db.attempts import Claimed
+from worker import points
 from worker.errors import BadRequest
 from worker.plain import plain
 from worker.trees import Trees
@@ -87,12 +88,14 @@ def finish(job: Claimed, begun: Begun) -> tuple[str, list[str]]:
     trees = _trees(job, begun.path)
     commit = trees.snapshot(f"{job.kind} {job.id}", parent=trees.ref(HEAD))
     trees.point(f"{MADE}/{begun.attempt}", commit)
+    points.reach("tree.made")
     return commit, [plain(name) for name in trees.added(begun.commit, commit)]
 
 
 def settle(job: Claimed, begun: Begun, commit: str) -> None:
     """The turn was committed: its tree is what the next attempt begins on."""
     _settle(_trees(job, begun.path), str(begun.attempt), commit)
+    points.reach("workspace.settled")
 
 
 def files(path: Path, limit: int = 200) -> list[str]:

@@ -28,6 +28,7 @@ from db import pool, transcript_upkeep, transcripts
 from db.transcript_form import Entry
 from db.transcript_upkeep import Stored
 from db.transcripts import Summary
+from worker import points
 from worker.errors import AttemptReplaced
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
@@ -152,6 +153,7 @@ class JobStore:
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         await self._store.append(self._ours(key), entries)
+        points.reach("transcript.stored")
         self.appended += len(entries)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
