@@ -116,6 +116,38 @@ def condemn(conn: Connection, session_id: str) -> None:
     )
 
 
+def adopt(
+    conn: Connection, job: Claimed, session_id: str, *, parent: str | None, raw_cost_usd: float
+) -> None:
+    """Enter a dead attempt's session, so that it can be gone on from.
+
+    It was no head, and what it cost stands with its turn: here it costs nothing.
+    `raw_cost_usd` is the cumulative figure that the CLI goes on from.
+    """
+    conn.execute(
+        """
+        insert into project_ai_session_metrics
+               (session_id, project_id, user_id, version_id, parent_session_id, job_id, status,
+                raw_cost_usd, cost_estimated, turns_since_start, resumed)
+        values (%(session)s, %(project)s, %(user)s, %(version)s, %(parent)s, %(job)s,
+                'disconnected', %(raw)s, true,
+                coalesce((select turns_since_start from project_ai_session_metrics
+                           where session_id = %(parent)s), 0),
+                %(parent)s::text is not null)
+        on conflict do nothing
+        """,
+        {
+            "session": session_id,
+            "project": job.project_id,
+            "user": job.user_id,
+            "version": job.version_id,
+            "parent": parent,
+            "job": job.id,
+            "raw": raw_cost_usd,
+        },
+    )
+
+
 def context_tokens(conn: Connection, session_id: str) -> int:
     """Tokens that a turn on this session begins with, as its last turn left them."""
     row = conn.execute(

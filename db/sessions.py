@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
-from db import events, lanes
+from db import costs, events, lanes
 from db.attempts import Claimed
 from db.events import Event
 from db.lanes import Message, Next
@@ -45,6 +45,7 @@ class Advance:
     cache_creation_tokens: int = 0
     context_tokens: int = 0
     raw_cost_usd: float | None = None
+    weight: float = 0.0  # what was used and is not in `raw_cost_usd` (db/costs.py)
     duration_ms: int | None = None
     num_turns: int | None = None
     model: str | None = None
@@ -77,7 +78,9 @@ def advance(
     params = asdict(to) | {
         "id": job.id,
         "attempt": job.attempt,
+        "project": job.project_id,
         "was_fresh": job.fresh_next,
+        **costs.WEIGHTS,
         "result": Jsonb(to.result),
         "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
         "events": events.as_param(told),
@@ -152,11 +155,16 @@ ADVANCE: LiteralString = (
     ), pm as (
         select raw_cost_usd, turns_since_start from project_ai_session_metrics
          where session_id = %(parent)s limit 1
-    ), figures as (  -- the parent's unknown figure is in ours: then the cost is a guess
+    ),"""
+    + costs.PRICE
+    + """,
+    figures as (  -- the parent's unknown figure is in ours: then the cost is a guess
         select coalesce(%(raw_cost_usd)s::numeric - case when pm.raw_cost_usd <= %(raw_cost_usd)s
-                                                         then pm.raw_cost_usd else 0 end,
-                        0) as cost,
-               %(raw_cost_usd)s::numeric is null
+                                                         then pm.raw_cost_usd else 0 end, 0)
+               + case when %(weight)s::numeric > 0
+                      then coalesce(%(weight)s::numeric * (select usd from price), 0) else 0 end
+               as cost,
+               %(raw_cost_usd)s::numeric is null or %(weight)s::numeric > 0
                    or (%(parent)s::text is not null and pm.raw_cost_usd is null) as estimated,
                case when %(compacted)s then 0 else coalesce(pm.turns_since_start, 0) + 1
                end as turns_since_start

@@ -1,12 +1,15 @@
 """What an attempt is about to try, written down before the prompt is sent (R114, R148)."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from db.attempts import Claimed
+from db.costs import COST, WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +94,6 @@ def note_rejected(conn: Connection, job: Claimed, *, step: str, tries: list[Try]
             )
 
 
-# What a token costs, as a multiple of a plain one of input: much the same for every model.
-WEIGHTS = {"input": 1.0, "cache_creation": 1.25, "cache_read": 0.1, "output": 5.0}
-
-
 def fail(
     conn: Connection,
     job: Claimed,
@@ -110,26 +109,9 @@ def fail(
     at the price of the project's newest turn; null when there is none to go by.
     """
     conn.execute(
-        """
-        with parent as (
-            select m.raw_cost_usd from turns t
-              join project_ai_session_metrics m on m.session_id = t.parent_session_id
-             where t.job_id = %(job)s and t.minted_session_id = %(minted)s limit 1
-        ), price as (
-            select cost_usd / nullif(input_tokens * %(input)s::numeric
-                     + cache_creation_tokens * %(cache_creation)s::numeric
-                     + cache_read_tokens * %(cache_read)s::numeric
-                     + output_tokens * %(output)s::numeric, 0) as usd
-              from project_ai_session_metrics
-             where project_id = %(project)s and cost_usd > 0 and input_tokens
-                   + cache_creation_tokens + cache_read_tokens + output_tokens > 0
-             order by created_at desc limit 1
-        ), cost as (
-            select case when %(raw)s::numeric is null then %(weight)s::numeric * price.usd
-                        when p.raw_cost_usd <= %(raw)s::numeric
-                        then %(raw)s::numeric - p.raw_cost_usd else %(raw)s::numeric end as usd
-              from (select 1) one left join parent p on true left join price on true
-        ), t as (
+        "with"
+        + COST
+        + """, t as (
             update turns set outcome = 'failed', error_class = %(class)s, ended_at = now(),
                    cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null
               from cost
@@ -216,9 +198,51 @@ def answer(conn: Connection, job_id: UUID, choice: str) -> bool:
     )
 
 
-def steps_done(conn: Connection, job: Claimed) -> set[str]:
-    """Steps of the job that are committed: they are never run again."""
-    rows = conn.execute(
-        "select step from turns where job_id = %s and outcome = 'committed'", (job.id,)
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run of the agent that this job began: `age` is the time since it ended."""
+
+    step: str
+    attempt: UUID
+    parent: str | None
+    minted: str
+    outcome: str
+    error_class: str | None
+    age: timedelta
+
+
+def begun(conn: Connection, job: Claimed) -> list[Begun]:
+    """All runs of the agent that the job has begun, the oldest first."""
+    with conn.cursor(row_factory=class_row(Begun)) as cur:
+        return cur.execute(
+            """
+            select step, attempt, parent_session_id as parent, minted_session_id as minted,
+                   outcome, error_class, now() - coalesce(ended_at, now()) as age
+              from turns where job_id = %s order by id
+            """,
+            (job.id,),
+        ).fetchall()
+
+
+def charge(
+    conn: Connection, job: Claimed, *, minted: str, raw_cost_usd: float | None, weight: float
+) -> None:
+    """Write down what a run cost whose worker did not live to say it; as `fail` does."""
+    conn.execute(
+        "with"
+        + COST
+        + """
+        update turns set cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null
+          from cost
+         where job_id = %(job)s and minted_session_id = %(minted)s
+           and outcome in ('abandoned', 'failed')
+        """,
+        {
+            "job": job.id,
+            "project": job.project_id,
+            "minted": minted,
+            "raw": raw_cost_usd,
+            "weight": weight,
+            **WEIGHTS,
+        },
     )
-    return {step for (step,) in rows}

@@ -21,7 +21,7 @@ from db import chat, events, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
-from worker import checkpoints, ladder, points, progress, prompts, settle, workspace
+from worker import checkpoints, ladder, points, progress, prompts, recovery, settle, workspace
 from worker.agent import Agent, Request, Turn, Watch
 from worker.agent.box import box, own_directory
 from worker.agent.leash import cli
@@ -41,9 +41,11 @@ from worker.errors import (
 from worker.ladder import Choice
 from worker.lease import Lease
 from worker.publish import announce
+from worker.recovery import Left
 
 log = structlog.get_logger()
 
+FINISHED = "finished"  # the reason of a move that a dead attempt had made ready
 LOST_SESSION = "Previous session not found. Starting fresh session..."  # R028, for people
 
 
@@ -72,11 +74,20 @@ class Attempt:
     choice: Choice | None = None
     pending: Turn | None = None  # whole, and not committed yet
     told_lost: bool = False
+    left: Left | None = None  # of the attempt before, until a turn has made use of it
+    begun: workspace.Begun | None = None
 
     def run(self, step: Step) -> Turn:
         """Run one turn on the best session there is. Raises what the last candidate raised."""
+        left = self._take_left(step)
+        if left and (turn := recovery.finished(left, structured=step.schema is not None)):
+            self._tell_left("finished", left, left.why)
+            self.choice = Choice(turn.parent, [], [], FINISHED)
+            self.pending = turn
+            return turn
+        choice = self._go_on(left) if left else self._choose(step)
         while True:
-            choice = self.choice = self._choose(step)
+            self.choice = choice
             try:
                 self.pending = self._run_on(step, choice)
             except Exception as exc:
@@ -85,6 +96,29 @@ class Attempt:
                     raise
             else:
                 return self.pending
+            choice = self._choose(step)
+
+    def _take_left(self, step: Step) -> Left | None:
+        """What the attempt before left of this very step, if it is of use."""
+        left, self.left = self.left, None
+        if left is None:
+            return None
+        lost = left.lost or (None if left.begun.step == step.name else "other_step")
+        if lost:
+            self._tell_left("lost", left, lost)
+        return None if lost else left
+
+    def _go_on(self, left: Left) -> Choice:
+        with connection() as conn:
+            choice = recovery.go_on(conn, self.job, left)
+        self._tell_left("partial", left, left.why)
+        return choice
+
+    def _tell_left(self, what: str, left: Left, why: str) -> None:
+        """Which of the three it was, and why (worker/recovery.py)."""
+        body = {**about(self.job), "what": what, "session": left.begun.minted, "why": why}
+        log.info("turn.recovered", what=what, why=why)
+        self.tell([Event("turn.recovered", self.job.id, body)])
 
     def _choose(self, step: Step) -> Choice:
         """The ladder's choice, unless this step cannot go on with it."""
@@ -119,7 +153,7 @@ class Attempt:
                 raise AttemptReplaced("The job was taken over before the turn began.")
         points.reach("turn.recorded")
         request = Request(
-            prompt=step.prompt if choice.parent else self._retell(step),
+            prompt=self._prompt(step, choice),
             minted=minted,
             resume=choice.parent,
             cwd=self.cwd,
@@ -196,6 +230,11 @@ class Attempt:
                 weight=exc.weight if isinstance(exc, JobError) else 0,
             )
 
+    def _prompt(self, step: Step, choice: Choice) -> str:
+        if choice.source == ladder.RECOVERY:
+            return prompts.go_on(step.prompt)
+        return step.prompt if choice.parent else self._retell(step)
+
     def _retell(self, step: Step) -> str:
         """The prompt of a fresh session: what is known of the past, then the prompt itself."""
         with connection() as conn:
@@ -233,12 +272,28 @@ class Attempt:
             with connection() as conn:
                 return turns.is_of_version(conn, self.job.project_id, tree)
 
-        begun = workspace.begin(self.job, self.cwd, committed=committed)
+        left = self.left if self.left and not self.left.lost else None
+        begun = self.begun = workspace.begin(
+            self.job,
+            self.cwd,
+            committed=committed,
+            after=left.begun.attempt if left else None,
+        )
+        if left and not begun.went_on:
+            self.left = replace(left, lost="workspace_elsewhere")
         points.reach("workspace.begun")
-        if begun.kept_aside:
-            body = {**about(self.job), "ref": begun.kept_aside}
-            self.tell([Event("workspace.kept_aside", self.job.id, body)])
+        self._tell_kept_aside(begun.kept_aside)
         return begun
+
+    def go_back(self) -> None:
+        """What was gone on from is of no use after all: its files are put aside as well."""
+        if self.begun:
+            self._tell_kept_aside(workspace.go_back(self.job, self.begun))
+
+    def _tell_kept_aside(self, ref: str | None) -> None:
+        if ref:
+            body = {**about(self.job), "ref": ref}
+            self.tell([Event("workspace.kept_aside", self.job.id, body)])
 
     def compact(self, *, reason: str) -> bool:
         """Compact the head, as a committed turn of its own; whether the head is smaller now."""

@@ -50,7 +50,7 @@ class Outcome:
 def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     """Move the head to the turn's session. Raises HeadMoved, with nothing written."""
     job = at.job
-    to = _advance(job, turn, _named(outcome, at.choice, turn, job))
+    to = _advance(job, turn, _named(outcome, at.choice, turn))
     following = following_of(job) if outcome.final else None
     told = _told(job, to, following)
     points.reach("commit.before")
@@ -79,14 +79,14 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     return moved
 
 
-def _named(outcome: Outcome, choice: Choice | None, turn: Turn, job: Claimed) -> Outcome:
+def _named(outcome: Outcome, choice: Choice | None, turn: Turn) -> Outcome:
     """The transition's source is the operation, unless a fresh session took the head's place."""
     if turn.relation == "reset":
         return replace(outcome, source="fallback", reason=AGENT_RESET)
     if choice and choice.source:
         return replace(outcome, source=choice.source, reason=choice.reason)
-    if choice and choice.parent and choice.parent != job.head:
-        return replace(outcome, reason=choice.reason)  # an older session was gone on from
+    if choice and choice.parent and choice.reason:  # an older session, or a finished turn
+        return replace(outcome, reason=choice.reason)
     return outcome
 
 
@@ -115,6 +115,7 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome) -> Advance:
         cache_creation_tokens=turn.cache_creation_tokens,
         context_tokens=turn.context_tokens,
         raw_cost_usd=turn.raw_cost_usd,
+        weight=turn.weight,
         duration_ms=turn.duration_ms,
         num_turns=turn.num_turns,
         model=turn.model,

@@ -40,7 +40,7 @@ class Choice:
     entries: list[Entry]
     tries: list[Try]
     reason: str | None
-    source: str | None = None  # fallback or reset, when the head was passed over
+    source: str | None = None  # fallback or reset, when the head was passed over; recovery
 
     @property
     def lost_head(self) -> bool:
@@ -48,6 +48,7 @@ class Choice:
         return self.parent is None and self.source == "fallback"
 
 
+RECOVERY = "recovery"  # the source of a turn that goes on from a dead attempt's session
 AGENT_RESET = "agent_reset"  # the agent was to go on from a session, and began anew
 
 
@@ -57,7 +58,7 @@ def choose(conn: Connection, job: Claimed, *, barred: dict[str, str]) -> Choice:
         return Choice(None, [], [Try(None, "trying", "first")], None)
     if job.head and job.args.get("answer") == "start_new":
         return _fresh([], str(job.args.get("lost") or "start_new"), "fallback")
-    if reason := _policy(conn, job):
+    if reason := policy(conn, job):
         return _fresh([], reason, "reset" if job.head else None)
     found = registry.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
     tries = _not_found(conn, job, found)
@@ -91,7 +92,7 @@ def in_rollout(project_id: str) -> bool:
     return place < settings().resume_percent
 
 
-def _policy(conn: Connection, job: Claimed) -> str | None:
+def policy(conn: Connection, job: Claimed) -> str | None:
     """Why the turn is to begin fresh although a session may be there."""
     if not settings().resume_enabled:
         return "resume_off"

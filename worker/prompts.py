@@ -43,6 +43,11 @@ def interrupted(prompt: str) -> str:
     return render("interrupted", prompt=_tame(prompt)) + "\n"
 
 
+def go_on(prompt: str) -> str:
+    """What an agent is told that goes on where one was stopped, and the prompt word for word."""
+    return f"{render('go_on')}{prompt}"
+
+
 def with_digest(digest_text: str, prompt: str) -> str:
     """The digest, and then the prompt word for word."""
     return f"{digest_text}\n{prompt}" if digest_text else prompt

@@ -24,7 +24,7 @@ from db.events import Event
 from db.jobs import NEVER
 from db.lanes import Next
 from db.pool import connection
-from worker import checkpoints, drain, host, points, workspace
+from worker import checkpoints, drain, host, points, recovery, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
@@ -93,9 +93,11 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
     at: Attempt | None = None
     try:
         with connection() as conn:
-            done = turns.steps_done(conn, job)
+            begun = turns.begun(conn, job)
+            left = recovery.look(conn, job, begun)
         cwd = workspace.provide(job)
-        at = Attempt(job, lease, agent, cwd, done)
+        done = {turn.step for turn in begun if turn.outcome == "committed"}
+        at = Attempt(job, lease, agent, cwd, done, left=left)
         do(at)
     except Exception as exc:
         if at and at.pending:

@@ -15,11 +15,12 @@ from config.settings import settings
 from db import registry, turns
 from db.pool import connection
 from worker.errors import BLAMED, Judgement, Verdict
-from worker.ladder import Choice
+from worker.ladder import RECOVERY, Choice
 
 if TYPE_CHECKING:
     from worker.chain import Attempt, Step
 
+ELSEWHERE = {Verdict.NEXT, Verdict.COMPACT, Verdict.FRESH}  # this session will not do
 TIMEOUTS = {"turn_timeout", "idle_timeout"}  # a fresh session would most likely take as long
 
 
@@ -28,6 +29,8 @@ def goes_on(at: "Attempt", step: "Step", choice: Choice, judgement: Judgement) -
     parent = choice.parent
     if parent is None:
         return False
+    if choice.source == RECOVERY:
+        return _leave(at, parent, judgement)
     match judgement.verdict:
         case Verdict.NEXT:
             _bar(at, parent, judgement.error_class)
@@ -40,6 +43,15 @@ def goes_on(at: "Attempt", step: "Step", choice: Choice, judgement: Judgement) -
             return _counted(at, parent, judgement) or _last_resort(at, step, judgement)
         case _:
             return False
+
+
+def _leave(at: "Attempt", parent: str, judgement: Judgement) -> bool:
+    """A dead attempt's session cannot be gone on from: the head is what it was."""
+    if judgement.known and judgement.verdict not in ELSEWHERE:
+        return False
+    at.barred[parent] = judgement.error_class
+    at.go_back()
+    return True
 
 
 def _bar(at: "Attempt", parent: str, reason: str) -> None:

@@ -34,7 +34,8 @@ class Begun:
     path: Path
     attempt: UUID
     commit: str
-    kept_aside: str | None  # a ref
+    kept_aside: str | None = None  # a ref
+    went_on: bool = False  # whether the files are those of the attempt to go on from
 
 
 def place(job: Claimed) -> Path:
@@ -68,19 +69,33 @@ def provide(job: Claimed) -> Path:
     return path
 
 
-def begin(job: Claimed, path: Path, *, committed: Callable[[str], bool]) -> Begun:
+def begin(
+    job: Claimed, path: Path, *, committed: Callable[[str], bool], after: UUID | None = None
+) -> Begun:
     """Make the workspace ready for an attempt that will write it.
 
     `committed` tells whether a version has this commit as its tree: a worker may have died
-    between the ledger's commit and `settle`.
+    between the ledger's commit and `settle`. `after` is the attempt to go on from: if it
+    worked here, its files stay.
     """
     trees = _trees(job, path)
     trees.create()
     _catch_up(trees, committed)
+    if after and (commit := trees.ref(f"{BEGUN}/{after}")):
+        _begin_only(trees, job, commit)
+        return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
     kept_aside = _put_lost_aside(trees)
     commit = trees.snapshot("as found", parent=trees.ref(HEAD))
     trees.point(f"{BEGUN}/{job.attempt}", commit)
     return Begun(path=path, attempt=job.attempt, commit=commit, kept_aside=kept_aside)
+
+
+def go_back(job: Claimed, begun: Begun) -> str | None:
+    """Back to where the attempt began; what it left is kept aside under the ref returned."""
+    trees = _trees(job, begun.path)
+    kept_aside = _put_lost_aside(trees)
+    trees.point(f"{BEGUN}/{job.attempt}", begun.commit)
+    return kept_aside
 
 
 def finish(job: Claimed, begun: Begun) -> tuple[str, list[str]]:
@@ -134,6 +149,13 @@ def _settle(trees: Trees, attempt: str, commit: str) -> None:
     trees.point(HEAD, commit)
     trees.forget(f"{BEGUN}/{attempt}")
     trees.forget(f"{MADE}/{attempt}")
+
+
+def _begin_only(trees: Trees, job: Claimed, commit: str) -> None:
+    """This attempt began where that commit was, and no other did."""
+    for ref in trees.refs(BEGUN):
+        trees.forget(ref)
+    trees.point(f"{BEGUN}/{job.attempt}", commit)
 
 
 def _catch_up(trees: Trees, committed: Callable[[str], bool]) -> None:

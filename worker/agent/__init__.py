@@ -43,6 +43,7 @@ class Turn:
     text: str
     structured: Any = None
     raw_cost_usd: float | None = None
+    weight: float = 0.0  # of what was used and is not in `raw_cost_usd` (db/costs.py)
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0

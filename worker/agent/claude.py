@@ -44,6 +44,7 @@ from worker.agent.box import own_directory
 from worker.agent.failures import Report, failure, rate_limited
 from worker.agent.leash import launcher
 from worker.agent.store import JobStore
+from worker.agent.usage import context, count
 from worker.errors import AgentFailed, CaptureIncomplete, JobError, Stopped
 from worker.plain import plain, plain_data
 
@@ -272,12 +273,11 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         text=plain(result.result or ""),
         structured=plain_data(result.structured_output),
         raw_cost_usd=result.total_cost_usd,
-        input_tokens=_count(usage, "input_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
-        cache_read_tokens=_count(usage, "cache_read_input_tokens"),
-        cache_creation_tokens=_count(usage, "cache_creation_input_tokens"),
-        context_tokens=(report.boundary or {}).get("post_tokens")
-        or _context(report.last_usage),
+        input_tokens=count(usage, "input"),
+        output_tokens=count(usage, "output"),
+        cache_read_tokens=count(usage, "cache_read"),
+        cache_creation_tokens=count(usage, "cache_creation"),
+        context_tokens=(report.boundary or {}).get("post_tokens") or context(report.last_usage),
         duration_ms=result.duration_ms,
         num_turns=result.num_turns,
         model=report.model,
@@ -286,18 +286,3 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         pre_tokens=(report.boundary or {}).get("pre_tokens"),
         post_tokens=(report.boundary or {}).get("post_tokens"),
     )
-
-
-def _context(usage: dict[str, Any] | None) -> int:
-    """Tokens of the conversation after the last answer of the model."""
-    names = (
-        "input_tokens",
-        "cache_read_input_tokens",
-        "cache_creation_input_tokens",
-        "output_tokens",
-    )
-    return sum(_count(usage or {}, name) for name in names)
-
-
-def _count(usage: dict[str, Any], name: str) -> int:
-    return int(usage.get(name) or 0)

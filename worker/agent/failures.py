@@ -18,18 +18,12 @@ from claude_agent_sdk import (
     ResultMessage,
 )
 
-from db.turns import WEIGHTS
+from worker.agent.usage import weight
 from worker.errors import AgentFailed, JobError
 
 PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start
 ID_IN_USE = "is already in use"
-NAMES = {  # of the API's, by kind of token
-    "input": "input_tokens",
-    "cache_creation": "cache_creation_input_tokens",
-    "cache_read": "cache_read_input_tokens",
-    "output": "output_tokens",
-}
 SIGNALS = (137, 143, -9, -15)
 
 
@@ -58,11 +52,7 @@ class Report:
     def charge(self, exc: JobError) -> None:
         """Note on a failure what the run cost, or what was seen of its use."""
         exc.raw_cost_usd = self.result.total_cost_usd if self.result else None
-        exc.weight = sum(
-            rate * int(usage.get(NAMES[kind]) or 0)
-            for usage in self.usages.values()
-            for kind, rate in WEIGHTS.items()
-        )
+        exc.weight = weight(self.usages.values())
 
 
 def rate_limited(retry: dict[str, Any]) -> AgentFailed | None:

@@ -1,0 +1,229 @@
+"""What a dead attempt left is committed, gone on from, or given up: never done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from db import jobs, projects, rescue, transcripts
+from tests.invariants import violations
+from tests.running import AtWork, P, U
+from tests.waiting import wait_until
+from worker.client import Build, ChatPlan, Metadata, Update
+
+CHECKOUT = Path(__file__).parents[2]
+WORKER = """
+import os, signal, sys
+from uuid import UUID
+from tests.running import DO
+from worker import points
+from worker.run import run
+def strike(name):
+    if name == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+job, kind, point = sys.argv[1:]
+points.strike = strike
+run(UUID(job), DO[kind])
+"""
+
+
+def worker(at_work: AtWork, asked: UUID, point: str = "") -> "subprocess.Popen[bytes]":
+    """A process that runs the job; SIGKILL comes to it at the point."""
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-c", WORKER, str(asked), at_work.job(asked).kind, point]
+    return subprocess.Popen(command, env=env)
+
+
+def killed_at(at_work: AtWork, asked: UUID, point: str) -> None:
+    """The job's worker died at that point, and the job is back in the queue."""
+    with worker(at_work, asked, point) as process:
+        assert process.wait(30) == -signal.SIGKILL
+    rescued(at_work, asked)
+
+
+def killed_after(at_work: AtWork, asked: UUID, *results: str) -> str:
+    """The job's worker died when these results of tools were in the store; the session of its turn."""
+
+    def stored() -> str | None:
+        turns = at_work.turns(asked)
+        session = turns[-1]["minted_session_id"] if turns else ""
+        told = str(transcripts.load(at_work.conn, P, session))
+        return session if all(f"'content': '{result}'" in told for result in results) else None
+
+    with worker(at_work, asked) as process:
+        session = wait_until(stored, timeout=30, description=f"{results} to be stored")
+        process.kill()
+        process.wait()
+    rescued(at_work, asked)
+    assert session
+    return session
+
+
+def rescued(at_work: AtWork, asked: UUID) -> None:
+    attempt = at_work.value("select attempt from jobs where id = %s", asked)
+    assert rescue.rescue(at_work.conn, asked, attempt=attempt, limit=9) == "queued"
+
+
+def recovered(at_work: AtWork) -> list[tuple[str, str]]:
+    return [(body["what"], body["why"]) for body in at_work.events("turn.recovered")]
+
+
+def text(at_work: AtWork, name: str) -> str:
+    return (at_work.place / name).read_text()
+
+
+def test_a_turn_that_had_ended_is_committed_and_not_run_again(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b\nsay both"))
+    killed_at(at_work, asked, "turn.ended")
+    calls = len(at_work.model.requests)
+    assert at_work.run(asked).state == "done"
+    assert len(at_work.model.requests) == calls
+    assert recovered(at_work) == [("finished", "worker_died")]
+    (turn,) = at_work.turns(asked)
+    assert (turn["outcome"], at_work.head()) == ("committed", turn["minted_session_id"])
+    source, reason, *_ = at_work.moves()[-1]
+    assert (source, reason) == ("update", "finished")
+    result: Any = at_work.job(asked).result
+    assert (result["files_created"], result["text"]) == (["b.txt"], "both")
+    assert violations(at_work.conn) == []
+    at_work.build("say next")
+    assert at_work.model.requests[-1].prompts[:2] == (
+        "write a.txt: a",
+        "write b.txt: b\nsay both",
+    )
+
+
+def test_a_turn_that_broke_off_is_gone_on_from(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 2\nwrite c.txt: c"
+    asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
+    partial = killed_after(at_work, asked, "once")
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("partial", "worker_died")]
+    source, reason, old, new, parent = at_work.moves()[-1]
+    assert (source, reason, old, parent) == ("recovery", "worker_died", head, partial)
+    assert at_work.head() == new
+    assert (text(at_work, "ran.txt"), text(at_work, "c.txt")) == ("once\n", "c")
+    went_on = at_work.model.requests[-1].prompts
+    assert went_on[:2] == ("write a.txt: a", prompt)
+    assert went_on[-1].startswith("You were interrupted")
+    assert went_on[-1].endswith(prompt)
+    result: Any = at_work.job(asked).result
+    assert sorted(result["files_created"]) == ["b.txt", "c.txt", "ran.txt"]
+    assert at_work.tries(asked)[-1] == (partial, "resumed", "worker_died")
+    assert violations(at_work.conn) == []
+
+
+def test_what_turns_cost_whose_worker_died_is_counted_once(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(
+        Update(project=P, user=U, prompt="run: echo once\nrun: sleep 2\nsay ok")
+    )
+    killed_after(at_work, asked, "once")
+    assert at_work.run(asked).state == "done"
+    jobs.cancel(at_work.conn, asked)
+    at_work.chat("say next")
+    asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say end"))
+    killed_at(at_work, asked, "turn.ended")
+    assert at_work.run(asked).state == "done"
+    at_work.chat("say more")
+    used = [seen.usage for seen in at_work.model.requests if seen.usage]
+    exact = [n for n, (one,) in enumerate(at_work.rows(ESTIMATED)) if not one]
+    assert exact == [0, 2, 3, 4, 5]  # the figure of the one that had ended was in the store
+    told = float(at_work.value("select sum(cost_usd) from turns"))
+    assert told == pytest.approx(sum(map(price, used)), rel=0.1)
+    assert violations(at_work.conn) == []
+
+
+ESTIMATED = "select cost_estimated from turns order by id"
+
+
+def price(used: dict[str, Any]) -> float:
+    """What the CLI takes a request of its model for, in USD; it shows in the turns that it told of."""
+    return 4e-6 * (
+        used["input_tokens"]
+        + 1.25 * used["cache_creation_input_tokens"]
+        + 0.05 * used["cache_read_input_tokens"]
+        + 5 * used["output_tokens"]
+    )
+
+
+def test_an_answer_that_was_given_is_not_asked_for_again(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(Metadata(project=P, user=U))
+    killed_at(at_work, asked, "turn.ended")
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("finished", "worker_died")]
+    result: Any = at_work.job(asked).result
+    assert result["recommendations"]["recommendations"]
+    steps = [(turn["step"], turn["outcome"]) for turn in at_work.turns(asked)]
+    assert steps == [("recommendations", "committed"), ("documentation", "committed")]
+
+
+def test_a_turn_that_had_done_nothing_begins_again_from_the_head(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say what"))
+    killed_at(at_work, asked, "turn.recorded")
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("lost", "not_found")]
+    assert at_work.moves()[-1][0] == "chat_plan"
+    assert at_work.moves()[-1][-1] == head
+
+
+def test_what_was_left_on_another_host_is_given_up_with_its_session(at_work: AtWork):
+    """Without its files, what the session says it did is not true."""
+    at_work.build("write a.txt: a")
+    prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 1"
+    asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
+    killed_after(at_work, asked, "once")
+    at_work.configure(BATON_WORKSPACES=str(Path.cwd() / "elsewhere"))
+    at_work.conn.execute("update projects set workspace = null")
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("lost", "workspace_elsewhere")]
+    assert text(at_work, "ran.txt") == "once\n"
+
+
+def test_after_a_rewind_the_dead_attempt_is_not_gone_on_from(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    first = at_work.head()
+    at_work.build("write b.txt: b")
+    asked = at_work.ask(Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1"))
+    killed_after(at_work, asked, "once")
+    assert first
+    projects.rewind(at_work.conn, P, first)
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("lost", "head_moved")]
+    assert at_work.moves()[-1][-1] == first
+
+
+def test_what_cannot_be_gone_on_from_is_put_aside_and_begun_again(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 1"
+    asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
+    killed_after(at_work, asked, "once")
+    at_work.model.fault("400", times=-1, when="You were interrupted")
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("partial", "worker_died")]
+    source, _, _, _, parent = at_work.moves()[-1]
+    assert (source, parent) == ("update", head)
+    assert text(at_work, "ran.txt") == "once\n"
+    (told,) = at_work.events("workspace.kept_aside")
+    assert told["ref"].startswith("refs/baton/lost/")
+
+
+def test_a_first_build_that_broke_off_is_gone_on_from_too(at_work: AtWork):
+    asked = at_work.ask(Build(project=P, user=U, prompt="run: echo once\nrun: sleep 1\nsay ok"))
+    partial = killed_after(at_work, asked, "once")
+    assert at_work.run(asked).state == "done"
+    assert at_work.moves()[-1][0] == "recovery"
+    assert at_work.moves()[-1][-1] == partial
+    assert violations(at_work.conn) == []
