@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     renew_every: Duration = timedelta(seconds=10)
     cancel_poll: Duration = timedelta(seconds=1)
     drain_grace: Duration = timedelta(seconds=60)
+    deaf_after: Duration = timedelta(seconds=60)  # without a message, though some wait
     slots: int = Field(2, ge=1)  # jobs at a time in one worker
     prompt_limit: int = Field(200_000, ge=1)  # bytes
     plain_celery: bool = True  # off: messages that are not ours are refused

@@ -8,9 +8,10 @@ from db import attempts
 from db.pool import connection
 from worker import prompts, workspace
 from worker.app import app
-from worker.chain import Attempt, Step
+from worker.chain import Attempt
 from worker.commit import Outcome, commit
 from worker.delivery import SHOWN, deliver
+from worker.step import Step
 
 
 @app.task(name="tasks.build", bind=True, throws=SHOWN)

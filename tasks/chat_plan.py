@@ -5,9 +5,10 @@ from typing import Any
 from celery.app.task import Task
 
 from worker.app import app
-from worker.chain import Attempt, Step
+from worker.chain import Attempt
 from worker.commit import Outcome, commit
 from worker.delivery import SHOWN, deliver
+from worker.step import Step
 
 
 @app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)

@@ -13,11 +13,13 @@ from db import registry
 from db.pool import connection
 from tasks.metadata import version_of
 from worker.app import app
-from worker.chain import Attempt, Step, not_compacted
+from worker.chain import Attempt
 from worker.commit import Outcome, commit
+from worker.compaction import not_compacted
 from worker.delivery import SHOWN, deliver
 from worker.errors import NotResumable
 from worker.run import without_turn
+from worker.step import Step
 
 
 @app.task(name="tasks.compaction", bind=True, throws=SHOWN)

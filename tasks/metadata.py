@@ -15,10 +15,11 @@ from db.pool import connection
 from worker import prompts, workspace
 from worker.agent import Turn
 from worker.app import app
-from worker.chain import Attempt, Step
+from worker.chain import Attempt
 from worker.commit import Outcome, commit
 from worker.delivery import SHOWN, deliver
 from worker.errors import AgentFailed, BadRequest, NotWhole
+from worker.step import Step
 
 DOCUMENTATION = "DOCUMENTATION.md"
 

@@ -20,7 +20,7 @@ from config.settings import settings
 from db import jobs, outbox, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
-from worker import drain, host
+from worker import drain, host, watchdog
 from worker.agent.box import usable
 from worker.agent.version import cli_version
 from worker.publish import QUEUE
@@ -100,17 +100,19 @@ def _begin_child(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _report(sender: Any = None, **_: Any) -> None:
-    """Say in Postgres that this worker is here, until it goes."""
+    """Say in Postgres that this worker is here, until it goes; end it should it go deaf."""
     name = str(getattr(sender, "hostname", None) or f"baton@{socket.gethostname()}")
-    threading.Thread(target=_report_for_good, args=(name,), daemon=True).start()
+    slots = int(sender.controller.concurrency)
+    threading.Thread(target=_report_for_good, args=(name, slots), daemon=True).start()
+    watchdog.start((QUEUE, PLAIN), slots)
 
 
-def _report_for_good(name: str) -> None:
+def _report_for_good(name: str, slots: int) -> None:
     adopted = False
     while not drain.draining():
         try:
             with pool.connect() as conn:
-                workers.report(conn, _myself(name))
+                workers.report(conn, _myself(name, slots))
                 if not adopted:
                     outbox.adopt(conn, host.credential())
                     adopted = True
@@ -124,12 +126,12 @@ def _report_for_good(name: str) -> None:
         log.warning("worker.not_reported", error=str(exc))
 
 
-def _myself(name: str) -> Worker:
+def _myself(name: str, slots: int) -> Worker:
     return Worker(
         id=name,
         host=socket.gethostname(),
         pid=os.getpid(),
-        slots=settings().slots,
+        slots=slots,
         box="bubblewrap" if usable() else None,
         cli_version=cli_version(),
         credential=host.credential(),

@@ -12,7 +12,6 @@ session under a new id.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 from uuid import uuid4
 
 import structlog
@@ -27,7 +26,7 @@ from worker.agent.box import box, own_directory
 from worker.agent.leash import cli
 from worker.agent.store import JobStore
 from worker.checkpoints import Checkpoint
-from worker.commit import Outcome, about, commit
+from worker.commit import about
 from worker.errors import (
     AnswerNeeded,
     AttemptReplaced,
@@ -42,22 +41,12 @@ from worker.ladder import Choice
 from worker.lease import Lease
 from worker.publish import announce
 from worker.recovery import Left
+from worker.step import Step
 
 log = structlog.get_logger()
 
 FINISHED = "finished"  # the reason of a move that a dead attempt had made ready
 LOST_SESSION = "Previous session not found. Starting fresh session..."  # R028, for people
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One turn of a job: its name in the ledger, what is asked, and how the agent may work."""
-
-    name: str
-    prompt: str
-    mode: Literal["work", "read", "compact"] = "work"
-    schema: dict[str, Any] | None = None
-    model: str | None = None
 
 
 @dataclass
@@ -295,25 +284,6 @@ class Attempt:
             body = {**about(self.job), "ref": ref}
             self.tell([Event("workspace.kept_aside", self.job.id, body)])
 
-    def compact(self, *, reason: str) -> bool:
-        """Compact the head, as a committed turn of its own; whether the head is smaller now."""
-        step = Step(name=f"compact:{uuid4().hex[:8]}", prompt="/compact", mode="compact")
-        try:
-            turn = self.run(step)
-        except NotResumable:
-            return False
-        except JobError as exc:
-            if judge(exc, resumed=True).verdict in (Verdict.COMPACT, Verdict.FRESH):
-                return False  # too long to be compacted, or refused: a fresh session is left
-            raise
-        if why := not_compacted(turn):
-            self.discard(why)
-            return False
-        commit(
-            self, turn, Outcome(step=step.name, source="compact", reason=reason, final=False)
-        )
-        return True
-
     def discard(self, why: str) -> None:
         """Keep the turn that is pending, if one is, out of the chain: the head stays."""
         turn, self.pending = self.pending, None
@@ -335,15 +305,6 @@ class Attempt:
             created = turns.files_created(conn, chain)
         checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(self.cwd), created))
         points.reach("checkpoint.saved")
-
-
-def not_compacted(turn: Turn) -> str | None:
-    """Why a compaction does not count: no boundary was seen, or the context is no smaller (R155)."""
-    if not turn.compacted:
-        return "not_compacted"
-    if turn.pre_tokens is not None and turn.post_tokens is not None:
-        return None if turn.post_tokens < turn.pre_tokens else "not_smaller"
-    return None
 
 
 def _incomplete(text: str, turn: Turn) -> CaptureIncomplete:

@@ -2,6 +2,7 @@
 
 Celery tells its pool children nothing of a warm shutdown, so the main process leaves
 the moment in shared memory, made before the fork; children read it with their lease.
+Told a second time, it gives no grace any more.
 """
 
 import time
@@ -10,11 +11,14 @@ from multiprocessing import Value
 from config.settings import settings
 
 _began = Value("d", 0.0, lock=False)  # monotonic; the clock is one for all processes
+_hurry = Value("b", 0, lock=False)
 
 
 def begin() -> None:
-    """The worker was told to stop."""
-    if not _began.value:
+    """The worker was told to stop, or told again."""
+    if _began.value:
+        _hurry.value = 1
+    else:
         _began.value = time.monotonic()
 
 
@@ -33,4 +37,4 @@ def wait(seconds: float) -> None:
 def overdue() -> bool:
     """Whether the grace is over: what still runs is interrupted and goes back to the queue."""
     grace = settings().drain_grace.total_seconds()
-    return draining() and time.monotonic() - _began.value > grace
+    return draining() and (bool(_hurry.value) or time.monotonic() - _began.value > grace)

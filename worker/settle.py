@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 from config.settings import settings
 from db import registry, turns
 from db.pool import connection
+from worker.compaction import compact
 from worker.errors import BLAMED, Judgement, Verdict
 from worker.ladder import RECOVERY, Choice
+from worker.step import Step
 
 if TYPE_CHECKING:
-    from worker.chain import Attempt, Step
+    from worker.chain import Attempt
 
 ELSEWHERE = {Verdict.NEXT, Verdict.COMPACT, Verdict.FRESH}  # this session will not do
 TIMEOUTS = {"turn_timeout", "idle_timeout"}  # a fresh session would most likely take as long
 
 
-def goes_on(at: "Attempt", step: "Step", choice: Choice, judgement: Judgement) -> bool:
+def goes_on(at: "Attempt", step: Step, choice: Choice, judgement: Judgement) -> bool:
     """Whether the turn is to be tried again now, on whatever the ladder then gives."""
     parent = choice.parent
     if parent is None:
@@ -64,7 +66,7 @@ def _compact(at: "Attempt", parent: str, reason: str) -> bool:
     if Verdict.COMPACT in at.settled or parent != at.job.head:
         return False
     at.settled.add(Verdict.COMPACT)
-    return at.compact(reason=reason)
+    return compact(at, reason=reason)
 
 
 def _fresh(at: "Attempt", judgement: Judgement) -> bool:
@@ -97,7 +99,7 @@ def _counted(at: "Attempt", parent: str, judgement: Judgement) -> bool:
     return True
 
 
-def _last_resort(at: "Attempt", step: "Step", judgement: Judgement) -> bool:
+def _last_resort(at: "Attempt", step: Step, judgement: Judgement) -> bool:
     """On the job's last attempt, a failure that may be the session's is tried without it."""
     suspect = not judgement.known or judgement.error_class in BLAMED - TIMEOUTS
     last = at.job.attempts >= settings().attempts

@@ -1,0 +1,15 @@
+"""A step: one turn of a job, as a task asks for it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One turn of a job: its name in the ledger, what is asked, and how the agent may work."""
+
+    name: str
+    prompt: str
+    mode: Literal["work", "read", "compact"] = "work"
+    schema: dict[str, Any] | None = None
+    model: str | None = None
