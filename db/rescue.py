@@ -8,6 +8,9 @@ from typing import LiteralString
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from db.lanes import Next
 
 
 def expired(conn: Connection) -> list[UUID]:
@@ -37,6 +40,26 @@ def rescue(conn: Connection, job_id: UUID, *, attempt: UUID | None, limit: int) 
     """
     row = conn.execute(RESCUE, {"id": job_id, "attempt": attempt, "limit": limit}).fetchone()
     return row[0] if row else None
+
+
+def follow(conn: Connection, job_id: UUID, following: Next) -> None:
+    """Insert what follows in the chain of a job that was set aside. Wants a transaction with
+    `rescue`; the relay publishes it, and tells of it."""
+    conn.execute(
+        """
+        insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
+                          priority, version_id, previous_session_id, publish_after)
+        select %(next_id)s, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
+               %(kind)s, %(args)s, j.priority, j.version_id, j.previous_session_id, now()
+          from jobs j where j.id = %(job)s
+        """,
+        {
+            "job": job_id,
+            "next_id": following.id,
+            "kind": following.kind,
+            "args": Jsonb(following.args),
+        },
+    )
 
 
 RESCUE: LiteralString = """

@@ -6,7 +6,6 @@ the next job's message and the events' copy go to Redis.
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from config.settings import settings
 from db import sessions
@@ -18,15 +17,14 @@ from db.sessions import Advance, Moved
 from worker import points
 from worker.agent import Turn
 from worker.errors import HeadMoved
+from worker.following import following_of
 from worker.ladder import AGENT_RESET, Choice
 from worker.publish import announce
 
 if TYPE_CHECKING:
     from worker.chain import Attempt
 
-FOLLOWING = {"build": "metadata", "metadata": "compaction"}
 OF_THE_FIRST = ("fresh", "answer", "lost")  # arguments that a job's first turn has heeded
-HANDED_DOWN = ("asked", "model", "budget")  # of a job's arguments, to the next of its chain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +119,6 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome) -> Advance:
         model=turn.model,
         cli_version=turn.cli_version,
     )
-
-
-def following_of(job: Claimed) -> Next | None:
-    """The chain's next job: a build is followed by metadata, and that by a compaction."""
-    kind = FOLLOWING.get(job.kind)
-    if kind is None or job.args.get("asked") not in ("build", "update"):
-        return None
-    return Next(uuid4(), kind, {k: job.args[k] for k in HANDED_DOWN if k in job.args})
 
 
 def _told(job: Claimed, to: Advance, following: Next | None) -> list[Event]:

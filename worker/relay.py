@@ -9,21 +9,26 @@ Postgres, and a wiped or full Redis loses nothing that is not sent again from he
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import psycopg_pool
 import redis
 import structlog
+from psycopg import Connection
 
 from config import logging as logs
 from config.settings import settings
-from db import outbox, rescue, workers
+from db import jobs, outbox, rescue, workers
 from db.events import Event
 from db.pool import connection
 from worker import host, points
 from worker.checkpoints import BROKER, client
+from worker.following import despite_failure
 from worker.orphans import reap
 from worker.publish import QUEUE, copy, send
 
@@ -31,7 +36,8 @@ log = structlog.get_logger()
 
 LEAST_WINDOW = 4  # messages out while no worker is known to be online
 RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
-RESCUE_EVERY = 10  # turns of the loop between two looks for the dead
+RESCUE_EVERY = 1.0  # seconds between two looks for the dead
+PAUSE = 1.0  # seconds, when Postgres or Redis is away
 
 
 def run_once() -> int:
@@ -77,20 +83,31 @@ def rescue_once() -> int:
                 continue
             if reap(attempt):
                 continue  # something of it still lived, and was killed: look again
-            state = rescue.rescue(conn, job_id, attempt=attempt, limit=settings().rescue_limit)
-            taken += _told(job_id, state)
+            taken += _take(conn, job_id, attempt)
         for job_id in rescue.expired(conn):
-            state = rescue.rescue(conn, job_id, attempt=None, limit=settings().rescue_limit)
-            taken += _told(job_id, state)
+            taken += _take(conn, job_id, None)
     return taken
 
 
-def _told(job_id: object, state: str | None) -> int:
+def _take(conn: Connection, job_id: UUID, attempt: UUID | None) -> int:
+    with conn.transaction():
+        state = rescue.rescue(conn, job_id, attempt=attempt, limit=settings().rescue_limit)
+        job = jobs.get(conn, job_id) if state == "quarantined" else None
+        if job and (following := despite_failure(job)):
+            rescue.follow(conn, job_id, following)
     if state is None:
         return 0
     points.reach("rescue.taken")
     log.warning("job.rescued", job=str(job_id), state=state)
     return 1
+
+
+def _patiently(work: Callable[[], int], ended: threading.Event) -> None:
+    try:
+        work()
+    except (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OSError) as exc:
+        log.warning("relay.waits", error=type(exc).__name__)
+        ended.wait(PAUSE)
 
 
 def main() -> None:
@@ -105,16 +122,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     log.info("relay.ready")
-    turn = 0
+    looked = 0.0
     while not ended.wait(settings().relay_poll.total_seconds()):
-        turn += 1
-        try:
-            if turn % RESCUE_EVERY == 1:
-                rescue_once()
-            run_once()
-        except (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OSError) as exc:
-            log.warning("relay.waits", error=type(exc).__name__)
-            ended.wait(1.0)
+        if time.monotonic() - looked >= RESCUE_EVERY:  # Redis may be away: the dead are found
+            looked = time.monotonic()
+            _patiently(rescue_once, ended)
+        _patiently(run_once, ended)
 
 
 if __name__ == "__main__":

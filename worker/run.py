@@ -22,14 +22,14 @@ from db.attempts import Claimed
 from db.endings import End, Wait
 from db.events import Event
 from db.jobs import NEVER
-from db.lanes import Next
 from db.pool import connection
 from worker import checkpoints, drain, host, points, recovery, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
-from worker.commit import about, following_of, queued
+from worker.commit import about, queued
 from worker.errors import Judgement, Verdict, for_people, judge, tries_of
+from worker.following import despite_failure
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import backoff, on_blip
@@ -170,7 +170,7 @@ def _write(job: Claimed, judgement: Judgement, text: str) -> Ran:
                     state="failed",
                     error_class=error_class,
                     error=text,
-                    following=_despite_failure(job),
+                    following=despite_failure(job),
                 ),
             )
 
@@ -243,11 +243,6 @@ def _finish(job: Claimed, end: End) -> Ran:
         return Ran("ignored", end.error_class, end.error)
     announce(job.project_id, written[0], told, written[1])
     return Ran(end.state, end.error_class, end.error)
-
-
-def _despite_failure(job: Claimed) -> Next | None:
-    """Only a failed build ends its chain; failed metadata still compacts."""
-    return following_of(job) if job.kind == "metadata" else None
 
 
 def _not_claimed(job_id: UUID) -> Ran:
