@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     resume_failures: int = Field(2, ge=1)  # then a session is not resumable
     reset_after_turns: int = Field(50, ge=1)  # since the session began or was compacted
     compact: Literal["auto", "always", "never"] = "auto"
+    cache_ttl: Duration = timedelta(minutes=5)  # the provider's, of a prompt
     compact_threshold: float = Field(0.6, gt=0, le=1)  # of the context window
     context_window: int = Field(200_000, ge=1000)  # tokens
     digest_chars: int = Field(12_000, ge=500)  # what a fresh session is told of the past

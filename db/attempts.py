@@ -60,7 +60,7 @@ class Claimed:
 def claim(
     conn: Connection, job_id: UUID, *, attempt: UUID, runner: Runner, lease: timedelta
 ) -> Claimed | None:
-    """Begin an attempt: queued or parked → running, with the project's head.
+    """Begin an attempt: queued or parked → running, with the head of its lane.
 
     None when there is nothing to begin: the job has ended, runs, is not due or not
     in turn, its credential is limited, or its project is gone (see `blocked_by`).
@@ -107,7 +107,14 @@ CLAIM: LiteralString = (
                workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
           from free
          where p.project_id = free.project_id and p.user_id = free.user_id
-        returning p.project_id, p.event_seq, p.last_ai_session_id, p.workspace, p.fresh_next
+        returning p.project_id, p.event_seq,
+               case when free.lane = 'main' then p.last_ai_session_id
+                    else (select b.head from branches b where b.project_id = free.project_id
+                                                          and b.lane = free.lane) end as head,
+               case when free.lane = 'main' then p.workspace
+                    else %(workspaces)s || '/.branches/' || p.project_id || '/' || free.lane
+               end as workspace,
+               p.fresh_next and free.lane = 'main' as fresh_next
     ), j as (
         update jobs set state = 'running', attempt = %(attempt)s, attempts = jobs.attempts + 1,
                lease_until = now() + %(lease)s, announced = true, published_at = null,
@@ -130,7 +137,7 @@ CLAIM: LiteralString = (
     )
     select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
            j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
-           h.last_ai_session_id as head, h.workspace, h.fresh_next, h.event_seq as seq,
+           h.head, h.workspace, h.fresh_next, h.event_seq as seq,
            j.was_announced
       from j, h"""
 )

@@ -15,16 +15,19 @@ class Past:
     versions: list[str]
 
 
-def past(conn: Connection, project_id: str, *, messages: int = 20) -> Past:
-    """The latest compaction's summary, the recent chat, and the versions, oldest first."""
+def past(conn: Connection, project_id: str, *, lane: str, messages: int = 20) -> Past:
+    """The latest compaction's summary, the recent chat, and the versions, oldest first.
+
+    Of the main line, and of the branch `lane` if it is one.
+    """
     with conn.cursor(row_factory=scalar_row) as cur:
         summary = cur.execute(
             """
             select summary from project_ai_session_metrics
-             where project_id = %s and summary is not null
+             where project_id = %s and summary is not null and lane in ('main', %s)
              order by created_at desc limit 1
             """,
-            (project_id,),
+            (project_id, lane),
         ).fetchone()
         versions = cur.execute(
             """
@@ -35,10 +38,13 @@ def past(conn: Connection, project_id: str, *, messages: int = 20) -> Past:
         ).fetchall()
     said = conn.execute(
         """
-        select role, content from project_chat_log_minimal
+        select role, content from project_chat_log_minimal c
          where project_id = %s and role is not null and content is not null
+           and not exists (select from project_ai_session_metrics m
+                            where m.session_id = c.ai_session_id
+                              and m.lane not in ('main', %s))
          order by created_at desc limit %s
         """,
-        (project_id, messages),
+        (project_id, lane, messages),
     ).fetchall()
     return Past(summary=summary, said=[(r, c) for r, c in reversed(said)], versions=versions)

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+MAIN = "main"  # the project's main line; any other lane is a branch (db/branches.py)
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

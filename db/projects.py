@@ -97,7 +97,7 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> int:
     or the session was never a head of this project or cannot be resumed.
     """
     with conn.transaction():
-        head = _hold_head(conn, project_id)
+        head = hold_head(conn, project_id)
         known = conn.execute(
             """
             select m.is_resumable, c.version_id from session_chain c
@@ -136,7 +136,7 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> int:
         return events.append(conn, project_id, [Event("session.moved", None, body)]) or 0
 
 
-def _hold_head(conn: Connection, project_id: str) -> str | None:
+def hold_head(conn: Connection, project_id: str) -> str | None:
     """The head, under the project's lock, with no job running in the main lane."""
     row = conn.execute(
         "select last_ai_session_id from projects where project_id = %s for no key update",

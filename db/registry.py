@@ -8,6 +8,8 @@ from psycopg.rows import class_row
 
 from db.attempts import Claimed
 
+TEMPLATES = "_template"  # the user whose projects are templates: no user's text is in them
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -40,11 +42,15 @@ def candidates(
                 union all
                 select %(handed)s::text, 1, 0
                 union all
+                select b.from_session, 1, 0 from branches b
+                 where b.project_id = %(project)s and b.lane = %(lane)s
+                union all
                 select v.ai_session_id, 2, 0 from project_versions v
                  where v.project_id = %(project)s and v.version_id = %(version)s
                 union all
                 (select t.new_session_id, 3, -t.id from session_transitions t
-                  where t.project_id = %(project)s order by t.id desc limit 20)
+                  where t.project_id = %(project)s and %(lane)s = 'main'
+                  order by t.id desc limit 20)
             ), best as (
                 select distinct on (session_id) session_id, rank, id from ranked
                  where session_id is not null order by session_id, rank, id
@@ -53,7 +59,7 @@ def candidates(
                    now() - m.last_used_at as age, m.is_resumable, m.context_tokens, m.turns_since_start, best.rank
               from best join project_ai_session_metrics m using (session_id)
              where m.project_id = %(project)s and m.user_id = %(user)s
-               and (best.rank = 0 or exists (
+               and (best.rank = 0 or %(lane)s <> 'main' or exists (
                    select from session_transitions t
                     where t.project_id = %(project)s and t.new_session_id = best.session_id))
              order by best.rank, best.id limit %(limit)s
@@ -61,12 +67,39 @@ def candidates(
             {
                 "head": job.head,
                 "handed": handed,
+                "lane": job.lane,
                 "project": job.project_id,
                 "user": user_id,
                 "version": job.version_id,
                 "limit": limit,
             },
         ).fetchall()
+
+
+def get(conn: Connection, session_id: str) -> Session | None:
+    """The session, if the registry has it."""
+    with conn.cursor(row_factory=class_row(Session)) as cur:
+        return cur.execute(
+            """
+            select session_id, project_id, user_id, version_id, now() - last_used_at as age,
+                   is_resumable, context_tokens, turns_since_start, 0 as rank
+              from project_ai_session_metrics where session_id = %s
+            """,
+            (session_id,),
+        ).fetchone()
+
+
+def template(conn: Connection, name: str) -> str | None:
+    """The session that new projects fork: the head of the template's project, if it can be."""
+    row = conn.execute(
+        """
+        select p.last_ai_session_id from projects p
+          join project_ai_session_metrics m on m.session_id = p.last_ai_session_id
+         where p.project_id = %s and p.user_id = %s and m.is_resumable
+        """,
+        (name, TEMPLATES),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def known(conn: Connection, session_id: str) -> bool:
@@ -128,12 +161,12 @@ def adopt(
         """
         insert into project_ai_session_metrics
                (session_id, project_id, user_id, version_id, parent_session_id, job_id, status,
-                raw_cost_usd, cost_estimated, turns_since_start, resumed)
+                raw_cost_usd, cost_estimated, turns_since_start, resumed, lane)
         values (%(session)s, %(project)s, %(user)s, %(version)s, %(parent)s, %(job)s,
                 'disconnected', %(raw)s, true,
                 coalesce((select turns_since_start from project_ai_session_metrics
                            where session_id = %(parent)s), 0),
-                %(parent)s::text is not null)
+                %(parent)s::text is not null, %(lane)s)
         on conflict do nothing
         """,
         {
@@ -144,6 +177,7 @@ def adopt(
             "parent": parent,
             "job": job.id,
             "raw": raw_cost_usd,
+            "lane": job.lane,
         },
     )
 

@@ -70,7 +70,7 @@ def advance(
     following: Next | None,
     publish_after: timedelta,
 ) -> Moved | None:
-    """Move the project's head to a new session and record all that belongs to it.
+    """Move the head of the job's lane to a new session and record all that belongs to it.
 
     None, with nothing written, when the head is no longer `to.old`, the attempt was replaced
     or its lease has run out, or the turn was not begun or is recorded already.
@@ -113,15 +113,26 @@ ADVANCE: LiteralString = (
     ),"""
     + lanes.GOES_ON
     + """,
-    h as (
+    b as (  -- a branch has a head of its own
+        update branches b
+           set head = %(new)s, tree = coalesce(%(tree)s, b.tree), updated_at = now()
+          from f, u
+         where b.project_id = f.project_id and b.lane = f.lane and b.promoted_at is null
+           and b.head = %(old)s
+        returning b.lane
+    ), h as (
         update projects p
-           set last_ai_session_id = %(new)s, last_ai_session_updated_at = now(),
+           set last_ai_session_id = case f.lane when 'main' then %(new)s
+                                                else p.last_ai_session_id end,
+               last_ai_session_updated_at = case f.lane when 'main' then now()
+                                            else p.last_ai_session_updated_at end,
                fresh_next = p.fresh_next and not %(was_fresh)s,
                event_seq = p.event_seq + (select count(*) from said)
           from f, u
          where p.project_id = f.project_id
-           and p.last_ai_session_id is not distinct from %(old)s
-        returning p.project_id, p.event_seq
+           and case f.lane when 'main' then p.last_ai_session_id is not distinct from %(old)s
+                           else exists (select from b) end
+        returning p.project_id, p.event_seq, f.lane
     ), k as (
         select f.* from f, h
     ), d as (
@@ -151,7 +162,7 @@ ADVANCE: LiteralString = (
                                          job_id)
         select h.project_id, %(version_id)s, %(old)s, %(new)s, %(parent)s, %(source)s,
                %(reason)s, %(id)s
-          from h
+          from h where h.lane = 'main'
     ), pm as (
         select raw_cost_usd, turns_since_start from project_ai_session_metrics
          where session_id = %(parent)s limit 1
@@ -172,7 +183,7 @@ ADVANCE: LiteralString = (
     ), om as (
         update project_ai_session_metrics m set status = 'disconnected'
           from h where m.session_id = %(old)s and m.project_id = h.project_id
-                   and m.status = 'active' and %(old)s <> %(new)s
+                   and m.status = 'active' and %(old)s <> %(new)s and m.lane = h.lane
     ), km as (  -- the same id again: it is touched, and what the turn used is added
         update project_ai_session_metrics m
            set last_used_at = now(), status = 'active', stale_at = null,
@@ -195,12 +206,12 @@ ADVANCE: LiteralString = (
                (session_id, project_id, user_id, version_id, parent_session_id, job_id, step,
                 input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
                 context_tokens, cost_usd, cost_estimated, raw_cost_usd, duration_ms, num_turns,
-                turns_since_start, model, cli_version, resumed, summary)
+                turns_since_start, model, cli_version, resumed, summary, lane)
         select %(new)s, k.project_id, k.user_id, %(version_id)s, %(parent)s, k.id, %(step)s,
                %(input_tokens)s, %(output_tokens)s, %(cache_read_tokens)s,
                %(cache_creation_tokens)s, %(context_tokens)s, figures.cost, figures.estimated,
                %(raw_cost_usd)s, %(duration_ms)s, %(num_turns)s, figures.turns_since_start,
-               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s
+               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s, k.lane
           from k, figures where not exists (select from km)
     ), c as (
         insert into project_chat_log_minimal

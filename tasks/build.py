@@ -5,6 +5,7 @@ from typing import Any
 from celery.app.task import Task
 
 from db import attempts
+from db.lanes import MAIN
 from db.pool import connection
 from worker import prompts, workspace
 from worker.app import app
@@ -27,14 +28,15 @@ def do_build(at: Attempt) -> None:
     prompt = str(job.args["prompt"])
     turn = at.run(Step(name="build", prompt=_after_interruption(at) + prompt))
     tree, created = workspace.finish(job, begun)
+    version = job.version_id or str(job.chain_id) if job.lane == MAIN else None
     commit(
         at,
         turn,
         Outcome(
             step="build",
             source="update" if job.head else "build",
-            version=job.version_id or str(job.chain_id),
-            new_version=True,
+            version=version,
+            new_version=version is not None,
             tree=tree,
             said=[("user", prompt), ("assistant", turn.text)],
             result={"text": turn.text, "files_created": created},

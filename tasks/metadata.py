@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config.settings import settings
 from db import projects
+from db.lanes import MAIN
 from db.pool import connection
 from worker import prompts, workspace
 from worker.agent import Turn
@@ -56,7 +57,9 @@ def do_metadata(at: Attempt) -> None:
 
 
 def version_of(at: Attempt) -> str | None:
-    """The version that the job is about: its own, else the project's newest."""
+    """The version that the job is about: its own, else the project's newest; a branch has none."""
+    if at.job.lane != MAIN:
+        return None
     if at.job.version_id:
         return at.job.version_id
     with connection() as conn:

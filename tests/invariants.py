@@ -68,7 +68,8 @@ ALWAYS: dict[str, LiteralString] = {
          where t.outcome = 'committed'
            and not exists (select from session_chain c
                             where c.job_id = t.job_id
-                              and c.new_session_id = t.observed_session_id)""",
+                              and c.new_session_id = t.observed_session_id)
+           and not exists (select from jobs j where j.id = t.job_id and j.lane <> 'main')""",
     "6: a session that was a head is in the registry": """
         select format('session %s was a head of %s and is not in its registry',
                       c.new_session_id, c.project_id)

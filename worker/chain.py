@@ -20,13 +20,23 @@ from db import chat, events, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
-from worker import checkpoints, ladder, points, progress, prompts, recovery, settle, workspace
+from worker import (
+    checkpoints,
+    ladder,
+    points,
+    progress,
+    prompts,
+    recovery,
+    settle,
+    telling,
+    workspace,
+)
 from worker.agent import Agent, Request, Turn, Watch
 from worker.agent.box import box, own_directory
 from worker.agent.leash import cli
 from worker.agent.store import JobStore
 from worker.checkpoints import Checkpoint
-from worker.commit import about
+from worker.compaction import compact
 from worker.errors import (
     AnswerNeeded,
     AttemptReplaced,
@@ -42,11 +52,11 @@ from worker.lease import Lease
 from worker.publish import announce
 from worker.recovery import Left
 from worker.step import Step
+from worker.weigh import Way
 
 log = structlog.get_logger()
 
 FINISHED = "finished"  # the reason of a move that a dead attempt had made ready
-LOST_SESSION = "Previous session not found. Starting fresh session..."  # R028, for people
 
 
 @dataclass
@@ -70,7 +80,7 @@ class Attempt:
         """Run one turn on the best session there is. Raises what the last candidate raised."""
         left = self._take_left(step)
         if left and (turn := recovery.finished(left, structured=step.schema is not None)):
-            self._tell_left("finished", left, left.why)
+            self.tell(telling.recovered(self.job, left, "finished", left.why))
             self.choice = Choice(turn.parent, [], [], FINISHED)
             self.pending = turn
             return turn
@@ -94,25 +104,25 @@ class Attempt:
             return None
         lost = left.lost or (None if left.begun.step == step.name else "other_step")
         if lost:
-            self._tell_left("lost", left, lost)
+            self.tell(telling.recovered(self.job, left, "lost", lost))
         return None if lost else left
 
     def _go_on(self, left: Left) -> Choice:
         with connection() as conn:
             choice = recovery.go_on(conn, self.job, left)
-        self._tell_left("partial", left, left.why)
+        self.tell(telling.recovered(self.job, left, "partial", left.why))
         return choice
-
-    def _tell_left(self, what: str, left: Left, why: str) -> None:
-        """Which of the three it was, and why (worker/recovery.py)."""
-        body = {**about(self.job), "what": what, "session": left.begun.minted, "why": why}
-        log.info("turn.recovered", what=what, why=why)
-        self.tell([Event("turn.recovered", self.job.id, body)])
 
     def _choose(self, step: Step) -> Choice:
         """The ladder's choice, unless this step cannot go on with it."""
         with connection() as conn:
-            choice = ladder.choose(conn, self.job, barred=self.barred)
+            choice = ladder.choose(conn, self.job, barred=self.barred, ways=self._ways(step))
+        if choice.weighed:
+            self.tell(telling.weighed(self.job, choice.weighed))
+            if choice.weighed.way == "compact":
+                self.settled.add(Verdict.COMPACT)
+                compact(self, reason=choice.weighed.why)
+                return self._choose(step)
         refused: JobError | None = None
         if step.mode == "compact" and choice.parent != self.job.head:
             refused = NotResumable(choice.reason or "no_session")
@@ -125,6 +135,12 @@ class Attempt:
                 turns.note_rejected(conn, self.job, step=step.name, tries=choice.tries)
             raise refused
         return choice
+
+    def _ways(self, step: Step) -> tuple[Way, ...]:
+        """How a head of too many turns may be gone on from: it is compacted once at the most."""
+        if step.mode == "compact":
+            return ()
+        return ("fresh",) if Verdict.COMPACT in self.settled else ("compact", "fresh")
 
     def _run_on(self, step: Step, choice: Choice) -> Turn:
         minted = uuid4()
@@ -227,7 +243,7 @@ class Attempt:
     def _retell(self, step: Step) -> str:
         """The prompt of a fresh session: what is known of the past, then the prompt itself."""
         with connection() as conn:
-            past = chat.past(conn, self.job.project_id)
+            past = chat.past(conn, self.job.project_id, lane=self.job.lane)
         if self.job.head is None and not past.said:
             return step.prompt  # the project's first words
         digest = prompts.digest(
@@ -236,23 +252,20 @@ class Attempt:
         return prompts.with_digest(digest, step.prompt)
 
     def _tell_lost(self, reason: str | None) -> None:
-        """People are told that the session is lost, why, and what they may choose (R028, R151)."""
+        """People are told once an attempt that the session is lost."""
         if self.told_lost:
             return
         self.told_lost = True
-        body = {
-            **about(self.job),
-            "code": reason,
-            "text": LOST_SESSION,
-            "choices": ["retry", "start_new"],
-        }
-        self.tell([Event("session.resume_failed", self.job.id, body)])
+        self.tell(telling.resume_failed(self.job, reason))
 
-    def tell(self, told: list[Event]) -> None:
-        """Write events that tell of no change of the job's."""
+    def tell(self, told: Event) -> None:
+        """Write an event that tells of no change of the job's."""
+        log.info(
+            told.type, **{k: v for k, v in told.body.items() if k in ("what", "why", "code")}
+        )
         with connection() as conn:
-            seq = events.append(conn, self.job.project_id, told)
-        announce(self.job.project_id, seq, told, [])
+            seq = events.append(conn, self.job.project_id, [told])
+        announce(self.job.project_id, seq, [told], [])
 
     def begin_work(self) -> workspace.Begun:
         """Make the workspace ready to be written; tell what a lost attempt left there."""
@@ -281,8 +294,7 @@ class Attempt:
 
     def _tell_kept_aside(self, ref: str | None) -> None:
         if ref:
-            body = {**about(self.job), "ref": ref}
-            self.tell([Event("workspace.kept_aside", self.job.id, body)])
+            self.tell(telling.kept_aside(self.job, ref))
 
     def discard(self, why: str) -> None:
         """Keep the turn that is pending, if one is, out of the chain: the head stays."""

@@ -73,7 +73,8 @@ class _Ask(BaseModel):
     max_turns: int | None = None
     budget: Decimal | None = None
     previous_session_id: str | None = None
-    branch_from: str | None = None  # refused for now: there is one line of work a project
+    branch_from: str | None = None  # a session: work beside the main line, from there
+    template: str | None = None  # a new project's first session is a fork of this one's
     workspace: str | None = None
     on_lost: Literal["fresh", "ask"] | None = None
 
@@ -198,6 +199,8 @@ def _params(ask: _Ask, job_id: UUID | None) -> dict[str, Any]:
         "budget": float(ask.budget) if ask.budget is not None else None,
         "workspace": ask.workspace,
         "on_lost": ask.on_lost,
+        "branch_from": ask.branch_from,
+        "template": ask.template,
     }
     return {
         **ask.model_dump(
@@ -243,8 +246,6 @@ def _places(ask: _Ask) -> dict[str, str | None]:
 
 def _check_text(ask: _Ask) -> None:
     """What Postgres cannot hold, or would take for something else."""
-    if ask.branch_from is not None:
-        raise Refused("Branches are not built yet: leave branch_from out.")
     for value in ask.model_dump().values():
         if isinstance(value, str) and ("\x00" in value or _torn(value)):
             raise Refused("The request has text that is not UTF-8 or holds a NUL: take it out.")

@@ -11,7 +11,7 @@ from config.settings import settings
 from db import sessions
 from db.attempts import Claimed
 from db.events import Event
-from db.lanes import Next
+from db.lanes import MAIN, Next
 from db.pool import connection
 from db.sessions import Advance, Moved
 from worker import points
@@ -131,8 +131,10 @@ def _told(job: Claimed, to: Advance, following: Next | None) -> list[Event]:
         "source": to.source,
         "reason": to.reason,
         "version": to.version_id,
+        **({} if job.lane == MAIN else {"branch": job.lane}),
     }
-    told = [Event("session.moved", job.id, body)]
+    moved = "session.moved" if job.lane == MAIN else "branch.moved"
+    told = [Event(moved, job.id, body)]
     if to.final:
         told.append(Event("job.done", job.id, {**about(job), "result": to.result}))
     if following:

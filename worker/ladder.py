@@ -9,7 +9,7 @@ was looked at is recorded, with the reason, before the prompt is sent.
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from psycopg import Connection
@@ -22,6 +22,7 @@ from db.transcript_form import Entry
 from db.transcripts import TranscriptDamaged
 from db.turns import Try
 from worker.plain import plain
+from worker.weigh import Way, Weighed, weigh
 
 log = structlog.get_logger()
 
@@ -41,6 +42,7 @@ class Choice:
     tries: list[Try]
     reason: str | None
     source: str | None = None  # fallback or reset, when the head was passed over; recovery
+    weighed: Weighed | None = None  # where the cheapest way was looked for
 
     @property
     def lost_head(self) -> bool:
@@ -49,31 +51,82 @@ class Choice:
 
 
 RECOVERY = "recovery"  # the source of a turn that goes on from a dead attempt's session
+TEMPLATE = "template"  # the reason of a first session that was forked from a template's
 AGENT_RESET = "agent_reset"  # the agent was to go on from a session, and began anew
 
 
-def choose(conn: Connection, job: Claimed, *, barred: dict[str, str]) -> Choice:
-    """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason."""
+def choose(
+    conn: Connection, job: Claimed, *, barred: dict[str, str], ways: tuple[Way, ...] = ()
+) -> Choice:
+    """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason.
+
+    `ways` are those open to a head of too many turns; none: its turns are not looked at.
+    """
+    if job.head is None and (name := job.args.get("template")):
+        return _of_template(conn, str(name), barred)
     if job.head is None and job.previous_session_id is None:
         return Choice(None, [], [Try(None, "trying", "first")], None)
     if job.head and job.args.get("answer") == "start_new":
         return _fresh([], str(job.args.get("lost") or "start_new"), "fallback")
-    if reason := policy(conn, job):
+    if reason := policy(job):
         return _fresh([], reason, "reset" if job.head else None)
+    if ways and (overgrown := _overgrown(conn, job, ways)):
+        return overgrown
     found = registry.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
-    tries = _not_found(conn, job, found)
-    for session in found:
-        reason = barred.get(session.session_id) or _unfit(conn, session)
+    climb = _Climb(conn, job, barred, _not_found(conn, job, found))
+    choice = next(filter(None, map(climb.step, found)), None)
+    if choice is None:
+        why = _why(job, climb.tries)
+        choice = _fresh(climb.tries, why, "fallback" if job.head else None)
+    else:
+        choice = replace(choice, tries=[*choice.tries, *_hints(job, choice, found)])
+    return replace(choice, weighed=climb.weighed)
+
+
+@dataclass
+class _Climb:
+    """What is known so far: the candidates that were looked at, and what the head would cost."""
+
+    conn: Connection
+    job: Claimed
+    barred: dict[str, str]
+    tries: list[Try]
+    weighed: Weighed | None = None
+
+    def step(self, session: Session) -> Choice | None:
+        """The choice of this session, or None if it will not do."""
         entries: list[Entry] = []
+        reason = self.barred.get(session.session_id) or self._unfit(session)
         if reason is None:
-            entries, reason = _load(conn, job, session)
-        if reason is None:
-            tries.append(Try(session.session_id, "trying"))
-            passed = None if session.session_id == job.head else _why(job, tries)
-            tries += _hints(job, session, found)
-            return Choice(session.session_id, entries, tries, passed)
-        tries.append(Try(session.session_id, "rejected", reason))
-    return _fresh(tries, _why(job, tries), "fallback" if job.head else None)
+            entries, reason = _load(self.conn, self.job, session)
+        if reason:
+            self.tries.append(Try(session.session_id, "rejected", reason))
+            return None
+        self.tries.append(Try(session.session_id, "trying"))
+        passed = None if session.session_id == self.job.head else _why(self.job, self.tries)
+        return Choice(session.session_id, entries, self.tries, passed)
+
+    def _unfit(self, session: Session) -> str | None:
+        if not UUID_FORM.fullmatch(session.session_id):
+            return "not_a_uuid"  # the CLI would look for a session of that title
+        if not session.is_resumable:
+            return "not_resumable"
+        if session.age <= settings().stale_after:
+            return None
+        registry.mark_stale(self.conn, [session.session_id])
+        weighed = _weigh("stale", ("fresh", "resume"), session)
+        if session.session_id == self.job.head:
+            self.weighed = weighed
+        return None if weighed.way == "resume" else "stale"
+
+
+def _of_template(conn: Connection, name: str, barred: dict[str, str]) -> Choice:
+    """A new project's first session: a fork of the template's, if that is sound."""
+    session = registry.template(conn, name)
+    entries = transcripts.load(conn, name, session) if session else None
+    if session is None or entries is None or session in barred:
+        return Choice(None, [], [Try(None, "trying", "template_lost")], None)
+    return Choice(session, entries, [Try(session, "trying", TEMPLATE)], TEMPLATE)
 
 
 def _fresh(tries: list[Try], reason: str, source: str | None) -> Choice:
@@ -92,7 +145,7 @@ def in_rollout(project_id: str) -> bool:
     return place < settings().resume_percent
 
 
-def policy(conn: Connection, job: Claimed) -> str | None:
+def policy(job: Claimed) -> str | None:
     """Why the turn is to begin fresh although a session may be there."""
     if not settings().resume_enabled:
         return "resume_off"
@@ -100,28 +153,20 @@ def policy(conn: Connection, job: Claimed) -> str | None:
         return "control"
     if job.fresh_next or job.args.get("fresh"):
         return "asked_fresh"
-    if job.kind == "build" and job.head and _turns(conn, job) >= settings().reset_after_turns:
-        return "reset"
     return None
 
 
-def _turns(conn: Connection, job: Claimed) -> int:
-    row = conn.execute(
-        "select turns_since_start from project_ai_session_metrics where session_id = %s",
-        (job.head,),
-    ).fetchone()
-    return row[0] if row else 0
+def _overgrown(conn: Connection, job: Claimed, ways: tuple[Way, ...]) -> Choice | None:
+    """A session of too many turns is compacted first, or left for a fresh one (R094)."""
+    head = registry.get(conn, job.head) if job.kind == "build" and job.head else None
+    if head is None or head.turns_since_start < settings().reset_after_turns:
+        return None
+    return replace(_fresh([], "reset", "reset"), weighed=_weigh("turns", ways, head))
 
 
-def _unfit(conn: Connection, session: Session) -> str | None:
-    if not UUID_FORM.fullmatch(session.session_id):
-        return "not_a_uuid"  # the CLI would look for a session of that title
-    if not session.is_resumable:
-        return "not_resumable"
-    if session.age > settings().stale_after:
-        registry.mark_stale(conn, [session.session_id])
-        return "stale"
-    return None
+def _weigh(why: str, ways: tuple[Way, ...], session: Session) -> Weighed:
+    idle = session.age.total_seconds()
+    return weigh(why, ways, context=session.context_tokens, idle=idle)
 
 
 def _load(conn: Connection, job: Claimed, session: Session) -> tuple[list[Entry], str | None]:
@@ -211,10 +256,10 @@ def _not_found(conn: Connection, job: Claimed, found: list[Session]) -> list[Try
     return tries
 
 
-def _hints(job: Claimed, chosen: Session, found: list[Session]) -> list[Try]:
+def _hints(job: Claimed, chosen: Choice, found: list[Session]) -> list[Try]:
     """A handed-down id that is no longer the head: told, and passed over."""
     given = job.previous_session_id
-    if not given or given in (job.head, chosen.session_id):
+    if not given or given in (job.head, chosen.parent):
         return []
     if given not in {session.session_id for session in found}:
         return []

@@ -60,7 +60,7 @@ def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
         conn, job, minted=last.minted, raw_cost_usd=_told_cost(new), weight=_weight(new)
     )
     reset = bool(known) and len(new) == len(found.entries)
-    lost = found.reason or ("reset" if reset else None) or _unfit(conn, job, last, new)
+    lost = found.reason or ("reset" if reset else None) or _unfit(job, last, new)
     return Left(last, found.entries, new, lost)
 
 
@@ -77,14 +77,14 @@ def _past(conn: Connection, job: Claimed, turn: Begun) -> list[Entry]:
     return transcripts.load(conn, job.project_id, turn.parent) or []
 
 
-def _unfit(conn: Connection, job: Claimed, turn: Begun, new: list[Entry]) -> str | None:
+def _unfit(job: Claimed, turn: Begun, new: list[Entry]) -> str | None:
     if turn.parent != job.head:
         return "head_moved"
     if turn.step.startswith("compact"):
         return "compaction"  # one call of the model: there is no half of it
     if turn.age > settings().stale_after:
         return "stale"
-    return ladder.policy(conn, job) or (None if _answers(new) else "nothing_done")
+    return ladder.policy(job) or (None if _answers(new) else "nothing_done")
 
 
 def finished(left: Left, *, structured: bool) -> Turn | None:

@@ -8,9 +8,9 @@ from config.settings import settings
 from tests.running import AtWork, P, U
 from worker import ladder
 from worker.agent.scripted import scripted
-from worker.chain import LOST_SESSION
 from worker.client import Build, Update
 from worker.errors import SENTENCES
+from worker.telling import LOST_SESSION
 
 PROMPT = "Please make the header blue; keep  the spaces\nand lines."
 
@@ -297,3 +297,31 @@ def test_the_digest_stays_within_its_bounds(at_work: AtWork):
     assert seen.prompts == (PROMPT,)
     assert 500 < len(seen.history) < 3000
     assert settings().digest_chars == 2000
+
+
+def test_a_long_head_of_many_turns_is_compacted_first_while_the_cache_is_warm(at_work: AtWork):
+    at_work.configure(BATON_RESET_AFTER_TURNS="1")
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    at_work.conn.execute("update project_ai_session_metrics set context_tokens = 150000")
+    assert at_work.build("write b.txt: b").state == "done"
+    (source, reason, old, compacted, _), (*_, parent) = at_work.moves()[1:]
+    assert (source, reason, old, parent) == ("compact", "turns", head, compacted)
+    (told,) = at_work.events("session.weighed")
+    assert (told["why"], told["way"]) == ("turns", "compact")
+    assert told["costs"]["compact"] < told["costs"]["fresh"]
+
+
+def test_a_stale_head_shorter_than_its_digest_is_resumed_and_the_event_says_why(
+    at_work: AtWork,
+):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    assert head
+    at_work.age(head, hours=25)
+    at_work.configure(BATON_DIGEST_CHARS="100000")
+    assert at_work.build("write b.txt: b").state == "done"
+    assert at_work.moves()[-1][-1] == head
+    (told,) = at_work.events("session.weighed")
+    assert (told["why"], told["way"]) == ("stale", "resume")
+    assert at_work.value("select stale_at is not null from project_ai_session_metrics")

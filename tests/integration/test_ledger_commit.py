@@ -80,7 +80,10 @@ def test_a_commit_moves_the_head_and_all_that_belongs_to_it(conn: Connection):
     assert metric(conn, minted, "status, input_tokens, cli_version, user_id, resumed") == (
         *("active", 5, "2.0", "u", False),
     )
-    assert chat.past(conn, "p").said == [("user", "make it"), ("assistant", "made")]
+    assert chat.past(conn, "p", lane="main").said == [
+        ("user", "make it"),
+        ("assistant", "made"),
+    ]
     assert job_row(conn, job.id, "state, result, lease_until") == (
         "done",
         {"text": "made"},
@@ -271,7 +274,7 @@ def test_turns_are_counted_since_the_session_began_or_was_compacted(conn: Connec
     assert [counted(), counted(), counted()] == [1, 2, 3]
     assert [counted(compacted=True, summary="so far"), counted()] == [0, 1]
     assert counted(parent=None, relation="fresh", source="reset", reason="reset") == 1
-    assert chat.past(conn, "p").summary == "so far"
+    assert chat.past(conn, "p", lane="main").summary == "so far"
 
 
 def test_a_resume_that_the_agent_dropped_is_a_failed_one(conn: Connection):
@@ -323,7 +326,7 @@ def test_ids_of_the_product_are_only_text(conn: Connection):
         chat=[("user", "'; drop table projects; --")],
         reason="it's",
     )
-    assert chat.past(conn, name).said == [("user", "'; drop table projects; --")]
+    assert chat.past(conn, name, lane="main").said == [("user", "'; drop table projects; --")]
     assert job_row(conn, job.id, "result ->> 'text'") == 'it\'s "quoted" \\ $1 %s'
     assert violations(conn) == []
 
