@@ -14,7 +14,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
-from worker import pages
+from worker import branching, pages
 from worker.complaints import Failed, WrongUsage
 from worker.console import (
     AsJson,
@@ -31,7 +31,7 @@ from worker.console import (
 )
 from worker.screen import Page
 
-__all__ = ["app", "main"]
+__all__ = ["app", "branching", "main"]
 
 Kind = Literal["build", "update", "chat-plan", "metadata", "compaction"]
 Busy = Literal["enqueue", "reject", "replace", "interrupt"]
@@ -88,6 +88,13 @@ def ask(
     on_lost: Annotated[
         OnLost, typer.Option(help="If its session is lost: begin fresh, or ask.")
     ] = "fresh",
+    branch_from: Annotated[
+        UUID | None,
+        typer.Option(metavar="SESSION", parser=parse_id, help="Work beside the main line."),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Of a new project: the one whose session it forks.")
+    ] = None,
     _json: AsJson = False,
 ) -> None:
     """Ask for a job.
@@ -111,6 +118,8 @@ def ask(
         priority=priority,
         previous_session_id=str(previous_session) if previous_session else None,
         on_lost=None if on_lost == "fresh" else on_lost,
+        branch_from=str(branch_from) if branch_from else None,
+        template=template,
     )
     with ledger() as conn:
         job = asking.enqueue(conn, request)

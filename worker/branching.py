@@ -1,0 +1,53 @@
+"""The commands for branches: what there is beside a project's main line, and taking one over."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from db import branches
+from db.branches import Branch
+from worker.console import AsJson, ProjectId, app, known_project, ledger, parse_id, screen
+from worker.screen import Table
+
+
+@app.command("branches")
+def show_branches(project: ProjectId, _json: AsJson = False) -> None:
+    """Show the branches of a project, oldest first."""
+    with ledger() as conn:
+        known_project(conn, project)
+        found = branches.of_project(conn, project)
+    table = Table(
+        ("branch", "from", "head", "files", "promoted at"),
+        [(b.lane, b.from_session, b.head, _files(b), b.promoted_at) for b in found],
+        f"Project {project} has no branches: ask for a job with --branch-from SESSION.",
+    )
+    screen.show({"project_id": project, "branches": found}, [table])
+
+
+@app.command("promote")
+def promote_branch(
+    project: ProjectId,
+    branch: Annotated[str, typer.Argument(metavar="BRANCH")],
+    onto: Annotated[
+        UUID | None,
+        typer.Option(
+            metavar="SESSION",
+            parser=parse_id,
+            help="The head it is to replace; else the session that it began from.",
+        ),
+    ] = None,
+    _json: AsJson = False,
+) -> None:
+    """Make a branch's session and files the project's, unless the main line has moved on."""
+    with ledger() as conn:
+        known_project(conn, project)
+        taken = branches.promote(conn, project, branch, onto=str(onto) if onto else None)
+    done = [f"Its session is {taken.head} now, that of {branch}."]
+    if taken.tree:
+        done.append("Its files are the branch's from the next job on.")
+    screen.show({"project_id": project, "done": done}, done)
+
+
+def _files(branch: Branch) -> str:
+    return branch.tree[:12] if branch.tree else "as of its beginning"
