@@ -23,6 +23,7 @@ from db import outbox, rescue, workers
 from db.events import Event
 from db.pool import connection
 from worker import host, points
+from worker.broker import fitness
 from worker.checkpoints import BROKER, client
 from worker.orphans import reap
 from worker.publish import QUEUE, copy, send
@@ -93,6 +94,17 @@ def _told(job_id: object, state: str | None) -> int:
     return 1
 
 
+def _look_at_redis() -> None:
+    """Say at the start what `baton doctor` would: a Redis that evicts loses messages."""
+    try:
+        memory: Any = client(BROKER).info("memory")
+    except redis.RedisError:
+        return  # it is away: the loop says so
+    state, told = fitness(memory)
+    if state != "ok":
+        log.warning("redis.unfit", error=told)
+
+
 def main() -> None:
     logs.configure()
     if missing := settings().missing():
@@ -105,6 +117,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     log.info("relay.ready")
+    _look_at_redis()
     turn = 0
     while not ended.wait(settings().relay_poll.total_seconds()):
         turn += 1
