@@ -36,6 +36,7 @@ os.environ.pop("CELERY_BROKER_URL", None)
 _turn = settings().turn_timeout.total_seconds()
 app = Celery(
     "baton",
+    amqp="worker.broker:Amqp",
     broker=settings().redis_url or "redis://127.0.0.1:6379/0",
     include=[
         "tasks.build",
@@ -65,6 +66,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,  # the ledger owns a job
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
+    broker_channel_error_retry=True,  # a Redis that is full refuses writes; that passes
     broker_transport_options={
         # Far above the hard limit; who owns a job never depends on it.
         "visibility_timeout": int(_turn * 8 + 3600),

@@ -210,6 +210,7 @@ def _broker() -> Iterator[Check]:
     from redis import RedisError
 
     from worker.app import PLAIN
+    from worker.broker import fitness
     from worker.checkpoints import client
     from worker.publish import QUEUE
 
@@ -226,14 +227,7 @@ def _broker() -> Iterator[Check]:
             f"it does not answer at REDIS_URL ({type(exc).__name__}): start it.",
         )
         return
-    policy = memory.get("maxmemory_policy")
-    if policy not in ("noeviction", None):
-        yield Check(
-            "redis", "fail", f"maxmemory-policy is {policy}: set it to noeviction, or messages"
-            " and checkpoints vanish."
-        )  # fmt: skip
-    else:
-        yield Check("redis", "ok", f"answers, {policy or 'eviction policy unknown'}")
+    yield Check("redis", *fitness(memory))
     yield Check(
         "queues", "ok", f"{QUEUE}: {lengths[0]} messages, {PLAIN} (plain): {lengths[1]}"
     )

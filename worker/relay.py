@@ -27,6 +27,7 @@ from db import jobs, outbox, rescue, workers
 from db.events import Event
 from db.pool import connection
 from worker import host, points
+from worker.broker import fitness
 from worker.checkpoints import BROKER, client
 from worker.following import despite_failure
 from worker.orphans import reap
@@ -110,6 +111,17 @@ def _patiently(work: Callable[[], int], ended: threading.Event) -> None:
         ended.wait(PAUSE)
 
 
+def _look_at_redis() -> None:
+    """Say at the start what `baton doctor` would: a Redis that evicts loses messages."""
+    try:
+        memory: Any = client(BROKER).info("memory")
+    except redis.RedisError:
+        return  # it is away: the loop says so
+    state, told = fitness(memory)
+    if state != "ok":
+        log.warning("redis.unfit", error=told)
+
+
 def main() -> None:
     logs.configure()
     if missing := settings().missing():
@@ -123,6 +135,7 @@ def main() -> None:
         signal.signal(number, end)
     log.info("relay.ready")
     looked = 0.0
+    _look_at_redis()
     while not ended.wait(settings().relay_poll.total_seconds()):
         if time.monotonic() - looked >= RESCUE_EVERY:  # Redis may be away: the dead are found
             looked = time.monotonic()

@@ -17,6 +17,7 @@ from tests import ledger
 from tests.conftest import Configure
 from worker import checkpoints, doctor, host
 from worker.agent import box
+from worker.broker import fitness
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 Checks = Callable[..., dict[str, tuple[str, str]]]
@@ -129,3 +130,17 @@ def test_a_redis_that_evicts_is_a_failure(checks: Checks, tmp_path: Path):
             client.config_set("maxmemory-policy", "allkeys-lru")
         state, text = checks(REDIS_URL=server.url)["redis"]
     assert (state, "noeviction" in text) == ("fail", True)
+
+
+def test_a_redis_that_is_full_is_a_failure(checks: Checks, tmp_path: Path):
+    with open_redis(tmp_path / "full") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("maxmemory", 100_000)  # less than an empty one uses
+        state, text = checks(REDIS_URL=server.url)["redis"]
+    assert (state, "it is full" in text) == ("fail", True)
+
+
+def test_a_redis_that_is_nearly_full_is_a_warning():
+    memory = {"maxmemory_policy": "noeviction", "maxmemory": 1000, "used_memory": 950}
+    assert fitness(memory) == ("warn", "95% of its maxmemory is in use: raise it.")
+    assert fitness(memory | {"maxmemory": 0})[0] == "ok"

@@ -1,0 +1,78 @@
+"""Celery's way to Redis, mended where it does not stand that Redis goes away, or is full.
+
+Connection   asked again within seconds, however long Redis was away (left alone, the
+             pauses grow to half a minute); closing what is broken already is no error
+             (left alone, it ends the worker, if a job runs and the loss is noticed on
+             another socket than the queue's)
+Pending      a message that cannot be noted as taken, because Redis is full, is worked
+             on all the same (left alone, it is gone: it has left the queue)
+"""
+
+from typing import Any, Literal, cast
+
+import kombu
+import redis
+import structlog
+from celery.app.amqp import AMQP
+from kombu.transport import redis as transport
+from kombu.transport import virtual
+from redis.exceptions import ResponseError
+
+log = structlog.get_logger()
+
+PAUSES = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}  # seconds
+ALMOST = 0.9  # of its memory: the rest is gone soon
+
+
+class Pending(transport.QoS):
+    """The messages that a worker has taken and not yet acknowledged, noted in Redis."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        try:
+            super().append(message, delivery_tag)
+        except ResponseError as exc:
+            log.warning("message.not_noted", error=type(exc).__name__)
+            virtual.QoS.append(self, message, delivery_tag)
+
+
+class Channel(transport.Channel):
+    QoS = Pending
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """How to reach Redis; a connection that was closed has forgotten it."""
+        if getattr(self.connection, "client", None) is None:
+            raise redis.ConnectionError("The connection was closed.")
+        return cast(Any, super())._connparams(asynchronous=asynchronous)
+
+
+class Transport(transport.Transport):
+    Channel = Channel
+
+
+class Connection(kombu.Connection):
+    def get_transport_cls(self) -> type[Any]:
+        found = super().get_transport_cls()
+        return Transport if found is transport.Transport else found
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        return super().ensure_connection(*args, **{**PAUSES, **kwargs})
+
+
+class Amqp(AMQP):
+    Connection = Connection
+
+
+def fitness(memory: dict[str, Any]) -> tuple[Literal["ok", "warn", "fail"], str]:
+    """Whether a Redis with this `INFO memory` will do for us: ok, warn or fail, and a sentence."""
+    policy = cast("str | None", memory.get("maxmemory_policy"))
+    if policy not in ("noeviction", None):
+        return (
+            "fail",
+            f"maxmemory-policy is {policy}: set it to noeviction, or messages and checkpoints vanish.",
+        )
+    limit, used = int(memory.get("maxmemory") or 0), int(memory.get("used_memory") or 0)
+    if limit and used >= limit:
+        return "fail", "it is full and refuses what is written: raise its maxmemory; jobs wait."
+    if limit and used >= ALMOST * limit:
+        return "warn", f"{used / limit:.0%} of its maxmemory is in use: raise it."
+    return "ok", f"answers, {policy or 'eviction policy unknown'}"
