@@ -103,7 +103,7 @@ def test_a_second_signal_is_obeyed_at_once_and_the_turn_is_gone_on_from(
     running: Baton, tally: Tally
 ):
     tally.fault = "second SIGTERM: interrupt, go on elsewhere"
-    project, job = begun(running, 15)
+    project, job = begun(running, 8)
     running.at_work(job, "sleep")
     worker = look(stands(running))
     assert worker
