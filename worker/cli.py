@@ -14,6 +14,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
+from worker import deletion_cli as deletion_cli  # it adds its command
 from worker import pages
 from worker.complaints import Failed, WrongUsage
 from worker.console import (
@@ -287,7 +288,7 @@ def show_report(
     _json: AsJson = False,
 ) -> None:
     """Report on sync, resuming, cost or health."""
-    from worker import figures
+    from worker import figures, health
 
     with ledger() as conn:
         match about:
@@ -298,7 +299,7 @@ def show_report(
             case "cost":
                 found = figures.cost(conn, days, project)
             case "health":
-                found = figures.health(conn)
+                found = health.health(conn)
     screen.show(found.document, found.page)
     if not found.ok:
         raise typer.Exit(1)
