@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     archive_after: Duration = timedelta(days=30)
     jobs_kept: Duration = timedelta(days=30)
     transcripts_kept: Duration = timedelta(days=7)  # that nothing reaches any more
+    project_bytes: int = Field(0, ge=0)  # of a project's stored transcripts; 0: no limit
     upkeep_every: Duration = timedelta(minutes=5)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -184,7 +184,16 @@ def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
     None if there is no such job or it has not ended. The new one begins a chain of its
     own; what was asked for under a key keeps its key at the old job.
     """
-    row = conn.execute(
+    with conn.transaction():
+        conn.execute(
+            "select baton_refuse_deleted(project_id) from jobs where id = %s", (job_id,)
+        )
+        row = _insert_again(conn, job_id, {"fresh": True} if fresh else {})
+    return get(conn, row[0]) if row else None
+
+
+def _insert_again(conn: Connection, job_id: UUID, more: dict[str, Any]) -> tuple[UUID] | None:
+    return conn.execute(
         """
         with new as (select %(new)s::uuid as id)
         insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
@@ -195,9 +204,8 @@ def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
           from jobs old, new where old.id = %(old)s and old.finished_at is not null
         returning id
         """,
-        {"new": uuid4(), "old": job_id, "more": Jsonb({"fresh": True} if fresh else {})},
+        {"new": uuid4(), "old": job_id, "more": Jsonb(more)},
     ).fetchone()
-    return get(conn, row[0]) if row else None
 
 
 def ended(conn: Connection, chain_id: UUID) -> bool:

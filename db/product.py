@@ -45,6 +45,7 @@ TYPES = {
     "project_ai_session_metrics.status": TEXT,
     "project_ai_session_metrics.created_at": TIME,
     "project_ai_session_metrics.last_used_at": TIME,
+    "project_ai_session_metrics.lane": TEXT,
     "project_ai_session_metrics.is_resumable": ("boolean",),
     "project_ai_session_metrics.resume_failure_count": NUMBER,
     "project_chat_log_minimal.project_id": TEXT,
@@ -66,7 +67,7 @@ FILLED = {
     "project_ai_session_metrics": {
         *("session_id", "project_id", "user_id", "job_id", "step", "resumed"),
         *("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens"),
-        *("context_tokens", "cost_usd", "cost_estimated", "turns_since_start"),
+        *("context_tokens", "cost_usd", "cost_estimated", "turns_since_start", "lane"),
     },
     "project_chat_log_minimal": {
         *("project_id", "session_id", "ai_session_id", "role", "content", "job_id"),
@@ -85,6 +86,7 @@ OURS = (
     *("jobs", "turns", "events", "limits", "workers", "ticks", "session_resume_attempts"),
     *("session_transitions_archive", "transcript_entries", "transcript_batches"),
     *("transcript_sessions", "transcript_removals", "session_chain", "session_sync"),
+    *("sessions_kept", "deletions", "branches"),
 )
 ANOTHER_SCHEMA = "or give Baton a schema of its own (search_path)"
 

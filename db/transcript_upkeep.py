@@ -60,6 +60,18 @@ def delete(
     ).rowcount
 
 
+def forget(conn: Connection, project_id: str, session_id: str) -> bool:
+    """Delete a session for good: it is not resumable any more. Whether there was one."""
+    conn.execute(
+        """
+        update project_ai_session_metrics set is_resumable = false, status = 'expired'
+         where session_id = %s and project_id = %s
+        """,
+        (session_id, project_id),
+    )
+    return delete(conn, project_id, session_id) > 0
+
+
 def unreachable(
     conn: Connection, *, idle: timedelta, limit: int = 1000
 ) -> list[tuple[str, str]]:
@@ -72,12 +84,9 @@ def unreachable(
         """
         select s.project_id, s.session_id
           from transcript_sessions s
-         where not exists (select from projects p
-                            where p.project_id = s.project_id
-                              and p.last_ai_session_id = s.session_id)
-           and not exists (select from project_versions v
-                            where v.ai_session_id = s.session_id
-                              and v.project_id = s.project_id)
+         where not exists (select from sessions_kept k
+                            where k.project_id = s.project_id
+                              and k.session_id = s.session_id)
          group by s.project_id, s.session_id
         having max(s.updated_at) < clock_timestamp() - %s
          order by max(s.updated_at)
@@ -87,7 +96,10 @@ def unreachable(
     ).fetchall()
 
 
-def sweep_entries(conn: Connection, project_id: str, *, limit: int = 5000) -> int:
+SWEPT = 5000  # bodies in one sweep
+
+
+def sweep_entries(conn: Connection, project_id: str, *, limit: int = SWEPT) -> int:
     """Delete up to `limit` bodies that no session of the project refers to; say how many."""
     lock(conn, project_id)
     return conn.execute(

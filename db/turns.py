@@ -80,17 +80,10 @@ def note_rejected(conn: Connection, job: Claimed, *, step: str, tries: list[Try]
                 """
                 insert into session_resume_attempts
                        (job_id, attempt, project_id, session_id, step, outcome, reason)
-                values (%s, %s, %s, %s, %s, %s, %s)
+                select id, attempt, project_id, %s, %s, %s, %s from jobs
+                 where id = %s and attempt = %s  -- not gone meanwhile, with its project
                 """,
-                (
-                    job.id,
-                    job.attempt,
-                    job.project_id,
-                    one.session_id,
-                    step,
-                    one.outcome,
-                    one.reason,
-                ),
+                (one.session_id, step, one.outcome, one.reason, job.id, job.attempt),
             )
 
 

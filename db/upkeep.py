@@ -1,7 +1,7 @@
 """The ledger's own clean-up: each a statement or two, safe to run twice or beside itself."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
@@ -51,28 +51,40 @@ def mark_stale(conn: Connection, age: timedelta) -> int:
 
 
 def archive_transitions(conn: Connection, age: timedelta) -> int:
-    """Move old transitions to the archive; the newest of each project and version stays."""
-    return conn.execute(
-        """
-        with old as (
-            delete from session_transitions t
-             where t.created_at < now() - %s
-               and exists (select from session_transitions n
-                            where n.project_id = t.project_id and n.id > t.id)
-               and (t.version_id is null or exists (
-                    select from session_transitions n
-                     where n.project_id = t.project_id and n.version_id = t.version_id
-                       and n.id > t.id))
-            returning *
+    """Move old transitions to the archive; the newest of each project and version stays.
+
+    Months that the archive lacks are made first, for all that is old: what is the newest of
+    its version may cease to be so while we look.
+    """
+    with conn.transaction():
+        conn.execute(
+            """
+            select baton_archive_month(month)
+              from (select distinct date_trunc('month', created_at::timestamptz, 'UTC') as month
+                      from session_transitions where created_at < now() - %s) months
+            """,
+            (age,),
         )
-        insert into session_transitions_archive
-               (id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
-                source, reason, job_id, created_at)
-        select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
-               source, reason, job_id, created_at from old
-        """,
-        (age,),
-    ).rowcount
+        return conn.execute(ARCHIVE, (age,)).rowcount
+
+
+ARCHIVE: LiteralString = """
+    with old as (
+        delete from session_transitions t
+         where t.created_at < now() - %s
+           and exists (select from session_transitions n
+                        where n.project_id = t.project_id and n.id > t.id)
+           and (t.version_id is null or exists (
+                select from session_transitions n
+                 where n.project_id = t.project_id and n.version_id = t.version_id
+                   and n.id > t.id))
+        returning *
+    )
+    insert into session_transitions_archive
+           (id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
+            source, reason, job_id, created_at)
+    select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
+           source, reason, job_id, created_at from old"""
 
 
 def prune_transcripts(conn: Connection, age: timedelta) -> int:
@@ -80,8 +92,7 @@ def prune_transcripts(conn: Connection, age: timedelta) -> int:
     found = transcript_upkeep.unreachable(conn, idle=age, limit=BATCH)
     gone = sum(_prune(conn, project_id, session_id, age) for project_id, session_id in found)
     for project_id in sorted({project for project, _ in found}):
-        while _sweep(conn, project_id):
-            pass
+        _sweep(conn, project_id)
     return gone
 
 
@@ -94,11 +105,8 @@ def _prune(conn: Connection, project_id: str, session_id: str, age: timedelta) -
         transcripts.lock(conn, project_id)
         needed = conn.execute(
             """
-            select from projects where project_id = %(project)s
-                                   and last_ai_session_id = %(session)s
-            union all
-            select from project_versions where project_id = %(project)s
-                                           and ai_session_id = %(session)s
+            select from sessions_kept where project_id = %(project)s
+                                        and session_id = %(session)s
             union all
             select from transcript_sessions
              where project_id = %(project)s and session_id = %(session)s
@@ -106,21 +114,14 @@ def _prune(conn: Connection, project_id: str, session_id: str, age: timedelta) -
             """,
             {"project": project_id, "session": session_id, "age": age},
         ).rowcount
-        if needed:
-            return False
-        conn.execute(
-            """
-            update project_ai_session_metrics set is_resumable = false, status = 'expired'
-             where session_id = %s and project_id = %s
-            """,
-            (session_id, project_id),
-        )
-        return transcript_upkeep.delete(conn, project_id, session_id) > 0
+        return not needed and transcript_upkeep.forget(conn, project_id, session_id)
 
 
-def _sweep(conn: Connection, project_id: str) -> int:
-    with conn.transaction():
-        return transcript_upkeep.sweep_entries(conn, project_id)
+def _sweep(conn: Connection, project_id: str) -> None:
+    swept = transcript_upkeep.SWEPT
+    while swept == transcript_upkeep.SWEPT:
+        with conn.transaction():
+            swept = transcript_upkeep.sweep_entries(conn, project_id)
 
 
 def clear_jobs(conn: Connection, age: timedelta) -> dict[str, int]:

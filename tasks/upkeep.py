@@ -4,11 +4,14 @@ beats do a thing once, and a tick that was missed is made up for by the next."""
 from collections.abc import Callable
 from typing import Any
 
+from psycopg import Connection
+
 from config.settings import settings
-from db import upkeep
+from db import transcript_limit, upkeep
 from db.pool import connection
 from worker.app import app
 from worker.litter import sweep_checkpoints, sweep_directories
+from worker.publish import announce
 
 
 def _periodic(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
@@ -46,13 +49,31 @@ def archive_transitions() -> None:
 
 @app.task(name="tasks.upkeep.prune_transcripts")
 def prune_transcripts() -> None:
-    """Transcripts that no head and no kept version reaches go after their time."""
+    """Transcripts that no head and no kept version reaches go after their time, and before
+    it where a project has more than it may."""
 
     def work() -> dict[str, Any]:
         with connection() as conn:
-            return {"pruned": upkeep.prune_transcripts(conn, settings().transcripts_kept)}
+            done = {"pruned": upkeep.prune_transcripts(conn, settings().transcripts_kept)}
+            return done | prune_to_size(conn)
 
     _periodic("prune_transcripts", work)
+
+
+def prune_to_size(conn: Connection) -> dict[str, int]:
+    """Keep each project below BATON_PROJECT_BYTES; what was done, in numbers."""
+    limit = settings().project_bytes
+    if not limit:
+        return {}
+    done = transcript_limit.prune(conn, limit)
+    for one in done:
+        if one.told:
+            seq, event = one.told
+            announce(one.project_id, seq, [event], [])
+    return {
+        "pruned_for_size": sum(one.sessions for one in done),
+        "projects_over": sum(one.stored > limit for one in done),
+    }
 
 
 @app.task(name="tasks.upkeep.clear_jobs")

@@ -14,7 +14,9 @@ from psycopg import Connection
 from config.settings import settings
 from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
-from worker import branching, pages
+from worker import branching as branching  # it adds its commands
+from worker import deletion_cli as deletion_cli  # it adds its command
+from worker import pages
 from worker.complaints import Failed, WrongUsage
 from worker.console import (
     AsJson,
@@ -31,7 +33,7 @@ from worker.console import (
 )
 from worker.screen import Page
 
-__all__ = ["app", "branching", "main"]
+__all__ = ["app", "main"]
 
 Kind = Literal["build", "update", "chat-plan", "metadata", "compaction"]
 Busy = Literal["enqueue", "reject", "replace", "interrupt"]
@@ -296,7 +298,7 @@ def show_report(
     _json: AsJson = False,
 ) -> None:
     """Report on sync, resuming, cost or health."""
-    from worker import figures
+    from worker import figures, health
 
     with ledger() as conn:
         match about:
@@ -307,7 +309,7 @@ def show_report(
             case "cost":
                 found = figures.cost(conn, days, project)
             case "health":
-                found = figures.health(conn)
+                found = health.health(conn)
     screen.show(found.document, found.page)
     if not found.ok:
         raise typer.Exit(1)

@@ -10,13 +10,15 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from config.settings import BadSettings
+from db.deletion import Held
 from db.migrate import MigrationRefused
 from db.pool import NoDatabase
 from db.projects import HeadHeld
 from worker.screen import clean
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-EXPECTED = (NoDatabase, HeadHeld, BadSettings, MigrationRefused, LookupError)
+REFUSED = "BA001"  # SQLSTATE of a refusal by the ledger's own functions
+EXPECTED = (NoDatabase, HeadHeld, Held, BadSettings, MigrationRefused, LookupError)
 
 
 class Failed(Exception):
@@ -70,6 +72,8 @@ def _sentence(exc: BaseException) -> str:
             return "What was given is not UTF-8: convert it."
         case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
             return "The database is not as Baton left it: run `baton migrate`."
+        case psycopg.Error() if exc.sqlstate == REFUSED:
+            return exc.diag.message_primary or "It was refused."
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return f"Postgres went away ({_first_line(exc)}): look at it, then ask again."
         case psycopg.ProgrammingError() if not exc.sqlstate:

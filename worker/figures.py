@@ -1,16 +1,15 @@
 """The reports: each a document for JSON and a page for people. `ok` False: something is wrong."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from psycopg import Connection
 
-from config.settings import settings
-from db import limits, reports, workers
+from db import reports
 from db.reports import Row
-from worker.screen import Facts, Page, Table, duration, money, number, share, size
+from worker.screen import Facts, Page, Table, duration, money, number, share
 
 RESUMED = ("resumed", "older", "recovered")  # ways in which a turn goes on from the past
 GOAL = 0.95  # of the turns that are to resume (D16)
@@ -232,94 +231,3 @@ def _verdict(compared: Row) -> str:
         f"{told} those that began fresh, which are mostly first builds: a control sample"
         " (BATON_RESUME_PERCENT below 100) makes this a fair measure."
     )
-
-
-def health(conn: Connection) -> Report:
-    """What runs, what waits, and what stands in its way."""
-    document = {
-        "jobs": reports.states(conn),
-        "oldest_waiting": reports.oldest_waiting(conn),
-        "running": reports.running(conn),
-        "quarantined": reports.quarantined(conn),
-        "limits": [asdict(limit) for limit in limits.in_force(conn)],
-        "session_ages": reports.session_ages(conn),
-        "transcripts": reports.storage(conn),
-        "workers": [
-            asdict(one)
-            for one in workers.online(conn, silent_after=settings().worker_silent_after)
-        ],
-        "ticks": reports.ticks(conn),
-    }
-    return Report(document, _health_page(document))
-
-
-def _health_page(document: Row) -> Page:
-    oldest, stored = document["oldest_waiting"], document["transcripts"]
-    return [
-        Facts(
-            [
-                *document["jobs"].items(),
-                ("oldest waiting", _waiting(oldest)),
-                ("transcripts", f"{stored['sessions']} sessions, {size(stored['bytes'])}"),
-                ("on disk", size(stored["disk_bytes"])),
-            ]
-        ),
-        Table(
-            ("job", "project", "kind", "host", "pid", "agent", "runs for", "lease left"),
-            [
-                (
-                    *(r[c] for c in ("id", "project_id", "kind", "host", "pid", "agent_pid")),
-                    duration(r["runs_s"]),
-                    duration(r["lease_left_s"]),
-                )
-                for r in document["running"]
-            ],
-            "Nothing runs.",
-            title="Running",
-        ),
-        Table(
-            ("credential", "until", "reason"),
-            [
-                (x["credential"], "it is cleared" if x["until"].year == 9999 else x["until"], x["reason"])
-                for x in document["limits"]
-            ],
-            "No credential is parked.",
-            title="Parked credentials",
-        ),
-        Table(
-            ("job", "project", "kind", "workers killed", "error"),
-            [
-                tuple(r[c] for c in ("id", "project_id", "kind", "rescues", "error"))
-                for r in document["quarantined"]
-            ],
-            "No job is quarantined.",
-            title="Quarantined",
-        ),
-        Table(
-            ("age", "heads"),
-            [(r["age"], r["heads"]) for r in document["session_ages"]],
-            "",
-            title="Heads by age of their session",
-        ),
-        Table(
-            ("worker", "host", "pid", "slots", "box", "CLI", "seen at"),
-            [
-                tuple(w[c] for c in ("id", "host", "pid", "slots", "box", "cli_version", "seen_at"))
-                for w in document["workers"]
-            ],
-            "No worker is online: start one with `make up`.",
-            title="Workers",
-        ),
-        Table(
-            ("task", "began at", "ended at", "result"),
-            [tuple(t[c] for c in ("name", "at", "ended_at", "result")) for t in document["ticks"]],
-            "No periodic task has run yet.",
-            title="Periodic tasks",
-        ),
-    ]  # fmt: skip
-
-
-def _waiting(oldest: Row | None) -> str:
-    if oldest is None:
-        return "nothing waits"
-    return f"{duration(oldest['waits_s'])}: {oldest['kind']} of {oldest['project_id']}"

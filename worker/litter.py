@@ -2,21 +2,23 @@
 
 import shutil
 import time
+from datetime import timedelta
 from typing import Any
 
 from config.settings import settings
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 
 OURS = ((CHECKPOINTS, "claude:session:*"), (PROGRESS, "events:*"), (PROGRESS, "progress:*"))
-OLD = 24 * 3600  # seconds; longer than any turn
+OLD = timedelta(hours=24)
 
 
 def sweep_directories() -> int:
     """Remove what old runs left in our own temporary directory; returns how many."""
     scratch = settings().agent_home / "tmp"
+    old = max(OLD, 2 * settings().turn_timeout).total_seconds()
     removed = 0
     for entry in scratch.iterdir() if scratch.is_dir() else ():
-        if time.time() - entry.lstat().st_mtime > OLD:
+        if time.time() - entry.lstat().st_mtime > old:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

@@ -24,6 +24,18 @@ comment on column branches.tree is
 comment on column branches.promoted_at is
     'When its head became the project''s. No job is taken for it any more.';
 
+drop view sessions_kept;
+create view sessions_kept as
+select project_id, last_ai_session_id as session_id, 'head' as kept_as
+  from projects where last_ai_session_id is not null
+union all
+select project_id, ai_session_id, 'version'
+  from project_versions where ai_session_id is not null
+union all
+select project_id, head, 'branch' from branches where promoted_at is null
+union all
+select project_id, from_session, 'branch' from branches where promoted_at is null;
+
 alter table project_ai_session_metrics
     add column if not exists lane text not null default 'main';
 comment on column project_ai_session_metrics.lane is

@@ -1,11 +1,12 @@
 """`baton report`: heads in step, resuming, cost, health."""
 
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from psycopg import Connection
 
-from db import limits, upkeep, workers
+from db import limits, transcripts, upkeep, workers
 from db.workers import Worker
 from tests import ledger
 from tests.commandline import Baton
@@ -98,3 +99,22 @@ def test_health_tells_what_waits_runs_and_stands_in_the_way(baton: Baton, conn: 
     assert [one["name"] for one in found["ticks"]] == ["sweep"]
     assert [one["heads"] for one in found["session_ages"]] == [1, 0, 0, 0]
     assert "it is cleared" in baton("report", "health").out
+
+
+def test_health_tells_what_the_biggest_projects_store(baton: Baton, conn: Connection):
+    for project, times in (("small", 1), ("big", 40)):
+        entries = [
+            {"type": "user", "uuid": str(uuid4()), "said": str(uuid4())} for _ in range(times)
+        ]
+        transcripts.append(conn, project, "s", entries)
+        transcripts.append(conn, project, "fork", [*entries])
+    found = baton("report", "health", "--json", BATON_PROJECT_BYTES="1000").document
+    big, small = found["biggest"]
+    assert (big["project_id"], small["project_id"], big["sessions"]) == ("big", "small", 2)
+    assert big["stored"] < big["bytes"] / 2 + 1000, "what a fork repeats is stored once"
+    assert big["stored"] == ledger.one(
+        conn, "select sum(octet_length(body)) from transcript_entries where project_id = 'big'"
+    )
+    assert found["project_bytes"] == 1000
+    assert "Biggest transcripts (limit: " in baton("report", "health").out
+    assert "Biggest transcripts:" in baton("report", "health", BATON_PROJECT_BYTES="0").out

@@ -1,0 +1,180 @@
+"""Deleting a project or a user, with all that is theirs: in the ledger, in Redis, on this host.
+
+    rows of the ledger ──► keys in Redis ──► directories of this host ──► the receipt is closed
+
+The receipt is open until all is gone, and what was begun can be done again at any point.
+"""
+
+import os
+import shutil
+import socket
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import redis
+from psycopg import Connection
+
+from config.settings import settings
+from db import deletion, receipts
+from db.deletion import Held
+from db.receipts import Receipt
+from worker import progress, workspace
+from worker.agent.box import own_directory
+from worker.checkpoints import CHECKPOINTS, PROGRESS, client
+from worker.checkpoints import key as checkpoint
+from worker.errors import BadRequest
+from worker.publish import stream
+
+AT_ONCE = 500  # keys in one request to Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Directories of a deletion: those removed, those this host has not, those left, with why."""
+
+    removed: list[Path] = field(default_factory=list[Path])
+    not_here: list[Path] = field(default_factory=list[Path])
+    left: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What was done: the closed receipt, and what only those who asked are told."""
+
+    receipt: Receipt
+    projects: list[str]
+    places: Places
+
+
+def found(conn: Connection, what: str, subject: str) -> dict[str, int]:
+    """Rows that there are of it, by table; of a project also its repository on this host.
+
+    Raises Held when a job runs that would have to go too.
+    """
+    projects = deletion.projects_of(conn, what, subject)
+    deletion.check_idle(conn, projects, subject if what == "user" else None)
+    rows = deletion.found(conn, what, subject)
+    if what == "project" and (repository := _repository(subject)) and repository.exists():
+        rows["repositories"] = 1
+    return rows
+
+
+def delete(conn: Connection, what: str, subject: str) -> Deleted:
+    """Delete all there is of a project or a user.
+
+    Raises Held before anything is deleted; or later, when a part of it must wait: then
+    what is deleted stays so, and asking again goes on from there.
+    """
+    _reach_redis("nothing was deleted")
+    with deletion.alone(conn):
+        projects = deletion.projects_of(conn, what, subject)
+        user = subject if what == "user" else None
+        deletion.check_idle(conn, projects, user)
+        receipt = receipts.begin(conn, what, subject, host=socket.gethostname())
+        try:
+            for project_id in projects:
+                deletion.take_project(conn, receipt.id, project_id, turns_here=_turns_here())
+            if user:
+                deletion.take_user(conn, receipt.id, user)
+        except Held:
+            receipts.withdraw(conn, receipt.id)
+            raise
+        return remove(conn, receipt.id)
+
+
+def remove(conn: Connection, receipt_id: UUID) -> Deleted:
+    """Remove the keys and directories that the receipt names, and close it."""
+    todo = receipts.get(conn, receipt_id).todo or {}
+    projects: dict[str, str | None] = todo.get("projects", {})
+    keys = _unlink(CHECKPOINTS, [checkpoint(UUID(chain)) for chain in todo.get("chains", [])])
+    keys += _unlink(PROGRESS, [progress.key(UUID(chain)) for chain in todo.get("chains", [])])
+    keys += _unlink(PROGRESS, [stream(project_id) for project_id in projects])
+    receipts.note_removed(conn, receipt_id, files=0, keys=keys)
+    places = Places()
+    for project_id, given in projects.items():
+        files = _remove_workspace(conn, project_id, given, places)
+        if (repository := _repository(project_id)) and repository.exists():
+            files += _remove(repository)
+            places.removed.append(repository)
+        receipts.note_removed(conn, receipt_id, files=files, keys=0)
+    files = sum(_remove(own_directory(UUID(turn))) for turn in todo.get("turns", []))
+    receipts.note_removed(conn, receipt_id, files=files, keys=0)
+    return Deleted(receipts.close(conn, receipt_id), list(projects), places)
+
+
+def _reach_redis(done: str) -> None:
+    try:
+        client(PROGRESS).ping()
+    except redis.RedisError as exc:
+        raise Held(
+            f"Redis does not answer at REDIS_URL, and has keys to be removed: start it, and"
+            f" ask again; {done}."
+        ) from exc
+
+
+def _unlink(database: int, names: list[str]) -> int:
+    _reach_redis("the rows are deleted, the rest is not")
+    gone = 0
+    for start in range(0, len(names), AT_ONCE):
+        found: Any = client(database).unlink(*names[start : start + AT_ONCE])
+        gone += found
+    return gone
+
+
+def _turns_here() -> list[str]:
+    """The turns of which this host has a directory: litter of workers that died."""
+    scratch = settings().agent_home / "tmp"
+    return [entry.name for entry in scratch.iterdir()] if scratch.is_dir() else []
+
+
+def _repository(project_id: str) -> Path | None:
+    """Where the project's versions are kept, if its id can name a file."""
+    if project_id != Path(project_id).name:
+        return None
+    return settings().workspaces / workspace.OURS / f"{project_id}.git"
+
+
+def _remove_workspace(
+    conn: Connection, project_id: str, given: str | None, places: Places
+) -> int:
+    place = Path(given) if given else settings().workspaces / project_id
+    if not os.path.lexists(place):
+        places.not_here.append(place)
+        return 0
+    try:
+        workspace.check_place(place)
+    except BadRequest:
+        places.left.append((place, "it is outside of BATON_WORKSPACES"))
+        return 0
+    if deletion.shared_place(conn, str(place)):
+        places.left.append((place, "another project has its workspace there"))
+        return 0
+    places.removed.append(place)
+    return _remove(place)
+
+
+def _remove(place: Path) -> int:
+    """Remove a directory, or a link in its place; returns how many files it had."""
+    if not os.path.lexists(place):
+        return 0
+    if place.is_symlink() or not place.is_dir():
+        place.unlink()
+        return 1
+    files = sum(len(names) for _, _, names in os.walk(place))
+    try:
+        shutil.rmtree(place)
+    except OSError:  # an agent may close its directories
+        _open_up(place)
+        shutil.rmtree(place)
+    return files
+
+
+def _open_up(place: Path) -> None:
+    place.chmod(stat.S_IRWXU)
+    for folder, folders, _ in os.walk(place):
+        for name in folders:
+            if not (path := Path(folder, name)).is_symlink():
+                path.chmod(stat.S_IRWXU)

@@ -1,0 +1,115 @@
+"""`baton delete`: all that is there of a project or a user, for good, with a receipt."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from db import receipts
+from db.receipts import Receipt
+from worker.complaints import Failed, WrongUsage
+from worker.console import AsJson, app, flag, ledger, screen
+from worker.screen import Facts, Page, Table, number
+
+if TYPE_CHECKING:
+    from worker.deletion import Deleted  # slow to import
+
+What = Literal["project", "user"]
+
+
+@app.command("delete")
+def delete_all(
+    what: Annotated[What, typer.Argument()],
+    subject: Annotated[str, typer.Argument(metavar="ID", help="Of the project or the user.")],
+    yes: Annotated[bool, flag("--yes", "Do not ask.")] = False,
+    _json: AsJson = False,
+) -> None:
+    """Delete all there is of a project or a user, for good."""
+    from worker import deletion
+
+    with ledger() as conn:
+        rows = deletion.found(conn, what, subject)
+        if not rows and not receipts.newest(conn, what, subject, is_open=True):
+            _show_earlier(what, subject, receipts.newest(conn, what, subject))
+            return
+        if not yes:
+            _ask(what, subject, rows)
+        done = deletion.delete(conn, what, subject)
+    screen.show(_document(what, subject, done), _page(what, subject, done))
+
+
+def _ask(what: What, subject: str, rows: dict[str, int]) -> None:
+    if not sys.stdin.isatty():
+        raise WrongUsage("A deletion cannot be taken back: say --yes if it is meant.")
+    told = ", ".join(f"{number(n)} {name}" for name, n in rows.items()) or "what is left"
+    if not typer.confirm(f"Delete {what} {subject} for good ({told})?", err=True):
+        raise Failed("Nothing was deleted.")
+
+
+def _show_earlier(what: What, subject: str, earlier: Receipt | None) -> None:
+    """Deleted before is as was asked; never heard of is not."""
+    if earlier is None:
+        raise Failed(f"There is nothing of {what} {subject}: nothing was deleted.")
+    told = [f"There is nothing of {what} {subject}: it was deleted before.", _facts(earlier)]
+    screen.show({**_told(what, subject, earlier), "deleted_before": True}, told)
+
+
+def _told(what: What, subject: str, receipt: Receipt) -> dict[str, Any]:
+    return {
+        "receipt": receipt.id,
+        "what": what,
+        "id": subject,
+        "began_at": receipt.began_at,
+        "ended_at": receipt.ended_at,
+        "host": receipt.host,
+        "rows": receipt.rows,
+        "redis_keys": receipt.keys,
+        "files": receipt.files,
+    }
+
+
+def _document(what: What, subject: str, done: "Deleted") -> dict[str, Any]:
+    return {
+        **_told(what, subject, done.receipt),
+        "projects": done.projects,
+        "directories_removed": [str(place) for place in done.places.removed],
+        "directories_not_on_this_host": [str(place) for place in done.places.not_here],
+        "directories_left": [
+            {"path": str(place), "why": why} for place, why in done.places.left
+        ],
+    }
+
+
+def _facts(receipt: Receipt) -> Facts:
+    return Facts(
+        [
+            ("receipt", receipt.id),
+            ("ended", receipt.ended_at),
+            ("host", receipt.host),
+            ("rows", number(sum(receipt.rows.values()))),
+            ("Redis keys", number(receipt.keys)),
+            ("files", number(receipt.files)),
+        ]
+    )
+
+
+def _page(what: What, subject: str, done: "Deleted") -> Page:
+    places = done.places
+    return [
+        f"Deleted: {what} {subject}"
+        + (f" with {len(done.projects)} projects." if what == "user" else "."),
+        _facts(done.receipt),
+        Table(
+            ("table", "rows"),
+            sorted(done.receipt.rows.items()),
+            "The ledger had no rows.",
+            right=frozenset({"rows"}),
+            title="Rows deleted",
+        ),
+        *(f"Removed {place}." for place in places.removed),
+        *(
+            f"Not on this host: {place}. If another has it, remove it there."
+            for place in places.not_here
+        ),
+        *(f"Left: {place}, since {why}." for place, why in places.left),
+    ]

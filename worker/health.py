@@ -1,0 +1,131 @@
+"""`baton report health`: what runs, what waits, what it takes, and what stands in its way."""
+
+from dataclasses import asdict
+
+from psycopg import Connection
+
+from config.settings import settings
+from db import limits, receipts, reports, transcript_limit, workers
+from db.reports import Row
+from worker.figures import Report
+from worker.screen import Facts, Page, Table, duration, size
+
+BIGGEST = 10  # projects in the table of sizes
+
+
+def health(conn: Connection) -> Report:
+    """What runs, what waits, and what stands in its way."""
+    document = {
+        "jobs": reports.states(conn),
+        "oldest_waiting": reports.oldest_waiting(conn),
+        "running": reports.running(conn),
+        "quarantined": reports.quarantined(conn),
+        "limits": [asdict(limit) for limit in limits.in_force(conn)],
+        "session_ages": reports.session_ages(conn),
+        "transcripts": reports.storage(conn),
+        "project_bytes": settings().project_bytes or None,
+        "biggest": [asdict(one) for one in transcript_limit.biggest(conn)[:BIGGEST]],
+        "deletions_unfinished": [
+            {"what": what, "id": subject, "began_at": began_at}
+            for what, subject, began_at in receipts.unfinished(conn)
+        ],
+        "workers": [
+            asdict(one)
+            for one in workers.online(conn, silent_after=settings().worker_silent_after)
+        ],
+        "ticks": reports.ticks(conn),
+    }
+    return Report(document, _health_page(document))
+
+
+def _health_page(document: Row) -> Page:
+    oldest, stored = document["oldest_waiting"], document["transcripts"]
+    return [
+        Facts(
+            [
+                *document["jobs"].items(),
+                ("oldest waiting", _waiting(oldest)),
+                ("transcripts", f"{stored['sessions']} sessions, {size(stored['bytes'])}"),
+                ("on disk", size(stored["disk_bytes"])),
+            ]
+        ),
+        *(
+            f"The deletion of {d['what']} {d['id']} broke off, or is under way: repeat"
+            f" `baton delete {d['what']} {d['id']}`."
+            for d in document["deletions_unfinished"]
+        ),
+        Table(
+            ("job", "project", "kind", "host", "pid", "agent", "runs for", "lease left"),
+            [
+                (
+                    *(r[c] for c in ("id", "project_id", "kind", "host", "pid", "agent_pid")),
+                    duration(r["runs_s"]),
+                    duration(r["lease_left_s"]),
+                )
+                for r in document["running"]
+            ],
+            "Nothing runs.",
+            title="Running",
+        ),
+        Table(
+            ("credential", "until", "reason"),
+            [
+                (x["credential"], "it is cleared" if x["until"].year == 9999 else x["until"], x["reason"])
+                for x in document["limits"]
+            ],
+            "No credential is parked.",
+            title="Parked credentials",
+        ),
+        Table(
+            ("job", "project", "kind", "workers killed", "error"),
+            [
+                tuple(r[c] for c in ("id", "project_id", "kind", "rescues", "error"))
+                for r in document["quarantined"]
+            ],
+            "No job is quarantined.",
+            title="Quarantined",
+        ),
+        Table(
+            ("age", "heads"),
+            [(r["age"], r["heads"]) for r in document["session_ages"]],
+            "",
+            title="Heads by age of their session",
+        ),
+        _biggest(document),
+        Table(
+            ("worker", "host", "pid", "slots", "box", "CLI", "seen at"),
+            [
+                tuple(w[c] for c in ("id", "host", "pid", "slots", "box", "cli_version", "seen_at"))
+                for w in document["workers"]
+            ],
+            "No worker is online: start one with `make up`.",
+            title="Workers",
+        ),
+        Table(
+            ("task", "began at", "ended at", "result"),
+            [tuple(t[c] for c in ("name", "at", "ended_at", "result")) for t in document["ticks"]],
+            "No periodic task has run yet.",
+            title="Periodic tasks",
+        ),
+    ]  # fmt: skip
+
+
+def _biggest(document: Row) -> Table:
+    limit = document["project_bytes"]
+    columns = ("project", "sessions", "appended", "stored")
+    return Table(
+        columns,
+        [
+            (b["project_id"], b["sessions"], size(b["bytes"]), size(b["stored"]))
+            for b in document["biggest"]
+        ],
+        "No transcript is stored.",
+        right=frozenset(columns[1:]),
+        title="Biggest transcripts" + (f" (limit: {size(limit)} stored)" if limit else ""),
+    )
+
+
+def _waiting(oldest: Row | None) -> str:
+    if oldest is None:
+        return "nothing waits"
+    return f"{duration(oldest['waits_s'])}: {oldest['kind']} of {oldest['project_id']}"
