@@ -55,6 +55,7 @@ class Claimed:
     fresh_next: bool
     seq: int  # of `job.started`
     was_announced: bool = True  # else the claim wrote `job.queued` too
+    tree: str | None = None  # the commit that the workspace is to be brought to
 
 
 def claim(
@@ -107,7 +108,8 @@ CLAIM: LiteralString = (
                workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
           from free
          where p.project_id = free.project_id and p.user_id = free.user_id
-        returning p.project_id, p.event_seq, p.last_ai_session_id, p.workspace, p.fresh_next
+        returning p.project_id, p.event_seq, p.last_ai_session_id, p.workspace, p.fresh_next,
+                  p.workspace_tree
     ), j as (
         update jobs set state = 'running', attempt = %(attempt)s, attempts = jobs.attempts + 1,
                lease_until = now() + %(lease)s, announced = true, published_at = null,
@@ -131,7 +133,7 @@ CLAIM: LiteralString = (
     select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
            j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
            h.last_ai_session_id as head, h.workspace, h.fresh_next, h.event_seq as seq,
-           j.was_announced
+           j.was_announced, h.workspace_tree as tree
       from j, h"""
 )
 
