@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     # Where things lie
     workspaces: Absolute = Path(".baton/workspaces")  # root of every workspace
     agent_home: Absolute = Path(".baton/agent")  # the CLI's config directory
+    workspace_remote: str = ""  # a git URL with {project} in it; empty: workspaces are shared
 
     # The agent
     model: str = ""  # empty: the CLI's own default
@@ -120,6 +121,18 @@ class Settings(BaseSettings):
         """Ours are databases 0, 1 and 2, so the address may not name another one."""
         if value and not re.fullmatch(r"rediss?://[^/?#]+(/0?)?", value):
             raise ValueError("must be redis://host:port/0, without more")
+        return value
+
+    @field_validator("workspace_remote")
+    @classmethod
+    def _is_for_each_project(cls, value: str) -> str:
+        if value and not re.fullmatch(
+            r"(file:///|(ssh|https?)://[^/\s]+/)[^{}\s]*\{project\}[^{}\s]*", value
+        ):
+            raise ValueError(
+                "must be a file, ssh or https URL with {project} in its path,"
+                " such as ssh://git@host/{project}.git"
+            )
         return value
 
     def missing(self) -> str | None:

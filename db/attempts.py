@@ -55,6 +55,7 @@ class Claimed:
     fresh_next: bool
     seq: int  # of `job.started`
     was_announced: bool = True  # else the claim wrote `job.queued` too
+    tree: str | None = None  # the commit that the workspace is to be brought to
 
 
 def claim(
@@ -114,7 +115,11 @@ CLAIM: LiteralString = (
                case when free.lane = 'main' then p.workspace
                     else %(workspaces)s || '/.branches/' || p.project_id || '/' || free.lane
                end as workspace,
-               p.fresh_next and free.lane = 'main' as fresh_next
+               p.fresh_next and free.lane = 'main' as fresh_next,
+               case when free.lane = 'main' then p.workspace_tree
+                    else (select coalesce(b.tree, b.from_tree) from branches b
+                           where b.project_id = free.project_id and b.lane = free.lane)
+               end as tree
     ), j as (
         update jobs set state = 'running', attempt = %(attempt)s, attempts = jobs.attempts + 1,
                lease_until = now() + %(lease)s, announced = true, published_at = null,
@@ -138,7 +143,7 @@ CLAIM: LiteralString = (
     select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
            j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
            h.head, h.workspace, h.fresh_next, h.event_seq as seq,
-           j.was_announced
+           j.was_announced, h.tree
       from j, h"""
 )
 

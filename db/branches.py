@@ -41,15 +41,6 @@ def of_project(conn: Connection, project_id: str) -> list[Branch]:
         ).fetchall()
 
 
-def tree(conn: Connection, project_id: str, lane: str) -> tuple[str, str | None] | None:
-    """Where a branch began, and the commit of its newest files; None if there is no such branch."""
-    row = conn.execute(
-        "select from_session, tree from branches where project_id = %s and lane = %s",
-        (project_id, lane),
-    ).fetchone()
-    return (row[0], row[1]) if row else None
-
-
 def promote(conn: Connection, project_id: str, lane: str, *, onto: str | None = None) -> Branch:
     """Make a branch's head the project's, if that is still `onto` (else: where the branch began).
 
@@ -110,8 +101,9 @@ def _open(conn: Connection, project_id: str, lane: str) -> Branch:
 PROMOTE = """
     with p as (
         update projects set last_ai_session_id = %(new)s, last_ai_session_updated_at = now(),
-               fresh_next = false
+               fresh_next = false, workspace_tree = coalesce(%(tree)s, workspace_tree)
          where project_id = %(project)s
+        returning workspace_tree
     ), b as (
         update branches set promoted_at = now() where project_id = %(project)s and lane = %(lane)s
     ), m as (
@@ -126,5 +118,6 @@ PROMOTE = """
          where %(version)s::text is not null
     )
     insert into session_transitions (project_id, version_id, old_session_id, new_session_id,
-                                     parent_session_id, source, reason)
-    values (%(project)s, %(version)s, %(old)s, %(new)s, %(parent)s, 'fork', 'promoted')"""
+                                     parent_session_id, source, reason, tree)
+    select %(project)s, %(version)s, %(old)s, %(new)s, %(parent)s, 'fork', 'promoted',
+           p.workspace_tree from p"""

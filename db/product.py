@@ -24,6 +24,7 @@ TYPES = {
     "projects.last_ai_session_updated_at": TIME,
     "projects.event_seq": NUMBER,
     "projects.fresh_next": ("boolean",),
+    "projects.workspace_tree": TEXT,
     "project_versions.project_id": TEXT,
     "project_versions.version_id": TEXT,
     "project_versions.tree": TEXT,
@@ -38,6 +39,7 @@ TYPES = {
     "session_transitions.new_session_id": TEXT,
     "session_transitions.source": TEXT,
     "session_transitions.created_at": TIME,
+    "session_transitions.tree": TEXT,
     "project_ai_session_metrics.session_id": TEXT,
     "project_ai_session_metrics.project_id": TEXT,
     "project_ai_session_metrics.user_id": TEXT,
@@ -78,7 +80,7 @@ FILLED = {
 # Those that it may leave null, whatever the column's default.
 SOMETIMES = {
     *("version_id", "old_session_id", "parent_session_id", "reason", "raw_cost_usd"),
-    *("duration_ms", "num_turns", "model", "cli_version", "summary"),
+    *("duration_ms", "num_turns", "model", "cli_version", "summary", "tree"),
 }
 
 # Tables that are Baton's alone: one of that name would be somebody else's.

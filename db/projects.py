@@ -23,6 +23,7 @@ class Project:
     last_ai_session_updated_at: datetime | None
     event_seq: int
     fresh_next: bool
+    workspace_tree: str | None  # the git commit that its next job begins on
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def get(conn: Connection, project_id: str) -> Project | None:
         return cur.execute(
             """
             select project_id, user_id, workspace, last_ai_session_id,
-                   last_ai_session_updated_at, event_seq, fresh_next
+                   last_ai_session_updated_at, event_seq, fresh_next, workspace_tree
               from projects where project_id = %s
             """,
             (project_id,),
@@ -54,6 +55,11 @@ def get(conn: Connection, project_id: str) -> Project | None:
 
 def latest_version(conn: Connection, project_id: str) -> Version | None:
     """The project's newest version, with its session; None before the first build."""
+    return next(iter(versions(conn, project_id, limit=1)), None)
+
+
+def versions(conn: Connection, project_id: str, *, limit: int | None = None) -> list[Version]:
+    """The project's versions, the newest first."""
     with conn.cursor(row_factory=class_row(Version)) as cur:
         return cur.execute(
             """
@@ -61,10 +67,26 @@ def latest_version(conn: Connection, project_id: str) -> Version | None:
                    ai_session_last_used_at, created_at
               from project_versions
              where project_id = %s and version_id is not null
-             order by created_at desc, id desc limit 1
+             order by created_at desc, id desc limit %s
             """,
-            (project_id,),
-        ).fetchone()
+            (project_id, limit),
+        ).fetchall()
+
+
+def has_tree(conn: Connection, project_id: str, tree: str) -> bool:
+    """Whether a turn of the project was committed with this git commit as its workspace."""
+    row = conn.execute(
+        """
+        select exists (select from session_transitions
+                        where project_id = %(project)s and tree = %(tree)s)
+            or exists (select from project_versions
+                        where project_id = %(project)s and tree = %(tree)s)
+            or exists (select from branches
+                        where project_id = %(project)s and tree = %(tree)s)
+        """,
+        {"project": project_id, "tree": tree},
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def session_chain(conn: Connection, project_id: str) -> list[dict[str, Any]]:
@@ -90,17 +112,24 @@ def begin_fresh(conn: Connection, project_id: str) -> None:
         )
 
 
-def rewind(conn: Connection, project_id: str, session_id: str) -> int:
+def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
     """Move the head back to an earlier session of the project, as an operator.
 
-    Returns the event's number. Raises HeadHeld, with nothing changed, when the lane runs,
-    or the session was never a head of this project or cannot be resumed.
+    Returns the git commit to which the workspace goes back with it, now or when the next
+    job begins; None: that session's is not known, and the files stay. Raises HeadHeld, with
+    nothing changed, when the lane runs, or the session was never a head of this project or
+    cannot be resumed.
     """
     with conn.transaction():
         head = hold_head(conn, project_id)
         known = conn.execute(
             """
-            select m.is_resumable, c.version_id from session_chain c
+            select m.is_resumable, c.version_id, c.tree
+              from (select id, project_id, new_session_id, version_id, tree
+                      from session_transitions
+                     union all
+                    select id, project_id, new_session_id, version_id, tree
+                      from session_transitions_archive) c
               join project_ai_session_metrics m on m.session_id = c.new_session_id
              where c.project_id = %s and c.new_session_id = %s order by c.id desc limit 1
             """,
@@ -114,8 +143,10 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> int:
             """
             with p as (
                 update projects set last_ai_session_id = %(new)s,
-                       last_ai_session_updated_at = now(), fresh_next = false
+                       last_ai_session_updated_at = now(), fresh_next = false,
+                       workspace_tree = coalesce(%(tree)s, workspace_tree)
                  where project_id = %(project)s
+                returning workspace_tree
             ), m as (
                 update project_ai_session_metrics
                    set status = case session_id when %(new)s then 'active'
@@ -127,13 +158,90 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> int:
                  where project_id = %(project)s and version_id = %(version)s
             )
             insert into session_transitions (project_id, version_id, old_session_id,
-                    new_session_id, parent_session_id, source, reason)
-            values (%(project)s, %(version)s, %(old)s, %(new)s, %(new)s, 'operator', 'rewind')
+                    new_session_id, parent_session_id, source, reason, tree)
+            select %(project)s, %(version)s, %(old)s, %(new)s, %(new)s, 'operator', 'rewind',
+                   p.workspace_tree from p
             """,
-            {"project": project_id, "new": session_id, "old": head, "version": known[1]},
+            {
+                "project": project_id,
+                "new": session_id,
+                "old": head,
+                "version": known[1],
+                "tree": known[2],
+            },
         )
-        body = {"old": head, "session": session_id, "source": "operator"}
-        return events.append(conn, project_id, [Event("session.moved", None, body)]) or 0
+        body = {"old": head, "session": session_id, "source": "operator", "tree": known[2]}
+        events.append(conn, project_id, [Event("session.moved", None, body)])
+        return known[2]
+
+
+def take_in(
+    conn: Connection, project_id: str, *, user_id: str, workspace: str, version: str, tree: str
+) -> None:
+    """Make the project, with files that it did not make itself as its first version.
+
+    Raises HeadHeld, or an error of baton_enqueue's (SQLSTATE BA001), with nothing written,
+    unless the project is new, or is this user's and has no version and no work.
+    """
+    with conn.transaction():
+        may_take_in(conn, project_id, user_id=user_id, workspace=workspace, version=version)
+        conn.execute(
+            "select baton_create_project(%s, %s, %s)", (project_id, user_id, workspace)
+        )
+        hold_head(conn, project_id)
+        may_take_in(conn, project_id, user_id=user_id, workspace=workspace, version=version)
+        conn.execute(
+            """
+            update projects set workspace = coalesce(workspace, %s), workspace_tree = %s
+             where project_id = %s
+            """,
+            (workspace, tree, project_id),
+        )
+        conn.execute(
+            """
+            insert into project_versions (project_id, version_id, status, tree)
+            values (%s, %s, 'imported', %s)
+            """,
+            (project_id, version, tree),
+        )
+        told = Event("project.imported", None, {"version": version, "tree": tree})
+        events.append(conn, project_id, [told])
+
+
+def may_take_in(
+    conn: Connection, project_id: str, *, user_id: str, workspace: str, version: str
+) -> None:
+    """Raises as `take_in` does, and writes nothing."""
+    row = conn.execute(
+        """
+        select exists (select from projects where project_id = %(project)s),
+               exists (select from project_versions
+                        where project_id = %(project)s and version_id is not null),
+               exists (select from jobs where project_id = %(project)s
+                                          and finished_at is null)
+        """,
+        {"project": project_id},
+    ).fetchone()
+    known, built, busy = row or (False, False, False)
+    for check in (
+        "select baton_check_name('The project id', %(project)s)",
+        "select baton_check_user(%(user)s)",
+        "select baton_check_project('build', %(project)s, %(user)s, %(place)s)",
+        "select baton_check_version('build', %(project)s, %(version)s)",
+    ):
+        conn.execute(
+            check,
+            {
+                "project": project_id,
+                "user": user_id,
+                "place": None if known else workspace,
+                "version": version,
+            },
+        )
+    if built:
+        raise HeadHeld(f"Project {project_id} has versions already: import into a new project.")
+    if busy:
+        raise HeadHeld(f"Project {project_id} has work to do: wait for it, or cancel it first.")
 
 
 def hold_head(conn: Connection, project_id: str) -> str | None:

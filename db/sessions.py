@@ -32,7 +32,7 @@ class Advance:
     reason: str | None = None
     version_id: str | None = None
     new_version: bool = False  # whether the version is made by this turn
-    tree: str | None = None
+    tree: str | None = None  # the workspace's commit, if the turn may have changed it
     final: bool = True  # whether the job ends with this step
     result: dict[str, Any] = field(default_factory=dict[str, Any])
     chat: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -106,7 +106,10 @@ ADVANCE: LiteralString = (
            and lease_until > now() for update
     ), u as (  -- the turn, once: a step that is recorded is not recorded again
         select t.id from f join turns t on t.job_id = f.id
-         where t.minted_session_id = %(minted)s and t.outcome in ('running', 'abandoned')
+         where t.minted_session_id = %(minted)s
+           and (t.outcome in ('running', 'abandoned')
+                -- whole, and kept from its commit by no fault of its own
+                or t.outcome = 'failed' and t.error_class in ('drained', 'workspace_away'))
            and not exists (select from turns c where c.job_id = t.job_id and c.step = t.step
                                                  and c.outcome = 'committed')
            for update of t
@@ -127,12 +130,14 @@ ADVANCE: LiteralString = (
                last_ai_session_updated_at = case f.lane when 'main' then now()
                                             else p.last_ai_session_updated_at end,
                fresh_next = p.fresh_next and not %(was_fresh)s,
+               workspace_tree = case f.lane when 'main' then coalesce(%(tree)s, p.workspace_tree)
+                                            else p.workspace_tree end,
                event_seq = p.event_seq + (select count(*) from said)
           from f, u
          where p.project_id = f.project_id
            and case f.lane when 'main' then p.last_ai_session_id is not distinct from %(old)s
                            else exists (select from b) end
-        returning p.project_id, p.event_seq, f.lane
+        returning p.project_id, p.event_seq, p.workspace_tree, f.lane
     ), k as (
         select f.* from f, h
     ), d as (
@@ -159,9 +164,9 @@ ADVANCE: LiteralString = (
     ), t as (
         insert into session_transitions (project_id, version_id, old_session_id,
                                          new_session_id, parent_session_id, source, reason,
-                                         job_id)
+                                         job_id, tree)
         select h.project_id, %(version_id)s, %(old)s, %(new)s, %(parent)s, %(source)s,
-               %(reason)s, %(id)s
+               %(reason)s, %(id)s, h.workspace_tree
           from h where h.lane = 'main'
     ), pm as (
         select raw_cost_usd, turns_since_start from project_ai_session_metrics

@@ -148,15 +148,6 @@ def failed_as(conn: Connection, job_id: UUID, error_class: str) -> int:
     return row[0] if row else 0
 
 
-def is_of_version(conn: Connection, project_id: str, tree: str) -> bool:
-    """Whether a version of the project has this git commit as its tree."""
-    row = conn.execute(
-        "select exists (select from project_versions where project_id = %s and tree = %s)",
-        (project_id, tree),
-    ).fetchone()
-    return bool(row and row[0])
-
-
 def files_created(conn: Connection, chain_id: UUID) -> list[str]:
     """The files that the chain's build has made, as its result has them."""
     row = conn.execute(

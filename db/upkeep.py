@@ -82,9 +82,9 @@ ARCHIVE: LiteralString = """
     )
     insert into session_transitions_archive
            (id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
-            source, reason, job_id, created_at)
+            source, reason, job_id, created_at, tree)
     select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
-           source, reason, job_id, created_at from old"""
+           source, reason, job_id, created_at, tree from old"""
 
 
 def prune_transcripts(conn: Connection, age: timedelta) -> int:

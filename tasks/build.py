@@ -42,7 +42,7 @@ def do_build(at: Attempt) -> None:
             result={"text": turn.text, "files_created": created},
         ),
     )
-    workspace.settle(job, begun, tree)
+    workspace.settle(job, begun, tree, earlier=at.earlier)
     at.checkpoint(turn)
 
 

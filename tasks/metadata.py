@@ -133,7 +133,7 @@ def _document(at: Attempt, version: str | None) -> None:
             result={"documentation": DOCUMENTATION},
         ),
     )
-    workspace.settle(at.job, begun, tree)
+    workspace.settle(at.job, begun, tree, earlier=at.earlier)
     at.checkpoint(turn)
 
 

@@ -12,11 +12,11 @@ session under a new id.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
-from db import chat, events, registry, turns
+from db import chat, events, projects, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
@@ -75,6 +75,7 @@ class Attempt:
     told_lost: bool = False
     left: Left | None = None  # of the attempt before, until a turn has made use of it
     begun: workspace.Begun | None = None
+    earlier: set[UUID] = field(default_factory=set[UUID])  # attempts that began a turn
 
     def run(self, step: Step) -> Turn:
         """Run one turn on the best session there is. Raises what the last candidate raised."""
@@ -267,20 +268,21 @@ class Attempt:
             seq = events.append(conn, self.job.project_id, [told])
         announce(self.job.project_id, seq, [told], [])
 
-    def begin_work(self) -> workspace.Begun:
-        """Make the workspace ready to be written; tell what a lost attempt left there."""
+    def provide(self) -> None:
+        """Bring the project's files here as the ledger has them; tell what had to make way."""
 
         def committed(tree: str) -> bool:
             with connection() as conn:
-                return turns.is_of_version(conn, self.job.project_id, tree)
+                return projects.has_tree(conn, self.job.project_id, tree)
 
+        for ref in workspace.provide(self.job, committed=committed):
+            self._tell_kept_aside(ref)
+
+    def begin_work(self) -> workspace.Begun:
+        """Make the workspace ready to be written; tell what a lost attempt left there."""
         left = self.left if self.left and not self.left.lost else None
-        begun = self.begun = workspace.begin(
-            self.job,
-            self.cwd,
-            committed=committed,
-            after=left.begun.attempt if left else None,
-        )
+        after = left.begun.attempt if left else None
+        begun = self.begun = workspace.begin(self.job, self.cwd, after=after)
         if left and not begun.went_on:
             self.left = replace(left, lost="workspace_elsewhere")
         points.reach("workspace.begun")

@@ -15,8 +15,8 @@ from config.settings import settings
 from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
 from worker import branching as branching  # it adds its commands
+from worker import cli_files, pages
 from worker import deletion_cli as deletion_cli  # it adds its command
-from worker import pages
 from worker.complaints import Failed, WrongUsage
 from worker.console import (
     AsJson,
@@ -223,25 +223,38 @@ def set_right(
     rewind: Annotated[
         UUID | None,
         typer.Option(
-            metavar="SESSION", parser=parse_id, help="Move its head back to this one."
+            metavar="SESSION", parser=parse_id, help="Move head and files back to this one."
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--import",
+            metavar="SOURCE",
+            help="Make it of a directory's files, or a repository's.",
+        ),
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="With --import: whose it is to be.")] = None,
     unlock: Annotated[
         bool, flag("--unlock", "Take its jobs from dead workers; unpark them.")
     ] = False,
     _json: AsJson = False,
 ) -> None:
-    """Show a project, or set its session right."""
-    if fresh + unlock + (rewind is not None) > 1:
-        raise WrongUsage("Use one of --fresh, --rewind and --unlock at a time.")
+    """Show a project, set its session right, or make it of files that are there."""
+    if fresh + unlock + (rewind is not None) + (source is not None) > 1:
+        raise WrongUsage("Use one of --fresh, --rewind, --unlock and --import at a time.")
+    if (source is None) != (user is None):
+        raise WrongUsage("Use --import and --user together: whose project, of which files.")
     with ledger() as conn:
+        if source and user:
+            cli_files.take_in(conn, project, user, source)
+            return
         found = known_project(conn, project)
         if fresh:
             projects.begin_fresh(conn, project)
             _did(project, ["Its next turn begins a fresh session, told of the past."])
         elif rewind:
-            projects.rewind(conn, project, str(rewind))
-            _did(project, [f"Its session is {rewind} now; its files are as they were."])
+            _did(project, cli_files.rewind(conn, project, str(rewind)))
         elif unlock:
             _unlock(conn, project)
         else:

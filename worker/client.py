@@ -25,7 +25,7 @@ from config.settings import settings
 from db import jobs, pool, projects, turns
 from db.jobs import Job
 from worker.errors import BadRequest
-from worker.workspace import check_place
+from worker.workspace import check_place, place_of
 
 __all__ = [
     "Build",
@@ -265,19 +265,18 @@ def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
         raise Refused(f"The workspace {given} is not an absolute path.")
     root = settings().workspaces
     default = root / ask.project
-    path = Path(given) if given else default
     if not root.is_dir() and "workspaces" not in settings().model_fields_set:
         return  # this host has no workspaces: the worker will look
     if not PROJECT_ID.fullmatch(ask.project):
         return  # Postgres has the sentence
     try:
+        path = place_of(ask.project, known) if known else Path(given or default)
         check_place(path)
     except BadRequest as exc:
         raise Refused(str(exc)) from exc
-    if not path.exists() and path != default:  # the default one is made, or made again
+    comes = path == default or (known and settings().workspace_remote)
+    if not path.exists() and not comes:  # the default one is made, or made again
         raise Refused(f"The workspace {path} is missing: create the directory, or restore it.")
-    if path.exists() and not path.is_dir():
-        raise Refused(f"The workspace {path} is not a directory: move the file away.")
 
 
 def _torn(value: str) -> bool:

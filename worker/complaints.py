@@ -63,10 +63,10 @@ def _usage(exc: TyperException) -> str:
 
 
 def _sentence(exc: BaseException) -> str:
-    from worker.errors import BadRequest, for_people
+    from worker.errors import BadRequest, WorkspaceAway, WorkspaceFailed, for_people
 
     match exc:
-        case Failed() | BadRequest():
+        case Failed() | BadRequest() | WorkspaceAway() | WorkspaceFailed():
             return str(exc)
         case UnicodeEncodeError():
             return "What was given is not UTF-8: convert it."

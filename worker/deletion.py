@@ -57,8 +57,8 @@ def found(conn: Connection, what: str, subject: str) -> dict[str, int]:
     projects = deletion.projects_of(conn, what, subject)
     deletion.check_idle(conn, projects, subject if what == "user" else None)
     rows = deletion.found(conn, what, subject)
-    if what == "project" and (repository := _repository(subject)) and repository.exists():
-        rows["repositories"] = 1
+    if what == "project" and (repositories := _repositories(subject)):
+        rows["repositories"] = len(repositories)
     return rows
 
 
@@ -96,9 +96,9 @@ def remove(conn: Connection, receipt_id: UUID) -> Deleted:
     places = Places()
     for project_id, given in projects.items():
         files = _remove_workspace(conn, project_id, given, places)
-        if (repository := _repository(project_id)) and repository.exists():
-            files += _remove(repository)
-            places.removed.append(repository)
+        for place in _repositories(project_id):
+            files += _remove(place)
+            places.removed.append(place)
         receipts.note_removed(conn, receipt_id, files=files, keys=0)
     files = sum(_remove(own_directory(UUID(turn))) for turn in todo.get("turns", []))
     receipts.note_removed(conn, receipt_id, files=files, keys=0)
@@ -130,11 +130,14 @@ def _turns_here() -> list[str]:
     return [entry.name for entry in scratch.iterdir()] if scratch.is_dir() else []
 
 
-def _repository(project_id: str) -> Path | None:
-    """Where the project's versions are kept, if its id can name a file."""
+def _repositories(project_id: str) -> list[Path]:
+    """Where this host keeps the project's versions and branches, if its id can name a file."""
     if project_id != Path(project_id).name:
-        return None
-    return settings().workspaces / workspace.OURS / f"{project_id}.git"
+        return []
+    branches = workspace.branches(project_id)
+    files = settings().workspaces / workspace.BRANCHES / project_id
+    places = (workspace.repository(project_id), branches, files)
+    return [place for place in places if place.exists()]
 
 
 def _remove_workspace(

@@ -8,6 +8,7 @@
     ├── CaptureIncomplete  the turn ran, but its transcript is not whole in the store
     ├── NotWhole           the turn ended without what it was asked for
     ├── WorkspaceFailed    the workspace cannot be kept as it is
+    ├── WorkspaceAway      the project's files cannot be had on this host now
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
     ├── Stopped            the turn was stopped: cancelled, interrupted, timed out
     └── AgentFailed        the agent said why it failed, field by field
@@ -67,6 +68,10 @@ class NotWhole(JobError):
 
 class WorkspaceFailed(JobError):
     """The workspace cannot be kept as it is; the text says why."""
+
+
+class WorkspaceAway(JobError):
+    """The project's files cannot be fetched, or not be sent on; the text says why."""
 
 
 class AnswerNeeded(JobError):
@@ -150,6 +155,7 @@ OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
     WorkspaceFailed: (Verdict.FAIL, "workspace_failed"),
+    WorkspaceAway: (Verdict.WAIT, "workspace_away"),
     AnswerNeeded: (Verdict.ASK, "ask"),
     HeadMoved: (Verdict.RETRY, "head_moved"),
     CaptureIncomplete: (Verdict.RETRY, "capture_incomplete"),

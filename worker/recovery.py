@@ -4,7 +4,8 @@
     partial    it broke off, and what is there is sound: gone on from, on a fork of it
     lost       nothing to go on from: the turn begins again from the head, `why` says the reason
 
-An attempt is dead when its worker is, or was stopped for a deploy. Its session was a fork
+An attempt is dead when its worker is, was stopped for a deploy, or could not send the files
+that its turn had made to where other hosts find them. Its session was a fork
 of the head, so the head is the same after either way; the files that belong to it are
 those that it left in the workspace.
 """
@@ -65,9 +66,8 @@ def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
 
 
 def _broke_off(turn: Begun) -> bool:
-    return turn.outcome == "abandoned" or (turn.outcome, turn.error_class) == (
-        "failed",
-        "drained",
+    return turn.outcome == "abandoned" or (
+        turn.outcome == "failed" and turn.error_class in ("drained", "workspace_away")
     )
 
 

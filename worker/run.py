@@ -95,9 +95,11 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         with connection() as conn:
             begun = turns.begun(conn, job)
             left = recovery.look(conn, job, begun)
-        cwd = workspace.provide(job)
         done = {turn.step for turn in begun if turn.outcome == "committed"}
-        at = Attempt(job, lease, agent, cwd, done, left=left)
+        earlier = {turn.attempt for turn in begun}
+        cwd = workspace.place(job)
+        at = Attempt(job, lease, agent, cwd, done, left=left, earlier=earlier)
+        at.provide()
         do(at)
     except Exception as exc:
         if at and at.pending:

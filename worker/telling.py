@@ -1,5 +1,7 @@
 """Events that an attempt tells of its own accord; what they mean is in docs/events.md."""
 
+import socket
+
 from db.attempts import Claimed
 from db.events import Event
 from worker.commit import about
@@ -34,4 +36,5 @@ def weighed(job: Claimed, found: Weighed) -> Event:
 
 def kept_aside(job: Claimed, ref: str) -> Event:
     """What an attempt that came to nothing had left in the workspace."""
-    return Event("workspace.kept_aside", job.id, {**about(job), "ref": ref})
+    body = {**about(job), "ref": ref, "host": socket.gethostname()}
+    return Event("workspace.kept_aside", job.id, body)

@@ -7,13 +7,18 @@ What its `.gitignore` names is neither kept nor touched.
 """
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from worker.errors import WorkspaceFailed
+from worker.errors import KEYS, JobError, WorkspaceAway, WorkspaceFailed
 
 ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -24,6 +29,11 @@ ENVIRONMENT = {
     "GIT_COMMITTER_NAME": "baton",
     "GIT_COMMITTER_EMAIL": "baton@localhost",
     "LC_ALL": "C",
+    # To other repositories: by these ways only, and nobody is asked for a password.
+    "GIT_ALLOW_PROTOCOL": "file:ssh:https:http:git",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=15",
 }
 SETTINGS = (
     *("-c", "core.fsmonitor=false"),
@@ -33,11 +43,34 @@ SETTINGS = (
     *("-c", "core.attributesFile=/dev/null"),
     *("-c", "core.excludesFile=/dev/null"),
     *("-c", "gc.auto=0"),
+    *("-c", "fetch.unpackLimit=1"),  # a fetch that breaks off leaves nothing
 )
+WITHOUT_HOOKS = "git -c core.hooksPath=/dev/null receive-pack"
 # Before any .gitattributes: bytes in, the same bytes out.
 ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding !diff !merge\n"
 TIMEOUT = 300  # seconds
+PATIENCE = 30  # seconds
 FULL = "No space left on device"
+LAST = 300  # characters of what git says
+EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without a file
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _not_kept(said: str) -> JobError:
+    return WorkspaceFailed(f"Git cannot keep the workspace: {said[-LAST:]}")
+
+
+def _away(said: str) -> JobError:
+    """What git says first is why; the rest is what it guesses."""
+    first = next((line for line in said.splitlines() if line.strip()), "git said nothing")
+    return WorkspaceAway(KEYS.sub("[secret]", first.removeprefix("fatal: "))[:LAST])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +92,38 @@ class Trees:
         attributes = self.git_dir / "info" / "attributes"
         attributes.parent.mkdir(exist_ok=True)
         attributes.write_text(ATTRIBUTES)
-        (self.git_dir / "index.lock").unlink(missing_ok=True)  # of a git that was killed
+
+    def borrow(self, other: Path) -> None:
+        """Have the commits of another repository of this host too, without a copy of them."""
+        alternates = self.git_dir / "objects" / "info" / "alternates"
+        alternates.parent.mkdir(exist_ok=True)
+        alternates.write_text(f"{other / 'objects'}\n")
+
+    def mend(self) -> None:
+        """Take away what a git that was killed left in the way of the next."""
+        (self.git_dir / "index.lock").unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Alone with the repository and its directory, among the processes that ask for this.
+
+        One that is stopped meanwhile is not waited for longer than PATIENCE.
+        """
+        self.git_dir.parent.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + PATIENCE
+        with self.git_dir.with_suffix(".lock").open("a") as lock:
+            while not _locked(lock) and time.monotonic() < until:
+                time.sleep(0.05)
+            yield
+
+    def has(self, commit: str) -> bool:
+        """Whether the repository holds this commit, with all its files."""
+        told = self._git("cat-file", "--batch-check", given=f"{commit}^{{commit}}\n")
+        return not told.rstrip().endswith("missing")
+
+    def leads_to(self, commit: str, later: str) -> bool:
+        """Whether the one commit is in the history of the other, or is it."""
+        return not self._git("rev-list", "--max-count=1", commit, f"^{later}")
 
     def ref(self, name: str) -> str | None:
         """The commit that a ref names."""
@@ -89,13 +153,54 @@ class Trees:
         parents = ["-p", parent] if parent else []
         return self._git("commit-tree", tree, *parents, "-m", message).strip()
 
+    def names(self, commit: str) -> list[str]:
+        """The files of a commit; bytes that are no text are escaped."""
+        told = self._git("ls-tree", "-r", "-z", "--name-only", commit)
+        return [name for name in told.split("\0") if name]
+
+    def commit_of(self, ref: str, message: str) -> tuple[str, list[str]]:
+        """A commit without a past of the files that another has, and its submodules, left out."""
+        self._git("read-tree", "--reset", ref)
+        entries = self._git("ls-files", "-z", "--stage").split("\0")
+        links = [each.partition("\t")[2] for each in entries if each.startswith("160000")]
+        self._git("update-index", "--force-remove", "-z", "--stdin", given="\0".join(links))
+        tree = self._git("write-tree").strip()
+        return self._git("commit-tree", tree, "-m", message).strip(), links
+
+    def switch(self, commit: str) -> None:
+        """Let the commit's files take the place of those that the last snapshot has."""
+        self._git("read-tree", "--reset", "-u", commit)
+
     def restore(self, commit: str) -> None:
         """Make the directory what the commit says; files that git ignores stay."""
         for name in self._nested():
             if not self._git("ls-tree", commit, "--", f"{name}/"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
-        self._git("read-tree", "--reset", "-u", commit)
+        self.switch(commit)
         self._git("clean", "-fdq")
+
+    def fetch(self, url: str, what: str, *options: str) -> None:
+        """Bring a commit here, or what a refspec says. Raises WorkspaceAway."""
+        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+        self._talk("fetch", *quiet, *options, "--", url, what)
+
+    def push(self, url: str, *refspecs: str) -> None:
+        """Send commits to refs of another repository. Raises WorkspaceAway."""
+        local = (f"--receive-pack={WITHOUT_HOOKS}",) if url.startswith("file:") else ()
+        self._talk("push", "--quiet", *local, "--", url, *refspecs)
+
+    def refs_of(self, url: str, names: Collection[str]) -> list[str]:
+        """Which of these refs another repository has. Raises WorkspaceAway."""
+        told = self._talk("ls-remote", "--quiet", "--", url, *names)
+        return [line.partition("\t")[2] for line in told.splitlines()]
+
+    def patch(self, before: str, after: str, *options: str) -> str:
+        """What changed from one commit or tree to another, as `options` of git diff-tree say.
+
+        Bytes that are no text are escaped (surrogateescape).
+        """
+        plainly = ("--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
+        return self._git("diff-tree", "-r", *plainly, *options, before, after)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two commits have the same files."""
@@ -152,8 +257,22 @@ class Trees:
         where = (f"--git-dir={self.git_dir}", f"--work-tree={self.path}")
         return self._run("git", *where, *SETTINGS, *arguments, given=given)
 
-    def _run(self, *command: str, given: str = "", fine: tuple[int, ...] = (0,)) -> str:
-        """Raises WorkspaceFailed with what git said, OSError when the disk is full."""
+    def _talk(self, *arguments: str) -> str:
+        """Talk to another repository. Raises WorkspaceAway with what git said."""
+        where = (f"--git-dir={self.git_dir}", *SETTINGS)
+        try:
+            return self._run("git", *where, *arguments, failed=_away)
+        except subprocess.TimeoutExpired as exc:
+            raise WorkspaceAway(f"no answer in {TIMEOUT} s") from exc
+
+    def _run(
+        self,
+        *command: str,
+        given: str = "",
+        fine: tuple[int, ...] = (0,),
+        failed: Callable[[str], JobError] = _not_kept,
+    ) -> str:
+        """Raises what `failed` makes of what git said, OSError when the disk is full."""
         around = {
             name: value for name, value in os.environ.items() if not name.startswith("GIT_")
         }
@@ -167,8 +286,8 @@ class Trees:
             check=False,
         )
         if done.returncode not in fine:
-            said = done.stderr.decode(errors="replace").strip()[-300:]
+            said = done.stderr.decode(errors="replace").strip()
             if FULL in said:
                 raise OSError(errno.ENOSPC, FULL)
-            raise WorkspaceFailed(f"Git cannot keep the workspace: {said}")
+            raise failed(said)
         return done.stdout.decode(errors="surrogateescape")

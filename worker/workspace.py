@@ -2,13 +2,11 @@
 
 The repository lies beside the workspaces, never inside one: its configuration, hooks
 and index are ours, and nothing that an agent writes can run here. An attempt begins on
-what the last whole turn left, with whatever people changed since; what a lost attempt
-left is kept aside under a ref, and the workspace goes back to where that one began.
-
-    refs/baton/head            the workspace as the last whole turn left it
-    refs/baton/begun/<attempt> the workspace as a running attempt found it
-    refs/baton/made/<attempt>  what its turn made of it, until that is known to be committed
-    refs/baton/lost/<attempt>  what an attempt that came to nothing had made of it
+the commit that the ledger names, with whatever people changed since on this host; what a
+lost attempt left is kept aside under a ref, and the workspace goes back to where that one
+began. Where the ledger names another commit than this host's last (another host worked, or
+an operator went back), that one is brought here, and what lay here is kept aside. The refs:
+worker/history.py; how a commit reaches a host: worker/transport.py.
 """
 
 import os
@@ -17,14 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import structlog
+from psycopg import Connection
+
 from config.settings import settings
+from db import projects
 from db.attempts import Claimed
-from worker import points
-from worker.errors import BadRequest
+from db.lanes import MAIN
+from db.projects import Project
+from worker import history, points
+from worker.errors import BadRequest, WorkspaceAway
 from worker.plain import plain
+from worker.transport import transport
 from worker.trees import Trees
 
+log = structlog.get_logger()
+
 OURS = ".trees"  # below the root of workspaces: the repositories
+BRANCHES = ".branches"  # the directories of branches, as db.attempts.CLAIM names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,77 +48,153 @@ class Begun:
 
 def place(job: Claimed) -> Path:
     """Where the job's project has its workspace. Raises BadRequest if that is not allowed."""
-    path = Path(job.workspace) if job.workspace else settings().workspaces / job.project_id
+    return place_of(job.project_id, job.workspace)
+
+
+def place_of(project_id: str, workspace: str | None) -> Path:
+    """Where a project's workspace is on this host; `workspace` as the ledger has it.
+
+    Files that come through a remote lie where each host has its workspaces, so there a path
+    of another host's counts for nothing. Raises BadRequest if the place is not allowed.
+    """
+    default = settings().workspaces / project_id
+    path = Path(workspace) if workspace else default
+    if settings().workspace_remote and not _inside(path):
+        path = default
     check_place(path)
-    if path.exists() and not path.is_dir():
-        raise BadRequest(f"The workspace {path} is not a directory: move the file away.")
     return path
 
 
 def check_place(path: Path) -> None:
-    """Raises BadRequest unless the path is an absolute one below BATON_WORKSPACES."""
-    root = settings().workspaces
+    """Raises BadRequest unless the path is that of a directory, or none yet, below BATON_WORKSPACES."""
     if not path.is_absolute():
         raise BadRequest(f"The workspace {path} is not an absolute path.")
-    inside = path.resolve().is_relative_to(root.resolve()) and path.resolve() != root.resolve()
-    if not inside or path.resolve().is_relative_to((root / OURS).resolve()):
+    if not _inside(path):
+        root = settings().workspaces
         raise BadRequest(
             f"The workspace {path} is outside {root}: choose a directory in there."
         )
+    if path.exists() and not path.is_dir():
+        raise BadRequest(f"The workspace {path} is not a directory: move the file away.")
 
 
-def provide(job: Claimed) -> Path:
-    """The job's workspace, made or brought back if it is missing. Raises BadRequest."""
+def _inside(path: Path) -> bool:
+    root, found = settings().workspaces.resolve(), path.resolve()
+    inside = found.is_relative_to(root) and found != root
+    return inside and not found.is_relative_to((root / OURS).resolve())
+
+
+def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
+    """Bring the job's workspace to what the ledger names, and make it if it is missing.
+
+    Returns the refs under which is kept what had to make way. `committed` tells whether the
+    ledger has this commit: a worker may have died between its commit and `settle`. Raises
+    BadRequest, and WorkspaceAway, with nothing changed, if the files cannot be had.
+    """
     path = place(job)
     path.mkdir(parents=True, exist_ok=True)
-    trees = _trees(job, path)
-    if trees.exist() and not any(path.iterdir()) and trees.ref(HEAD):
-        trees.restore(HEAD)  # the directory was lost: a turn that empties it is the head itself
-    return path
+    main, trees = _trees(job.project_id, path), _trees_of(job, path)
+    commit = job.tree if job.tree and _obtain(main, job.project_id, job.tree) else None
+    if job.lane != MAIN:
+        main.create()
+        trees.create()
+        trees.borrow(main.git_dir)
+    with trees.held():
+        if not trees.exist():
+            return []  # nothing to go by yet
+        lost = history.catch_up(trees, committed)
+        newest = commit or trees.ref(history.HEAD)
+        kept = history.bring(trees, newest) if newest else []
+    _forget_sent(trees, job.project_id, lost)
+    return kept
 
 
-def begin(
-    job: Claimed, path: Path, *, committed: Callable[[str], bool], after: UUID | None = None
-) -> Begun:
-    """Make the workspace ready for an attempt that will write it.
-
-    `committed` tells whether a version has this commit as its tree: a worker may have died
-    between the ledger's commit and `settle`. `after` is the attempt to go on from: if it
-    worked here, its files stay.
-    """
-    trees = _trees(job, path)
+def _obtain(trees: Trees, project_id: str, commit: str) -> bool:
+    """Have the commit in this host's repository; False: the directory is taken as it lies."""
     trees.create()
-    _catch_up(trees, committed)
-    if after and (commit := trees.ref(f"{BEGUN}/{after}")):
-        _begin_only(trees, job, commit)
-        return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
-    kept_aside = _put_lost_aside(trees)
-    commit = trees.snapshot("as found", parent=trees.ref(HEAD))
-    trees.point(f"{BEGUN}/{job.attempt}", commit)
-    return Begun(path=path, attempt=job.attempt, commit=commit, kept_aside=kept_aside)
+    return trees.has(commit) or transport(project_id).fetch(trees, commit)
+
+
+def bring_now(conn: Connection, project: Project) -> list[str] | None:
+    """As `provide`, at once, for an operator; None where this host does not have the files.
+
+    `project` is as the operator has left it, with no job running.
+    """
+    commit = project.workspace_tree
+    try:
+        trees = _trees(project.project_id, place_of(project.project_id, project.workspace))
+    except BadRequest:
+        return None  # its workspace is on another host
+    if commit is None or not trees.git_dir.parent.is_dir():
+        return None
+    trees.path.mkdir(parents=True, exist_ok=True)
+    with trees.held():
+        if not trees.exist() or not trees.has(commit):
+            return None
+        now = projects.get(conn, project.project_id)
+        if trees.ref(history.HEAD) == commit or not now or now.workspace_tree != commit:
+            return []  # a job was quicker, and may be at work in it
+        lost = history.catch_up(
+            trees, lambda tree: projects.has_tree(conn, project.project_id, tree)
+        )
+        kept = history.bring(trees, commit)
+    _forget_sent(trees, project.project_id, lost)
+    return kept
+
+
+def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> Begun:
+    """Note the workspace as this attempt finds it, to be written by it.
+
+    `after` is the attempt to go on from: if it worked here, its files stay.
+    """
+    trees = _trees_of(job, path)
+    trees.create()
+    with trees.held():
+        trees.mend()
+        if after and (commit := trees.ref(f"{history.BEGUN}/{after}")):
+            # Its note stays beside ours: this attempt may die as well before its turn begins.
+            trees.point(f"{history.BEGUN}/{job.attempt}", commit)
+            return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
+        kept_aside = history.put_lost_aside(trees)
+        commit = trees.snapshot("as found", parent=trees.ref(history.HEAD))
+        trees.point(f"{history.BEGUN}/{job.attempt}", commit)
+        return Begun(path=path, attempt=job.attempt, commit=commit, kept_aside=kept_aside)
 
 
 def go_back(job: Claimed, begun: Begun) -> str | None:
     """Back to where the attempt began; what it left is kept aside under the ref returned."""
-    trees = _trees(job, begun.path)
-    kept_aside = _put_lost_aside(trees)
-    trees.point(f"{BEGUN}/{job.attempt}", begun.commit)
+    trees = _trees_of(job, begun.path)
+    kept_aside = history.put_lost_aside(trees)
+    trees.point(f"{history.BEGUN}/{job.attempt}", begun.commit)
     return kept_aside
 
 
 def finish(job: Claimed, begun: Begun) -> tuple[str, list[str]]:
-    """The workspace as the turn left it: its commit, and the files that the turn created."""
-    trees = _trees(job, begun.path)
-    commit = trees.snapshot(f"{job.kind} {job.id}", parent=trees.ref(HEAD))
-    trees.point(f"{MADE}/{begun.attempt}", commit)
+    """The workspace as the turn left it: its commit, and the files that the turn created.
+
+    Every host can have the commit then. Raises WorkspaceAway if it cannot be sent.
+    """
+    trees = _trees_of(job, begun.path)
+    commit = trees.snapshot(f"{job.kind} {job.id}", parent=trees.ref(history.HEAD))
+    trees.point(f"{history.MADE}/{begun.attempt}", commit)
     points.reach("tree.made")
+    if job.lane != MAIN:  # for whoever promotes the branch, or begins another from it
+        main = _trees(job.project_id, begun.path)
+        main.fetch(str(trees.git_dir), commit)
+        main.point(f"{history.BRANCHES}/{job.lane}", commit)
+    transport(job.project_id).send(trees, str(begun.attempt), commit)
     return commit, [plain(name) for name in trees.added(begun.commit, commit)]
 
 
-def settle(job: Claimed, begun: Begun, commit: str) -> None:
-    """The turn was committed: its tree is what the next attempt begins on."""
-    _settle(_trees(job, begun.path), str(begun.attempt), commit)
+def settle(job: Claimed, begun: Begun, commit: str, *, earlier: set[UUID]) -> None:
+    """The turn was committed: its tree is what the next attempt begins on.
+
+    What `earlier` attempts of the job have sent came to nothing.
+    """
+    trees = _trees_of(job, begun.path)
+    history.settle(trees, str(begun.attempt), commit)
     points.reach("workspace.settled")
+    _forget_sent(trees, job.project_id, sorted(map(str, earlier - {begun.attempt})))
 
 
 def files(path: Path, limit: int = 200) -> list[str]:
@@ -135,50 +219,36 @@ def read(path: Path, name: str, limit: int = 10_000) -> str:
         return plain(opened.read(limit))
 
 
-HEAD = "refs/baton/head"
-BEGUN = "refs/baton/begun"
-MADE = "refs/baton/made"
-LOST = "refs/baton/lost"
+def repository(project_id: str) -> Path:
+    """Where this host has the project's repository, or would have it."""
+    return settings().workspaces / OURS / f"{project_id}.git"
 
 
-def _trees(job: Claimed, path: Path) -> Trees:
-    return Trees(settings().workspaces / OURS / f"{job.project_id}.git", path)
+def _trees_of(job: Claimed, path: Path) -> Trees:
+    """The repository of the job's lane: a branch has its own refs and index, and the main
+    line's commits."""
+    if job.lane == MAIN:
+        return _trees(job.project_id, path)
+    return Trees(branches(job.project_id) / f"{job.lane}.git", path)
 
 
-def _settle(trees: Trees, attempt: str, commit: str) -> None:
-    trees.point(HEAD, commit)
-    trees.forget(f"{BEGUN}/{attempt}")
-    trees.forget(f"{MADE}/{attempt}")
+def branches(project_id: str) -> Path:
+    """Where this host has the repositories of the project's branches."""
+    return settings().workspaces / OURS / f"{project_id}.branches"
 
 
-def _begin_only(trees: Trees, job: Claimed, commit: str) -> None:
-    """This attempt began where that commit was, and no other did."""
-    for ref in trees.refs(BEGUN):
-        trees.forget(ref)
-    trees.point(f"{BEGUN}/{job.attempt}", commit)
+def _trees(project_id: str, path: Path) -> Trees:
+    return Trees(repository(project_id), path)
 
 
-def _catch_up(trees: Trees, committed: Callable[[str], bool]) -> None:
-    """Settle what the ledger has, and its worker did not live to settle."""
-    for ref in trees.refs(MADE):
-        commit = trees.ref(ref)
-        if commit and committed(commit):
-            _settle(trees, ref.rpartition("/")[2], commit)
-        else:
-            trees.forget(ref)
-
-
-def _put_lost_aside(trees: Trees) -> str | None:
-    """An attempt began here and never came to a commit: keep its leftovers, go back."""
-    begun = trees.refs(BEGUN)
-    if not begun:
-        return None
-    lost_ref = f"{LOST}/{begun[0].rpartition('/')[2]}"
-    left = trees.snapshot("left by an attempt that came to nothing", parent=trees.ref(HEAD))
-    same = trees.same(begun[0], left)
-    if not same:
-        trees.point(lost_ref, left)
-        trees.restore(begun[0])
-    for ref in begun:
-        trees.forget(ref)
-    return None if same else lost_ref
+def _forget_sent(trees: Trees, project_id: str, attempts: list[str]) -> None:
+    """Nothing of these attempts stays elsewhere. Where that is away, it is tried again."""
+    if not attempts:
+        return
+    try:
+        transport(project_id).forget(trees, attempts)
+    except WorkspaceAway as exc:
+        log.warning("workspace.not_forgotten", attempts=attempts, error=str(exc))
+        return
+    for attempt in attempts:
+        trees.forget(f"{history.MADE}/{attempt}")

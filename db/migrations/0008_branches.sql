@@ -10,6 +10,7 @@ create table branches (
     user_id      text not null,
     from_session text not null,
     head         text not null,
+    from_tree    text,
     tree         text,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
@@ -19,6 +20,8 @@ create table branches (
 create index branches_head on branches (project_id, head);
 comment on column branches.from_session is 'The session that the branch began from.';
 comment on column branches.head is 'The newest session of the branch: what its next job forks.';
+comment on column branches.from_tree is
+    'Git commit of the project''s files as of the session that it began from.';
 comment on column branches.tree is
     'Git commit of the branch''s own workspace as its newest turn left it; null: it wrote none.';
 comment on column branches.promoted_at is
@@ -65,6 +68,20 @@ begin
     end if;
     return 'branch-' || job;
 end $$;
+
+-- The files that belong to a session: as of its move of the head, else as its branch has them.
+create function baton_tree_of(project text, session text) returns text language sql stable as $$
+    select coalesce(
+        (select t.tree from session_transitions t
+          where t.project_id = project and t.new_session_id = session order by t.id desc limit 1),
+        (select t.tree from session_transitions_archive t
+          where t.project_id = project and t.new_session_id = session order by t.id desc limit 1),
+        (select coalesce(b.tree, b.from_tree)
+           from project_ai_session_metrics m
+           join branches b on b.project_id = m.project_id and b.lane = m.lane
+          where m.session_id = session and m.project_id = project),
+        (select p.workspace_tree from projects p where p.project_id = project))
+$$;
 
 create function baton_check_template(project text, template text)
 returns void language plpgsql as $$
@@ -207,9 +224,10 @@ begin
         return baton_same(same, project, digest);
     end if;
     if lane = 'branch-' || job then
-        insert into branches (project_id, lane, user_id, from_session, head)
+        insert into branches (project_id, lane, user_id, from_session, head, from_tree)
         values (project, lane, user_id, lower(options ->> 'branch_from'),
-                lower(options ->> 'branch_from'));
+                lower(options ->> 'branch_from'),
+                baton_tree_of(project, lower(options ->> 'branch_from')));
     end if;
     return job;
 end $$;

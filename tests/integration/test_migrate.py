@@ -158,6 +158,29 @@ def test_a_products_tables_are_kept_and_completed(empty: Connection, empty_dsn: 
     assert migrate.migrate(empty_dsn) == []
 
 
+def test_moves_of_before_get_the_files_that_are_known(
+    empty: Connection, empty_dsn: str, files: Path
+):
+    later = [file for file in files.glob("*.sql") if file.name >= "0006"]
+    for file in later:
+        file.unlink()
+    migrate.migrate(empty_dsn, files=files)
+    empty.execute(
+        """
+        insert into projects (project_id, user_id, last_ai_session_id) values ('p', 'u', 'c');
+        insert into project_versions (project_id, version_id, ai_session_id, tree)
+        values ('p', 'v1', 'b', 'tree of v1'), ('p', 'v2', 'c', 'tree of v2');
+        insert into session_transitions (project_id, version_id, old_session_id,
+                                         new_session_id, source)
+        values ('p', 'v1', null, 'a', 'build'), ('p', 'v1', 'a', 'b', 'metadata'),
+               ('p', 'v2', 'b', 'c', 'update')
+        """
+    )
+    migrate.migrate(empty_dsn)
+    found = empty.execute("select new_session_id, tree from session_transitions order by id")
+    assert found.fetchall() == [("a", None), ("b", "tree of v1"), ("c", "tree of v2")]
+
+
 def test_a_products_project_is_built_without_a_workspace_of_its_own(
     empty: Connection, empty_dsn: str
 ):

@@ -180,12 +180,13 @@ def test_a_turn_that_had_done_nothing_begins_again_from_the_head(at_work: AtWork
 
 def test_what_was_left_on_another_host_is_given_up_with_its_session(at_work: AtWork):
     """Without its files, what the session says it did is not true."""
+    (Path.cwd() / "remote").mkdir()
+    at_work.configure(BATON_WORKSPACE_REMOTE=f"file://{Path.cwd()}/remote/{{project}}.git")
     at_work.build("write a.txt: a")
     prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 1"
     asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
     killed_after(at_work, asked, "once")
     at_work.configure(BATON_WORKSPACES=str(Path.cwd() / "elsewhere"))
-    at_work.conn.execute("update projects set workspace = null")
     assert at_work.run(asked).state == "done"
     assert recovered(at_work) == [("lost", "workspace_elsewhere")]
     assert text(at_work, "ran.txt") == "once\n"

@@ -43,12 +43,18 @@ def job(place: str | None = None) -> Claimed:
 
 @pytest.fixture
 def place() -> Path:
-    return workspace.provide(job())
+    return provided(job())
+
+
+def provided(one: Claimed, *committed: str) -> Path:
+    assert workspace.provide(one, committed=lambda tree: tree in committed) == []
+    return workspace.place(one)
 
 
 def began(place: Path, *committed: str) -> tuple[Claimed, Begun]:
     one = job()
-    return one, workspace.begin(one, place, committed=lambda tree: tree in committed)
+    assert provided(one, *committed) == place
+    return one, workspace.begin(one, place)
 
 
 def turn(place: Path, **files: str) -> str:
@@ -57,7 +63,7 @@ def turn(place: Path, **files: str) -> str:
     for name, text in files.items():
         (place / name).write_text(text)
     commit, _ = workspace.finish(one, begun)
-    workspace.settle(one, begun, commit)
+    workspace.settle(one, begun, commit, earlier=set())
     return commit
 
 
@@ -135,7 +141,7 @@ def test_a_directory_that_vanished_is_brought_back(place: Path):
     for file in place.iterdir():
         file.unlink()
     place.rmdir()
-    assert workspace.provide(job()) == place
+    assert provided(job()) == place
     assert (place / "a").read_text() == "1"
 
 
@@ -219,12 +225,12 @@ def test_names_and_contents_of_all_kinds_come_back_as_they_were(place: Path):
     os.mkfifo(place / "fifo")
     with open(os.fsencode(place) + b"/\xff\xfe", "wb") as file:  # noqa: PTH123 - no str has this name
         file.write(b"b")
-    one, begun = job(), workspace.begin(job(), place, committed=lambda _: False)
+    one, begun = began(place)
     assert begun.commit
     (place / "more").write_text("1")
     commit, created = workspace.finish(one, begun)
     assert created == ["more"]
-    workspace.settle(one, begun, commit)
+    workspace.settle(one, begun, commit, earlier=set())
     began(place)
     for name in content:
         (place / name).write_bytes(b"half")
@@ -270,7 +276,7 @@ def test_a_link_that_leads_outside_is_refused(tmp_path: Path):
     root.mkdir(parents=True)
     (root / "out").symlink_to(tmp_path)
     with pytest.raises(BadRequest):
-        workspace.provide(job(str(root / "out")))
+        provided(job(str(root / "out")))
 
 
 def test_a_file_in_the_workspaces_place_is_told_of(tmp_path: Path):
@@ -278,7 +284,7 @@ def test_a_file_in_the_workspaces_place_is_told_of(tmp_path: Path):
     root.mkdir(parents=True)
     (root / "shop").write_text("x")
     with pytest.raises(BadRequest, match="not a directory"):
-        workspace.provide(job())
+        provided(job())
 
 
 def test_of_a_file_only_its_beginning_is_read_and_nothing_through_a_link(place: Path):

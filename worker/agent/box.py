@@ -2,7 +2,8 @@
 
     /                                   read only
     HOME, .baton, every workspace and
-    agent directory, /tmp, secrets      empty, but for programs on PATH; what is written there
+    agent directory, /tmp, secrets, a
+    remote of workspaces on this host   empty, but for programs on PATH; what is written there
                                         is gone with the turn
     the project's own workspace         as outside; read only in a turn that only reads
     the turn's own directory            the CLI's configuration and temporary files
@@ -18,6 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 from config.settings import settings
+from worker import transport
 
 NAMESPACES = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent"]
 TMP = Path("/tmp")  # noqa: S108 - hidden, not used
@@ -73,9 +75,9 @@ def own_directory(minted: UUID) -> Path:
 def _hidden() -> list[Path]:
     """Directories that the agent finds empty, none inside another."""
     ours = (settings().workspaces, settings().agent_home, OURS.absolute())
-    wanted = {
-        path.resolve() for path in (TMP, Path.home(), *ours, *SECRETS) if path.is_dir()
-    } - {Path("/")}
+    remote = transport.folder()
+    theirs = (TMP, Path.home(), *SECRETS, *((remote,) if remote else ()))
+    wanted = {path.resolve() for path in (*ours, *theirs) if path.is_dir()} - {Path("/")}
     return sorted(p for p in wanted if not any(o in p.parents for o in wanted))
 
 

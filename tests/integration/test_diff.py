@@ -1,0 +1,100 @@
+"""What a version changed comes out as a patch."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commandline import BATON, Baton
+from tests.commandline import bare as bare
+from tests.commandline import checkout as checkout
+from tests.commandline import environment as environment
+from tests.hosts import Hosts
+from tests.hosts import hosts as hosts
+
+
+@pytest.fixture
+def two(hosts: Hosts) -> Hosts:
+    """A project of two versions, `v1` and `v2`, on host one."""
+    at_work = hosts.at_work
+    at_work.build("write a.txt: one\nwrite gone.txt: x", version="v1")
+    (at_work.place / "data").write_bytes(b"\x00\xff" * 100)
+    (at_work.place / "größe 日本.txt").write_bytes(b"\xfc\n")
+    at_work.build("write a.txt: two\nwrite b.txt: two\nremove gone.txt", version="v2")
+    return hosts
+
+
+def test_the_patch_of_the_newest_version_applies_to_the_one_before(
+    two: Hosts, environment: dict[str, str], tmp_path: Path
+):
+    done = subprocess.run(
+        [BATON, "diff", "shop"],
+        env={**environment, **os.environ},
+        capture_output=True,
+        check=True,
+    )
+    before = tmp_path / "before"
+    before.mkdir()
+    (before / "a.txt").write_text("one")
+    (before / "gone.txt").write_text("x")
+    subprocess.run(["git", "apply", "-"], cwd=before, input=done.stdout, check=True)
+    place = two.at_work.place
+    assert {p.name: p.read_bytes() for p in before.iterdir()} == {
+        p.name: p.read_bytes() for p in place.iterdir()
+    }
+
+
+def test_the_first_version_is_against_nothing_and_any_against_any(two: Hosts, bare: Baton):
+    first = bare("diff", "shop", "v1", "--json").document
+    assert (first["version"], first["against"]) == ("v1", None)
+    assert [(f["path"], f["status"]) for f in first["files"]] == [
+        ("a.txt", "A"),
+        ("gone.txt", "A"),
+    ]
+    back = bare("diff", "shop", "v1", "--against", "v2", "--json").document
+    assert ("gone.txt", "A") in [(f["path"], f["status"]) for f in back["files"]]
+
+
+def test_a_summary_counts_files_and_lines(two: Hosts, bare: Baton):
+    found = bare("diff", "shop", "--json").document
+    assert {f["path"]: (f["status"], f["added"], f["removed"]) for f in found["files"]} == {
+        "a.txt": ("M", 1, 1),
+        "b.txt": ("A", 1, 0),
+        "data": ("A", None, None),
+        "gone.txt": ("D", 0, 1),
+        "größe 日本.txt": ("A", 1, 0),
+    }
+    assert (found["added"], found["removed"]) == (3, 2)
+    assert (
+        "5 files changed, 3 insertions(+), 2 deletions(-)" in bare("diff", "shop", "--stat").out
+    )
+
+
+def test_any_host_gives_it_that_can_fetch_it(two: Hosts, bare: Baton):
+    place = two.on("another")
+    assert len(bare("diff", "shop", "--json").document["files"]) == 5
+    assert not place.exists()
+    two.at_work.chat("what?")
+    assert (place / "a.txt").read_text() == "two"
+
+
+def test_what_cannot_be_shown_is_told_in_a_sentence(two: Hosts, bare: Baton):
+    at_work = two.at_work
+    for arguments, why in (
+        (("nobody",), "is unknown"),
+        (("shop", "v3"), "has no version v3: its newest are v2, v1"),
+        (("shop", "v2", "--against", "v0"), "has no version v0"),
+    ):
+        told = bare("diff", *arguments)
+        assert (told.code, why in told.err, told.out) == (1, True, "")
+    two.on("another")
+    two.away()
+    assert "cannot be fetched from BATON_WORKSPACE_REMOTE" in bare("diff", "shop").err
+    at_work.configure(BATON_WORKSPACE_REMOTE=None)
+    two.on("a third")
+    assert "are not on this host" in bare("diff", "shop").err
+    at_work.conn.execute("update project_versions set tree = null")
+    assert "No files were kept of version v1" in bare("diff", "shop").err
+    at_work.conn.execute("delete from project_versions")
+    assert "has no version yet" in bare("diff", "shop").err

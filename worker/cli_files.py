@@ -1,0 +1,84 @@
+"""The command line, where a project's files are concerned: rewind, import, diff."""
+
+import socket
+import sys
+from typing import Annotated
+
+import typer
+from psycopg import Connection
+
+from db import events, projects
+from db.events import Event
+from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
+from worker.screen import clean
+
+MOST_NAMED = 5  # of what an import left out
+
+
+def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
+    """Move the head back, and the files with it if they are here; what was done."""
+    from worker import workspace
+
+    tree = projects.rewind(conn, project_id, session)
+    moved = f"Its session is {session} now"
+    if tree is None:
+        return [f"{moved}; its files stay: which it had then is not known."]
+    found = projects.get(conn, project_id)
+    kept = workspace.bring_now(conn, found) if found else None
+    if kept is None:
+        return [f"{moved}; its files follow when its next job begins."]
+    for ref in kept:
+        told = Event("workspace.kept_aside", None, {"ref": ref, "host": socket.gethostname()})
+        events.append(conn, project_id, [told])
+    return [
+        f"{moved}, and its files are those it had then.",
+        *(f"What was there is kept in its repository as {ref}." for ref in kept),
+    ]
+
+
+def take_in(conn: Connection, project_id: str, user: str, source: str) -> None:
+    """Make the project of files that are there."""
+    from worker import importing
+
+    found = importing.take_in(conn, project_id, user_id=user, source=source)
+    page = [f"{found.files} files are version {found.version_id} of project {project_id}."]
+    if found.left_out:
+        named = ", ".join(found.left_out[:MOST_NAMED])
+        page.append(f"{len(found.left_out)} submodules are left out: {named}.")
+    screen.show(found, page)
+
+
+@app.command("diff")
+def show_diff(
+    project: ProjectId,
+    version: Annotated[str | None, typer.Argument(help="The newest, unless named.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The one before it, unless named.")
+    ] = None,
+    stat: Annotated[bool, flag("--stat", "How much changed in which file.")] = False,
+    _json: AsJson = False,
+) -> None:
+    """Print what a version changed, as a git patch."""
+    from worker.diff import diff
+
+    with ledger() as conn:
+        known_project(conn, project)
+        found = diff(conn, project, version, against)
+    if screen.json:
+        changes = found.changes()
+        document = {
+            "project_id": project,
+            "version": found.version.version_id,
+            "against": found.against.version_id if found.against else None,
+            "files": changes,
+            "added": sum(one.added or 0 for one in changes),
+            "removed": sum(one.removed or 0 for one in changes),
+        }
+        screen.show(document, [])
+    elif stat or screen.terminal:
+        for line in (
+            found.stat() if stat else found.patch().decode(errors="replace")
+        ).splitlines():
+            print("\t".join(clean(part) if part else "" for part in line.split("\t")))  # noqa: T201
+    else:
+        sys.stdout.buffer.write(found.patch())  # as it is: for `git apply`

@@ -1,0 +1,91 @@
+"""What the refs of a workspace's repository mean, and how its directory moves between them.
+
+refs/baton/head            the workspace as the last whole turn here left it
+refs/baton/begun/<attempt> the workspace as a running attempt found it
+refs/baton/made/<attempt>  what its turn made of it, until that is known to be committed
+refs/baton/lost/<attempt>  what an attempt that came to nothing had made of it
+refs/baton/aside/<commit>  what had to make way for a commit of the ledger's
+refs/baton/branches/<lane> what a branch's newest turn made; each has a repository of its own
+"""
+
+from collections.abc import Callable
+
+from worker.trees import Trees
+
+HEAD = "refs/baton/head"
+BEGUN = "refs/baton/begun"
+MADE = "refs/baton/made"
+LOST = "refs/baton/lost"
+ASIDE = "refs/baton/aside"
+BRANCHES = "refs/baton/branches"
+
+
+def settle(trees: Trees, attempt: str, commit: str) -> None:
+    """The attempt's turn was committed."""
+    trees.point(HEAD, commit)
+    for ref in (*trees.refs(BEGUN), f"{MADE}/{attempt}"):
+        trees.forget(ref)
+
+
+def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:
+    """Settle what the ledger has, and its worker did not live to settle.
+
+    Returns the attempts whose turns came to nothing.
+    """
+    trees.mend()
+    lost: list[str] = []
+    for ref in trees.refs(MADE):
+        attempt, commit = ref.rpartition("/")[2], trees.ref(ref)
+        if commit and committed(commit):
+            settle(trees, attempt, commit)
+        else:
+            lost.append(attempt)
+    return lost
+
+
+def bring(trees: Trees, commit: str) -> list[str]:
+    """Let the directory be what the commit says, unless this host has gone on from it."""
+    if trees.ref(HEAD) == commit:
+        if not any(trees.path.iterdir()):  # lost: a turn that empties it is the head itself
+            trees.restore(commit)
+        return []
+    kept = _make_way(trees, commit)
+    for ref in trees.refs(BEGUN):
+        trees.forget(ref)
+    trees.point(HEAD, commit)  # the last thing: whoever dies before begins anew
+    return kept
+
+
+def _make_way(trees: Trees, commit: str) -> list[str]:
+    """Put the commit's files into the directory; the refs under which is kept what lay there."""
+    here = trees.ref(HEAD)
+    left = trees.snapshot("made way", parent=here) if any(trees.path.iterdir()) else here
+    kept = _keep(trees, left, commit)
+    trees.switch(commit)
+    kept += _keep(trees, trees.snapshot("was ignored by git", parent=commit), commit)
+    trees.restore(commit)
+    return kept
+
+
+def _keep(trees: Trees, left: str | None, beside: str) -> list[str]:
+    """Name what the other commit does not have, files or history."""
+    if left is None or trees.same(left, beside) or trees.leads_to(left, beside):
+        return []
+    trees.point(f"{ASIDE}/{left}", left)
+    return [f"{ASIDE}/{left}"]
+
+
+def put_lost_aside(trees: Trees) -> str | None:
+    """An attempt began here and never came to a commit: keep its leftovers, go back."""
+    begun = trees.refs(BEGUN)
+    if not begun:
+        return None
+    lost_ref = f"{LOST}/{begun[0].rpartition('/')[2]}"
+    left = trees.snapshot("left by an attempt that came to nothing", parent=trees.ref(HEAD))
+    same = trees.same(begun[0], left)
+    if not same:
+        trees.point(lost_ref, left)
+        trees.restore(begun[0])
+    for ref in begun:
+        trees.forget(ref)
+    return None if same else lost_ref

@@ -1,0 +1,129 @@
+"""How a project's tree reaches a host.
+
+    shared   (as it is without a setting) every host has the same BATON_WORKSPACES, with the
+             repositories in it: nothing is carried
+    remote   each project has a git repository at BATON_WORKSPACE_REMOTE: what a turn made
+             is there before the ledger names it, under a ref of its attempt
+
+Which commit is wanted, the ledger says; no ref of another host is ever believed.
+
+    refs/baton/made/<attempt>  in the remote: what the attempt's turn made. It stays, for
+                               whoever goes back to it, unless the attempt came to nothing
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+from config.settings import settings
+from worker.errors import WorkspaceAway
+from worker.trees import Trees
+
+HEAD = "refs/baton/head"
+MADE = "refs/baton/made"
+PROJECT = "{project}"
+
+
+class Transport(Protocol):
+    """The way between this host's repository of a project and all other hosts'."""
+
+    def fetch(self, trees: Trees, commit: str) -> bool:
+        """Bring the commit into this host's repository. Raises WorkspaceAway if it cannot be had.
+
+        False: there is nothing to bring, the directory is to be taken as it lies.
+        """
+        ...
+
+    def send(self, trees: Trees, name: str, commit: str) -> None:
+        """Let every host fetch the commit, from now on. Raises WorkspaceAway."""
+        ...
+
+    def forget(self, trees: Trees, names: Collection[str]) -> None:
+        """What was sent under these names came to nothing. Raises WorkspaceAway."""
+        ...
+
+
+def transport(project_id: str) -> Transport:
+    """The way that the settings say."""
+    url = settings().workspace_remote
+    if not url:
+        return Shared(project_id)
+    return Remote(project_id, url.replace(PROJECT, quote(project_id, safe="")))
+
+
+def folder() -> Path | None:
+    """The directory of this host that holds the remote repositories, if one does."""
+    url = urlsplit(settings().workspace_remote)
+    if url.scheme != "file":
+        return None
+    before = unquote(url.path.partition(PROJECT)[0])
+    return Path(before if before.endswith("/") else str(Path(before).parent))
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What is not here is nowhere."""
+
+    project_id: str
+
+    def fetch(self, trees: Trees, commit: str) -> bool:
+        """Where the repository was lost and files are there, these are the project's."""
+        if trees.ref(HEAD) is None and any(trees.path.iterdir()):
+            return False
+        raise WorkspaceAway(
+            f"The files of project {self.project_id} (commit {commit[:12]}) are not on this"
+            " host: let its jobs run where they are, share BATON_WORKSPACES, or set"
+            " BATON_WORKSPACE_REMOTE; if they are lost, put what there is into"
+            f" {trees.path}, or `baton project {self.project_id} --rewind` to a session"
+            " whose files are here."
+        )
+
+    def send(self, trees: Trees, name: str, commit: str) -> None:
+        """Every host has it."""
+
+    def forget(self, trees: Trees, names: Collection[str]) -> None:
+        """Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A git repository of the project, that every host reaches at `url`."""
+
+    project_id: str
+    url: str
+
+    def fetch(self, trees: Trees, commit: str) -> bool:
+        """By the commit's id: its ref is in the remote, whatever its name."""
+        try:
+            trees.fetch(self.url, commit)
+        except WorkspaceAway as exc:
+            raise WorkspaceAway(
+                f"The files of project {self.project_id} (commit {commit[:12]}) cannot be"
+                f" fetched from BATON_WORKSPACE_REMOTE ({exc}): its jobs wait until they can."
+            ) from exc
+        return True
+
+    def send(self, trees: Trees, name: str, commit: str) -> None:
+        """Under a name of its own, so that no other's is ever moved."""
+        self._provide()
+        try:
+            trees.push(self.url, f"+{commit}:{MADE}/{name}")
+        except WorkspaceAway as exc:
+            raise WorkspaceAway(
+                f"The files of project {self.project_id} cannot be sent to"
+                f" BATON_WORKSPACE_REMOTE ({exc}): nothing is committed until they can."
+            ) from exc
+
+    def forget(self, trees: Trees, names: Collection[str]) -> None:
+        """Those that are there."""
+        if found := trees.refs_of(self.url, [f"{MADE}/{name}" for name in names]):
+            trees.push(self.url, *(f":{ref}" for ref in found))
+
+    def _provide(self) -> None:
+        """Below a directory that is there, a repository is made; elsewhere its server does."""
+        url = urlsplit(self.url)
+        place = Path(unquote(url.path))
+        if url.scheme == "file" and place.parent.is_dir():
+            Trees(place, place.parent).create()
