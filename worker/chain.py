@@ -21,7 +21,7 @@ from db import chat, events, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
-from worker import checkpoints, ladder, points, progress, prompts, settle, workspace
+from worker import checkpoints, fence, ladder, points, progress, prompts, settle, workspace
 from worker.agent import Agent, Request, Turn, Watch
 from worker.agent.box import box, own_directory
 from worker.agent.leash import cli
@@ -275,6 +275,7 @@ class Attempt:
 
     def checkpoint(self, turn: Turn) -> None:
         """Write where the chain has got to into Redis, with the files that its build made."""
+        fence.check()
         chain = self.job.chain_id
         with connection() as conn:
             created = turns.files_created(conn, chain)

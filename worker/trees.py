@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker import fence
 from worker.errors import WorkspaceFailed
 
 ENVIRONMENT = {
@@ -153,7 +154,9 @@ class Trees:
         return self._run("git", *where, *SETTINGS, *arguments, given=given)
 
     def _run(self, *command: str, given: str = "", fine: tuple[int, ...] = (0,)) -> str:
-        """Raises WorkspaceFailed with what git said, OSError when the disk is full."""
+        """Raises WorkspaceFailed with what git said, OSError when the disk is full, Stopped
+        when the workspace is another attempt's by now."""
+        fence.check()
         around = {
             name: value for name, value in os.environ.items() if not name.startswith("GIT_")
         }
