@@ -60,6 +60,9 @@ class Server:
     def stop(self) -> None:
         """Stop it cleanly; no process of it is left."""
         self.wanted = False
+        self._end()
+
+    def _end(self) -> None:
         for number in (self.goodbye, signal.SIGQUIT, signal.SIGKILL):
             if self._popen and self._popen.poll() is None:
                 self._popen.send_signal(number)
@@ -85,7 +88,7 @@ class Server:
                 if self._popen.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.02)
                     continue
-                self.stop()
+                self._end()  # still wanted: whoever looks after it tries again
                 raise ServiceError(
                     f"The embedded {self.name} does not start: {_last_line(self.log)} "
                     f"(more in {self.log})"

@@ -13,7 +13,7 @@ from config.settings import settings
 from db import projects
 from db.lanes import MAIN
 from db.pool import connection
-from worker import prompts, workspace
+from worker import fence, prompts, workspace
 from worker.agent import Turn
 from worker.app import app
 from worker.chain import Attempt
@@ -147,5 +147,6 @@ def _write_answer(path: Path, turn: Turn, *, unchanged: bool) -> None:
         return
     if not turn.text.strip():
         raise NotWhole("The agent wrote no documentation.")
+    fence.check()
     path.unlink(missing_ok=True)
     path.write_text(turn.text.rstrip() + "\n")

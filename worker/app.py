@@ -20,7 +20,7 @@ from config.settings import settings
 from db import jobs, outbox, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
-from worker import drain, host, watchdog
+from worker import drain, host, losses, watchdog
 from worker.agent.box import usable
 from worker.agent.version import cli_version
 from worker.publish import QUEUE
@@ -83,6 +83,7 @@ app.conf.update(
         for name in UPKEEP
     },
 )
+losses.attend(app)
 
 
 @signals.worker_init.connect

@@ -22,6 +22,7 @@ from db.events import Event
 from db.pool import connection
 from worker import (
     checkpoints,
+    fence,
     ladder,
     points,
     progress,
@@ -314,6 +315,7 @@ class Attempt:
 
     def checkpoint(self, turn: Turn) -> None:
         """Write where the chain has got to into Redis, with the files that its build made."""
+        fence.check()
         chain = self.job.chain_id
         with connection() as conn:
             created = turns.files_created(conn, chain)

@@ -26,6 +26,7 @@ from db.attempts import Claimed
 from db.pool import connection
 from worker import drain, points
 from worker.agent.leash import LINGER, Leash
+from worker.fence import fenced
 from worker.orphans import reap
 
 log = structlog.get_logger()
@@ -87,7 +88,8 @@ def hold(job: Claimed, *, asked: float, beat: Callable[[], None]) -> Generator[L
     thread = threading.Thread(target=_watch, args=(lease, beat), name="lease", daemon=True)
     thread.start()
     try:
-        yield lease
+        with fenced(lease.left):
+            yield lease
     finally:
         lease.done.set()
         thread.join()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from worker import fence
 from worker.errors import KEYS, JobError, WorkspaceAway, WorkspaceFailed
 
 ENVIRONMENT = {
@@ -272,7 +273,9 @@ class Trees:
         fine: tuple[int, ...] = (0,),
         failed: Callable[[str], JobError] = _not_kept,
     ) -> str:
-        """Raises what `failed` makes of what git said, OSError when the disk is full."""
+        """Raises what `failed` makes of what git said, OSError when the disk is full, Stopped
+        when the workspace is another attempt's by now."""
+        fence.check()
         around = {
             name: value for name, value in os.environ.items() if not name.startswith("GIT_")
         }

@@ -228,3 +228,19 @@ def test_a_first_build_that_broke_off_is_gone_on_from_too(at_work: AtWork):
     assert at_work.moves()[-1][0] == "recovery"
     assert at_work.moves()[-1][-1] == partial
     assert violations(at_work.conn) == []
+
+
+def test_a_finished_turn_of_a_drained_attempt_is_committed(at_work: AtWork):
+    """The interruption came when the agent had just said its last word."""
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say end"))
+    killed_at(at_work, asked, "turn.ended")
+    at_work.conn.execute(
+        """
+        update turns set outcome = 'failed', error_class = 'drained'
+         where outcome = 'abandoned'
+        """
+    )
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("finished", "drained")]
+    assert violations(at_work.conn) == []
