@@ -107,8 +107,7 @@ ADVANCE: LiteralString = (
     ), u as (  -- the turn, once: a step that is recorded is not recorded again
         select t.id from f join turns t on t.job_id = f.id
          where t.minted_session_id = %(minted)s
-           and ((t.outcome in ('running', 'abandoned')
-                or (t.outcome = 'failed' and t.error_class = 'drained'))  -- whole all the same
+           and (t.outcome in ('running', 'abandoned')
                 -- whole, and kept from its commit by no fault of its own
                 or t.outcome = 'failed' and t.error_class in ('drained', 'workspace_away'))
            and not exists (select from turns c where c.job_id = t.job_id and c.step = t.step
