@@ -32,7 +32,11 @@ HOSTILE = "\x1b]0;taken\x07 [red]loud[/red] \u202egnp.exe"
         (("cancel", "1234"), 2, "1234"),
         (("session", "xyz"), 2, "xyz"),
         (("project", "p", "--rewind", "x"), 2, "x"),
-        (("project", "p", "--fresh", "--unlock"), 2, "one of --fresh, --rewind, --unlock and --import"),
+        (
+            ("project", "p", "--fresh", "--unlock"),
+            2,
+            "one of --fresh, --rewind, --unlock and --import",
+        ),
         (("enqueue", "cake", "--project", "p", "--user", "u"), 2, "'chat-plan'"),
         (("enqueue", "build", "--user", "u"), 2, "--project"),
         (("enqueue", "build", "--project", "p", "--user", "u", "--busy", "shout"), 2, "shout"),
