@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from config.settings import settings
-from worker.errors import WorkspaceAway
+from worker.errors import WorkspaceAway, WorkspaceFailed
 from worker.trees import Trees
 
 HEAD = "refs/baton/head"
@@ -107,10 +107,10 @@ class Remote:
 
     def send(self, trees: Trees, name: str, commit: str) -> None:
         """Under a name of its own, so that no other's is ever moved."""
-        self._provide()
         try:
+            self._provide()
             trees.push(self.url, f"+{commit}:{MADE}/{name}")
-        except WorkspaceAway as exc:
+        except (WorkspaceAway, WorkspaceFailed, OSError) as exc:
             raise WorkspaceAway(
                 f"The files of project {self.project_id} cannot be sent to"
                 f" BATON_WORKSPACE_REMOTE ({exc}): nothing is committed until they can."
@@ -125,5 +125,6 @@ class Remote:
         """Below a directory that is there, a repository is made; elsewhere its server does."""
         url = urlsplit(self.url)
         place = Path(unquote(url.path))
-        if url.scheme == "file" and place.parent.is_dir():
-            Trees(place, place.parent).create()
+        theirs = Trees(place, place.parent)
+        if url.scheme == "file" and place.parent.is_dir() and not theirs.exist():
+            theirs.create()

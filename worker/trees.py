@@ -290,7 +290,7 @@ class Trees:
         )
         if done.returncode not in fine:
             said = done.stderr.decode(errors="replace").strip()
-            if FULL in said:
+            if FULL in said and failed is _not_kept:
                 raise OSError(errno.ENOSPC, FULL)
             raise failed(said)
         return done.stdout.decode(errors="surrogateescape")

@@ -139,6 +139,16 @@ def test_a_turn_whose_files_cannot_be_sent_is_committed_later_and_not_run_again(
     assert violations(at_work.conn) == []
 
 
+def test_a_remote_that_cannot_be_written_is_no_failure_of_the_job(hosts: Hosts):
+    (hosts.remote / f"{P}.git").write_text("in the way")
+    job = hosts.at_work.build("write a.txt: a")
+    assert (job.state, job.error_class) == ("queued", "workspace_away")
+    assert job.error
+    assert "cannot be sent to BATON_WORKSPACE_REMOTE" in job.error
+    (hosts.remote / f"{P}.git").unlink()
+    assert hosts.at_work.again(job.id).state == "done"
+
+
 @pytest.mark.parametrize("rescued_on", ["one", "two"])
 def test_what_a_lost_attempt_has_sent_is_cleaned_away(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch, rescued_on: str
