@@ -102,7 +102,7 @@ ALWAYS: dict[str, LiteralString] = {
           from session_chain where source in ('fallback', 'reset', 'recovery') and reason is null
         union all
         select format('job %s has lost its prompt', id)
-          from jobs where args ->> 'asked' in ('build', 'update', 'chat_plan')
+          from jobs where kind in ('build', 'chat_plan')  -- the others have none
                       and id = chain_id and coalesce(args ->> 'prompt', '') = ''
         union all
         select format('job %s tried %s and did not say why not', job_id, session_id)

@@ -1,0 +1,300 @@
+"""The real ledger and its model, asked the same: whatever they answer differently is wrong.
+
+Each method makes one move by the product's own function, on a real Postgres whose clock
+is set (tests/faults/clock.py), makes it in the model too, and raises Broken if the two
+differ. What was done is kept, to be shown with a failure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from db import (
+    attempts,
+    endings,
+    jobs,
+    limits,
+    outbox,
+    projects,
+    registry,
+    rescue,
+    sessions,
+    turns,
+)
+from db.attempts import Claimed, Runner
+from db.endings import End, Wait
+from db.events import Event
+from db.lanes import Message, Next
+from db.limits import Limit
+from db.outbox import Due
+from db.sessions import Advance
+from db.turns import Try
+from tests.faults.clock import moment, seconds
+from tests.faults.ledger_rows import FOREVER
+from tests.faults.pair import Pair
+
+LEASE = 30  # seconds
+TRUSTED = 25  # of them, for which a worker trusts its lease
+RESCUES = 2  # workers that die of a job until it is set aside
+PAUSE = 2  # before a message that nobody has claimed is sent again
+LONGEST = 8
+
+Send = Callable[[], UUID | None]
+
+
+@dataclass
+class Ledger(Pair):
+    """Every move that is compared."""
+
+    def _note_if_late(self, job: Claimed) -> None:
+        self.seen["late"] += self.model.held(job.id, job.attempt) is None
+
+    # Asking
+
+    def enqueue(
+        self, project: str, kind: str, *, job_id: UUID, send: Send, **asked: Any
+    ) -> UUID | None:
+        """`send` makes the request and returns the job's id, or None if it was refused."""
+        told = send()
+        expected = self.model.enqueue(job_id, project, kind, **asked)
+        self.same(f"enqueue {kind} {project} {asked}", told, expected)
+        return told
+
+    def cancel(self, job_id: UUID) -> None:
+        told = jobs.cancel(self.conn, job_id)
+        self.model.cancel(job_id)
+        self.same(f"cancel {job_id}", told and told.state, self.model.jobs[job_id].state)
+
+    def again(self, job_id: UUID) -> UUID | None:
+        told = jobs.again(self.conn, job_id)
+        if told:
+            self.model.again(job_id, told.id)
+        else:
+            self.demand(self.model.jobs[job_id].open, f"{job_id} was not asked for again")
+        self.tell(f"again {job_id}: {told and told.id}")
+        return told.id if told else None
+
+    # Running
+
+    def claim(self, job_id: UUID, attempt: UUID, runner: Runner) -> Claimed | None:
+        told = attempts.claim(
+            self.conn, job_id, attempt=attempt, runner=runner, lease=timedelta(seconds=LEASE)
+        )
+        can = self.model.claim(job_id, attempt, credential=runner.credential, lease=LEASE)
+        self.same(f"claim {job_id} by {runner.worker_id}", told is not None, can)
+        if told:
+            job = self.model.jobs[job_id]
+            self.demand(
+                (told.attempts, told.rescues) == (job.attempts, job.rescues),
+                f"{job_id} begins with {told.attempts=} {told.rescues=}",
+            )
+            project = self.model.projects[job.project]
+            self.demand(
+                (told.head, told.fresh_next) == (project.head, project.fresh_next),
+                f"{job_id} begins with {told.head=} {told.fresh_next=}",
+            )
+        return told
+
+    def renew(self, job: Claimed) -> str | None:
+        self._note_if_late(job)
+        told = attempts.renew(self.conn, job.id, job.attempt, timedelta(seconds=LEASE))
+        self.same(f"renew {job.id}", told, self.model.renew(job.id, job.attempt, lease=LEASE))
+        return told
+
+    def wanted(self, job: Claimed) -> str | None:
+        told = attempts.wanted(self.conn, job.id, job.attempt)
+        held = self.model.held(job.id, job.attempt)
+        self.same(f"wanted {job.id}", told, held and self.model.wanted(held))
+        return told
+
+    def begin(self, job: Claimed, *, step: str, minted: str) -> bool:
+        self._note_if_late(job)
+        tries = [Try(job.head, "trying")]
+        told = turns.begin(
+            self.conn, job, step=step, parent=job.head, minted=minted, tries=tries
+        )
+        expected = self.model.begin(job.id, job.attempt, step=step, minted=minted)
+        self.same(f"begin {step} of {job.id}", told, expected)
+        return told
+
+    # Ending
+
+    def advance(
+        self,
+        job: Claimed,
+        *,
+        step: str,
+        minted: str,
+        final: bool = True,
+        following: UUID | None = None,
+        version: str | None = None,
+    ) -> list[Message] | None:
+        self._note_if_late(job)
+        to = Advance(
+            step=step,
+            old=job.head,
+            new=minted,
+            parent=job.head,
+            minted=minted,
+            relation="forked" if job.head else "fresh",
+            source="update" if job.head else "build",
+            final=final,
+            version_id=version,
+            new_version=version is not None,
+        )
+        told = [Event("session.moved", job.id, {})]
+        told += [Event("job.done", job.id, {})] if final else []
+        moved = sessions.advance(
+            self.conn,
+            job,
+            to,
+            told=told + _queued(following),
+            following=_next(following),
+            publish_after=timedelta(seconds=PAUSE),
+        )
+        expected = self.model.advance(
+            job.id,
+            job.attempt,
+            old=job.head,
+            was_fresh=job.fresh_next,
+            minted=minted,
+            final=final,
+            following=following,
+        )
+        published = None if moved is None else _ids(moved.messages)
+        self.same(f"commit {step} of {job.id} ({final=})", published, expected)
+        return moved.messages if moved else None
+
+    def finish(
+        self, job: Claimed, state: str, following: UUID | None = None
+    ) -> list[Message] | None:
+        self._note_if_late(job)
+        told = [Event(f"job.{state}", job.id, {}), *_queued(following)]
+        end = End(state=state, error_class=_why(state), following=_next(following))
+        ended = endings.finish(self.conn, job, end, told, timedelta(seconds=PAUSE))
+        expected = self.model.finish(job.id, job.attempt, state=state, following=following)
+        published = None if ended is None else _ids(ended[1])
+        self.same(f"finish {job.id} as {state}", published, expected)
+        return ended[1] if ended else None
+
+    def put_back(
+        self,
+        job: Claimed,
+        *,
+        run_at: float,
+        counted: bool = True,
+        credential: str | None = None,
+    ) -> bool:
+        self._note_if_late(job)
+        wait = Wait(
+            state="parked" if credential else "queued",
+            until=moment(run_at),
+            counted=counted,
+            credential=credential,
+            error_class="rate_limit" if credential else "overloaded",
+        )
+        told = endings.put_back(self.conn, job, wait, [Event("job.waits", job.id, {})])
+        expected = self.model.put_back(
+            job.id, job.attempt, run_at=run_at, counted=counted, credential=credential
+        )
+        self.seen["parked"] += told is not None and credential is not None
+        self.same(f"put back {job.id} as {wait.state}", told is not None, expected)
+        return told is not None
+
+    def expired(self) -> list[UUID]:
+        told = rescue.expired(self.conn)
+        over = {j.id for j in self.model.jobs.values() if (j.lease_until or FOREVER) < self.now}
+        self.same("expired", set(told), over)
+        return sorted(told)
+
+    def rescue(self, job_id: UUID, attempt: UUID | None = None) -> str | None:
+        told = rescue.rescue(self.conn, job_id, attempt=attempt, limit=RESCUES)
+        expected = self.model.rescue(job_id, attempt, limit=RESCUES)
+        self.seen["rescued"] += told is not None
+        self.same(f"rescue {job_id} of {attempt or 'whoever let go'}", told, expected)
+        return told
+
+    # Publishing
+
+    def take_due(self, room: int) -> list[Due]:
+        due = outbox.take_due(
+            self.conn,
+            room=room,
+            pause=timedelta(seconds=PAUSE),
+            longest=timedelta(seconds=LONGEST),
+        )
+        self.tell(f"take due ({room=}): {[str(one.id) for one in due]}")
+        self.demand(len(due) <= room, f"{len(due)} messages are due for a room of {room}")
+        for one in due:
+            self.demand(
+                self.model.claimable(self.model.jobs[one.id]),
+                f"{one.id} was published, and it is not its turn",
+            )
+        return due
+
+    def recall(self) -> int:
+        return outbox.recall(self.conn, older_than=timedelta(seconds=PAUSE))
+
+    def tell_ends(self) -> int:
+        return outbox.tell_ends(self.conn)
+
+    # Limits and operators
+
+    def standing(self, credential: str) -> Limit | None:
+        told = limits.standing(self.conn, credential)
+        self.same("limit", told is not None, self.model.limited(credential))
+        return told
+
+    def impose(self, credential: str, wait: int | None) -> float:
+        length = None if wait is None else timedelta(seconds=wait)
+        until = seconds(limits.impose(self.conn, credential, wait=length, reason="rate_limit"))
+        self.same(f"limit for {wait} s", until, self.model.impose(credential, wait))
+        return until
+
+    def clear(self, credential: str) -> None:
+        self.tell(f"clear the limit: {limits.clear(self.conn, credential)}")
+        self.model.clear(credential)
+
+    def park_waiting(self, job_id: UUID, limit: Limit) -> None:
+        self.tell(f"park {job_id} until {limit.until}")
+        limits.park_waiting(self.conn, job_id, limit)
+        self.model.park_waiting(job_id, limit.credential, seconds(limit.until))
+
+    def begin_fresh(self, project: str) -> None:
+        self.tell(f"the next turn of {project} begins a fresh session")
+        projects.begin_fresh(self.conn, project)
+        self.model.projects[project].fresh_next = True
+
+    def expire(self, session: str) -> None:
+        self.tell(f"{session} is too old")
+        registry.mark_stale(self.conn, [session])
+
+    def condemn(self, session: str) -> None:
+        self.tell(f"{session} is damaged")
+        registry.condemn(self.conn, session)
+        self.model.condemned.add(session)
+
+    def rewind(self, project: str, session: str) -> None:
+        try:
+            told = projects.rewind(self.conn, project, session) > 0
+        except projects.HeadHeld:
+            told = False
+        self.same(f"rewind {project} to {session}", told, self.model.rewind(project, session))
+
+
+def _queued(following: UUID | None) -> list[Event]:
+    return [Event("job.queued", following, {})] if following else []
+
+
+def _next(following: UUID | None) -> Next | None:
+    return Next(following, "metadata", {"asked": "build"}) if following else None
+
+
+def _ids(messages: list[Message]) -> set[UUID]:
+    return {message.id for message in messages}
+
+
+def _why(state: str) -> str | None:
+    return None if state == "done" else "cancelled" if state == "cancelled" else "bad_request"

@@ -1,0 +1,90 @@
+"""The ledger agrees with a model of it, whatever is done to it in whatever order."""
+
+from collections import Counter
+from collections.abc import Iterator
+from types import ModuleType
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from db import endings, sessions
+from tests.faults.clock import Clock, open_clock
+from tests.faults.compared import Ledger
+from tests.faults.conftest import Tally
+from tests.faults.histories import Histories
+
+SHORT, LONG = 40, 1000  # histories
+STEPS = 30
+
+
+@pytest.fixture
+def clock(empty_dsn: str) -> Iterator[Clock]:
+    with open_clock(empty_dsn) as opened:
+        yield opened
+
+
+def check(clock: Clock, seed: int, times: int, *, shrink: bool = True) -> Counter[str]:
+    """Make up so many histories. Returns how many jobs came to which end, and how."""
+    seen = Counter[str]()
+
+    def ended(ledger: Ledger) -> None:
+        seen["histories"] += 1
+        seen.update(job.state for job in ledger.model.jobs.values())
+        seen["rescues"] += sum(job.rescues for job in ledger.model.jobs.values())
+
+    class Made(Histories):
+        def __init__(self) -> None:
+            super().__init__(clock, ended)
+
+    run_state_machine_as_test(
+        hypothesis.seed(seed)(Made),
+        settings=settings(
+            max_examples=times,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            derandomize=False,
+            print_blob=True,
+            report_multiple_bugs=False,
+            phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
+    return seen
+
+
+@pytest.mark.timeout(600)
+def test_the_ledger_does_what_its_model_does(clock: Clock, tally: Tally, seed: int, long: bool):
+    tally.fault = "any order of requests, deaths, late writes and operators"
+    tally.simulated = "agent, worker, time"
+    seen = check(clock, seed, LONG if long else SHORT)
+    tally.ran(seen["histories"])
+    tally.note = f"{STEPS} steps each, {seen['done']} jobs done, {seen['rescues']} rescued"
+    assert seen["histories"] >= (LONG if long else SHORT) / 2
+    assert {"done", "cancelled"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "rule"),
+    [
+        (endings, "FINISH", " and attempt = %(attempt)s"),
+        (endings, "PUT_BACK", "and cancel_requested_at is null"),
+        (sessions, "ADVANCE", "and p.last_ai_session_id is not distinct from %(old)s"),
+        (sessions, "ADVANCE", "and lease_until > now()"),
+    ],
+)
+def test_a_ledger_that_lacks_a_rule_is_told_from_its_model(
+    clock: Clock,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    statement: str,
+    rule: str,
+):
+    whole: str = getattr(module, statement)
+    assert rule in whole
+    monkeypatch.setattr(module, statement, whole.replace(rule, ""))
+    with pytest.raises(AssertionError):
+        check(clock, seed, LONG, shrink=False)
