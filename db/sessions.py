@@ -135,8 +135,8 @@ ADVANCE: LiteralString = (
                event_seq = p.event_seq + (select count(*) from said)
           from f, u
          where p.project_id = f.project_id
-           and case f.lane when 'main' then p.last_ai_session_id is not distinct from %(old)s
-                           else exists (select from b) end
+           and (f.lane <> 'main' or p.last_ai_session_id is not distinct from %(old)s)
+           and (f.lane = 'main' or exists (select from b))
         returning p.project_id, p.event_seq, p.workspace_tree, f.lane
     ), k as (
         select f.* from f, h

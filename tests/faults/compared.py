@@ -277,8 +277,9 @@ class Ledger(Pair):
         self.model.condemned.add(session)
 
     def rewind(self, project: str, session: str) -> None:
+        told = True
         try:
-            told = projects.rewind(self.conn, project, session) > 0
+            projects.rewind(self.conn, project, session)
         except projects.HeadHeld:
             told = False
         self.same(f"rewind {project} to {session}", told, self.model.rewind(project, session))

@@ -71,7 +71,6 @@ def test_the_ledger_does_what_its_model_does(clock: Clock, tally: Tally, seed: i
     [
         (endings, "FINISH", " and attempt = %(attempt)s"),
         (endings, "PUT_BACK", "and cancel_requested_at is null"),
-        (sessions, "ADVANCE", "and p.last_ai_session_id is not distinct from %(old)s"),
         (sessions, "ADVANCE", "and lease_until > now()"),
     ],
 )
