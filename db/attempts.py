@@ -58,18 +58,30 @@ class Claimed:
 
 
 def claim(
-    conn: Connection, job_id: UUID, *, attempt: UUID, runner: Runner, lease: timedelta
+    conn: Connection,
+    job_id: UUID,
+    *,
+    attempt: UUID,
+    runner: Runner,
+    lease: timedelta,
+    again: bool = False,
 ) -> Claimed | None:
     """Begin an attempt: queued or parked → running, with the project's head.
 
     None when there is nothing to begin: the job has ended, runs, is not due or not
     in turn, its credential is limited, or its project is gone (see `blocked_by`).
+    `again` says that this very attempt was claimed before and the answer was lost: if it
+    was begun, it is what is returned.
     """
     with conn.cursor(row_factory=class_row(Claimed)) as cur:
         try:
-            return cur.execute(CLAIM, _claim_params(job_id, attempt, runner, lease)).fetchone()
+            begun = cur.execute(CLAIM, _claim_params(job_id, attempt, runner, lease)).fetchone()
         except errors.UniqueViolation:
             return None  # another job of the lane began at the same moment
+        if begun or not again:
+            return begun
+        conn.execute("select from jobs where id = %s for share", (job_id,))  # one under way
+        return cur.execute(HELD, {"id": job_id, "attempt": attempt}).fetchone()
 
 
 def _claim_params(
@@ -134,6 +146,18 @@ CLAIM: LiteralString = (
            j.was_announced
       from j, h"""
 )
+
+
+# An attempt as its claim gave it.
+HELD: LiteralString = """
+    select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
+           j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
+           p.last_ai_session_id as head, p.workspace, p.fresh_next, e.seq
+      from jobs j join projects p using (project_id)
+     cross join lateral (select seq from events e
+                          where e.project_id = j.project_id and e.job_id = j.id
+                            and e.type = 'job.started' order by seq desc limit 1) e
+     where j.id = %(id)s and j.attempt = %(attempt)s and j.state = 'running'"""
 
 
 def renew(conn: Connection, job_id: UUID, attempt: UUID, lease: timedelta) -> str | None:

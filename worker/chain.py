@@ -33,6 +33,7 @@ from worker.errors import (
     AttemptReplaced,
     CaptureIncomplete,
     JobError,
+    NoRoom,
     NotResumable,
     Stopped,
     Verdict,
@@ -291,7 +292,7 @@ def not_compacted(turn: Turn) -> str | None:
     return None
 
 
-def _incomplete(text: str, turn: Turn) -> CaptureIncomplete:
-    exc = CaptureIncomplete(text)
+def _incomplete(text: str, turn: Turn) -> JobError:
+    exc = NoRoom(text) if turn.no_room else CaptureIncomplete(text)
     exc.raw_cost_usd = turn.raw_cost_usd
     return exc

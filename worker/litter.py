@@ -1,7 +1,8 @@
 """Litter: directories that dead runs left, and keys of ours that lack a time to live."""
 
+import os
 import shutil
-import time
+import tempfile
 from typing import Any
 
 from config.settings import settings
@@ -14,9 +15,13 @@ OLD = 24 * 3600  # seconds; longer than any turn
 def sweep_directories() -> int:
     """Remove what old runs left in our own temporary directory; returns how many."""
     scratch = settings().agent_home / "tmp"
+    if not scratch.is_dir():
+        return 0
+    with tempfile.TemporaryFile(dir=scratch) as newest:
+        now = os.fstat(newest.fileno()).st_mtime  # by the clock that dated the others
     removed = 0
-    for entry in scratch.iterdir() if scratch.is_dir() else ():
-        if time.time() - entry.lstat().st_mtime > OLD:
+    for entry in scratch.iterdir():
+        if now - entry.lstat().st_mtime > OLD:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

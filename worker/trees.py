@@ -37,7 +37,7 @@ SETTINGS = (
 # Before any .gitattributes: bytes in, the same bytes out.
 ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding !diff !merge\n"
 TIMEOUT = 300  # seconds
-FULL = "No space left on device"
+FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")  # as git says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Trees:
         )
         if done.returncode not in fine:
             said = done.stderr.decode(errors="replace").strip()[-300:]
-            if FULL in said:
-                raise OSError(errno.ENOSPC, FULL)
+            if any(full in said for full in FULL):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise WorkspaceFailed(f"Git cannot keep the workspace: {said}")
         return done.stdout.decode(errors="surrogateescape")
