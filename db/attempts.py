@@ -59,18 +59,30 @@ class Claimed:
 
 
 def claim(
-    conn: Connection, job_id: UUID, *, attempt: UUID, runner: Runner, lease: timedelta
+    conn: Connection,
+    job_id: UUID,
+    *,
+    attempt: UUID,
+    runner: Runner,
+    lease: timedelta,
+    again: bool = False,
 ) -> Claimed | None:
     """Begin an attempt: queued or parked → running, with the head of its lane.
 
     None when there is nothing to begin: the job has ended, runs, is not due or not
     in turn, its credential is limited, or its project is gone (see `blocked_by`).
+    `again` says that this very attempt was claimed before and the answer was lost: if it
+    was begun, it is what is returned.
     """
     with conn.cursor(row_factory=class_row(Claimed)) as cur:
         try:
-            return cur.execute(CLAIM, _claim_params(job_id, attempt, runner, lease)).fetchone()
+            begun = cur.execute(CLAIM, _claim_params(job_id, attempt, runner, lease)).fetchone()
         except errors.UniqueViolation:
             return None  # another job of the lane began at the same moment
+        if begun or not again:
+            return begun
+        conn.execute("select from jobs where id = %s for share", (job_id,))  # one under way
+        return cur.execute(HELD, _claim_params(job_id, attempt, runner, lease)).fetchone()
 
 
 def _claim_params(
@@ -90,6 +102,18 @@ def _claim_params(
     }
 
 
+# What the job `j` of the project `p` goes on from: the main line's, or its branch's own.
+LINE: LiteralString = """
+    case when j.lane = 'main' then p.last_ai_session_id
+         else (select b.head from branches b
+                where b.project_id = j.project_id and b.lane = j.lane) end as head,
+    case when j.lane = 'main' then p.workspace
+         else %(workspaces)s || '/.branches/' || p.project_id || '/' || j.lane end as workspace,
+    case when j.lane = 'main' then p.workspace_tree
+         else (select coalesce(b.tree, b.from_tree) from branches b
+                where b.project_id = j.project_id and b.lane = j.lane) end as tree,
+    p.fresh_next and j.lane = 'main' as fresh_next"""
+
 CLAIM: LiteralString = (
     """
     with q as (
@@ -104,22 +128,13 @@ CLAIM: LiteralString = (
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())
     ), h as (
-        update projects p set event_seq = p.event_seq + case when free.announced then 1 else 2 end,
+        update projects p set event_seq = p.event_seq + case when j.announced then 1 else 2 end,
                workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
-          from free
-         where p.project_id = free.project_id and p.user_id = free.user_id
-        returning p.project_id, p.event_seq,
-               case when free.lane = 'main' then p.last_ai_session_id
-                    else (select b.head from branches b where b.project_id = free.project_id
-                                                          and b.lane = free.lane) end as head,
-               case when free.lane = 'main' then p.workspace
-                    else %(workspaces)s || '/.branches/' || p.project_id || '/' || free.lane
-               end as workspace,
-               p.fresh_next and free.lane = 'main' as fresh_next,
-               case when free.lane = 'main' then p.workspace_tree
-                    else (select coalesce(b.tree, b.from_tree) from branches b
-                           where b.project_id = free.project_id and b.lane = free.lane)
-               end as tree
+          from free as j
+         where p.project_id = j.project_id and p.user_id = j.user_id
+        returning p.project_id, p.event_seq,"""
+    + LINE
+    + """
     ), j as (
         update jobs set state = 'running', attempt = %(attempt)s, attempts = jobs.attempts + 1,
                lease_until = now() + %(lease)s, announced = true, published_at = null,
@@ -145,6 +160,22 @@ CLAIM: LiteralString = (
            h.head, h.workspace, h.fresh_next, h.event_seq as seq,
            j.was_announced, h.tree
       from j, h"""
+)
+
+
+# An attempt as its claim gave it.
+HELD: LiteralString = (
+    """
+    select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
+           j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
+           e.seq,"""
+    + LINE
+    + """
+      from jobs j join projects p using (project_id)
+     cross join lateral (select seq from events e
+                          where e.project_id = j.project_id and e.job_id = j.id
+                            and e.type = 'job.started' order by seq desc limit 1) e
+     where j.id = %(id)s and j.attempt = %(attempt)s and j.state = 'running'"""
 )
 
 

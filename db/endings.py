@@ -174,6 +174,18 @@ PUT_BACK: LiteralString = (
 )
 
 
+def of_attempt(conn: Connection, job: Claimed) -> tuple[str, str | None, str | None] | None:
+    """How this attempt ended: the job's state, error class and error. None while it runs,
+    and once another attempt has the job."""
+    return conn.execute(
+        """
+        select state, error_class, error from jobs
+         where id = %s and attempt = %s and state <> 'running'
+        """,
+        (job.id, job.attempt),
+    ).fetchone()
+
+
 def fail_orphan(conn: Connection, job_id: UUID) -> bool:
     """Fail a waiting job whose project is gone, or is another user's now. Whether it was one."""
     return (

@@ -21,19 +21,34 @@ class Limit:
 
 
 def impose(
-    conn: Connection, credential: str, *, wait: timedelta | None, reason: str
+    conn: Connection,
+    credential: str,
+    *,
+    wait: timedelta | None,
+    reason: str,
+    until: datetime | None = None,
 ) -> datetime:
-    """Forbid the credential for `wait` (None: until it is cleared); returns the moment it ends."""
+    """Forbid the credential until that moment, else for `wait` (None: until it is cleared);
+    returns the moment it ends. One that is over already still means a second."""
     row = conn.execute(
         """
         insert into limits (credential, until, reason)
-        values (%(credential)s, coalesce(now() + %(wait)s::interval, %(never)s), %(reason)s)
+        values (%(credential)s,
+                case when %(until)s::timestamptz is not null
+                     then greatest(%(until)s, now() + interval '1 s')
+                     else coalesce(now() + %(wait)s::interval, %(never)s) end, %(reason)s)
         on conflict (credential) do update
            set until = greatest(limits.until, excluded.until), reason = excluded.reason,
                created_at = case when limits.until <= now() then now() else limits.created_at end
         returning until
         """,
-        {"credential": credential, "wait": wait, "never": NEVER, "reason": reason},
+        {
+            "credential": credential,
+            "until": until,
+            "wait": wait,
+            "never": NEVER,
+            "reason": reason,
+        },
     ).fetchone()
     assert row
     return row[0]

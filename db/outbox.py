@@ -40,16 +40,25 @@ def take_due(conn: Connection, *, room: int, pause: timedelta, longest: timedelt
         ).fetchall()
 
 
+# Of the jobs in `held`, those of which an event may be written now: nobody else holds their
+# project's row. One that an operator forgot must not stop the relay for all the others.
+FREE: LiteralString = """
+    free as (
+        select project_id from projects p
+         where project_id in (select project_id from held where not told)
+           for no key update of p skip locked
+    ), able as (
+        select * from held
+         where told or project_id in (select project_id from free)
+            or not exists (select from projects p where p.project_id = held.project_id)
+    )"""
+
 # Numbers for the events of several projects at once: `untold` says how many each needs.
-# Rows of projects are locked in order, so that two relays cannot wait for each other.
 RAISED: LiteralString = """
-    ordered as (
-        select p.project_id, untold.n from projects p join untold using (project_id)
-         order by p.project_id for no key update of p
-    ), h as (
-        update projects p set event_seq = p.event_seq + ordered.n
-          from ordered where p.project_id = ordered.project_id
-        returning p.project_id, p.event_seq, ordered.n
+    h as (
+        update projects p set event_seq = p.event_seq + untold.n
+          from untold where p.project_id = untold.project_id
+        returning p.project_id, p.event_seq, untold.n
     )"""
 
 TAKE_DUE: LiteralString = (
@@ -68,21 +77,25 @@ TAKE_DUE: LiteralString = (
         select id, false, row_number() over (partition by project_id, lane order by pos)
           from looked where not first
     ), held as (  -- what another relay has taken meanwhile is not due any more
-        select jobs.id, wanted.first, wanted.place, jobs.announced as told
+        select jobs.id, jobs.project_id, wanted.place, wanted.first,
+               jobs.announced or not wanted.first as told
           from jobs join wanted using (id)
          where jobs.state in ('queued', 'parked') and jobs.publish_after <= now()
            for update of jobs skip locked
-    ), blocked as (
-        update jobs set publish_after = now() + least(%(look_again)s::interval * held.place, %(longest)s)
-          from held where jobs.id = held.id and not held.first
+    ),"""
+    + FREE
+    + """, blocked as (
+        update jobs set publish_after = now() + least(%(look_again)s::interval * greatest(held.place, 1), %(longest)s)
+          from held where jobs.id = held.id
+           and (not held.first or held.id not in (select id from able))
     ), sent as (
         update jobs
            set publish_after = now() + least(%(pause)s::interval * power(2, least(published, 20)), %(longest)s),
                published = published + 1, published_at = now(), messages = messages + 1,
                announced = true
-          from held where jobs.id = held.id and held.first
+          from able where jobs.id = able.id and able.first
         returning jobs.id, kind, chain_id, parent_id, messages - 1 as published,
-                  previous_session_id, project_id, held.told, priority, pos
+                  previous_session_id, jobs.project_id, able.told, priority, pos
     ), untold as (
         select project_id, count(*) as n from sent where not told group by 1
     ),"""
@@ -125,9 +138,13 @@ def tell_ends(conn: Connection) -> int:
     """Write the end of jobs that ended inside a producer's transaction. Returns how many."""
     return conn.execute(
         """
-        with t as (
-            select id, project_id, kind, chain_id, pos, error_class, error from jobs
-             where untold order by id limit 100 for update skip locked
+        with held as (
+            select id, project_id, kind, chain_id, pos, error_class, error, false as told
+              from jobs where untold order by id limit 100 for update skip locked
+        ),"""
+        + FREE
+        + """, t as (
+            select * from able
         ), told as (
             update jobs set untold = false from t where jobs.id = t.id
         ), untold as (

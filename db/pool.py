@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg_pool import ConnectionPool
 
 from config.settings import settings
@@ -25,6 +25,21 @@ LIVENESS: dict[str, Any] = {
     "tcp_user_timeout": 8000,  # milliseconds
     "application_name": "baton",
 }
+
+
+# Postgres is away, or takes no writes for now. Of a statement that ends like this nobody
+# knows whether it was done: read before going on (a pool's time-out is one of the first).
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
+
+
+# Seconds for which the pool itself tries to connect, with growing pauses; whoever asks for a
+# connection then begins anew. The longer, the longer it finds out late that Postgres is back.
+RECONNECT = 5.0
 
 
 class NoDatabase(Exception):
@@ -55,9 +70,20 @@ def pool() -> ConnectionPool:
         max_size=4,
         timeout=10,
         open=True,
-        check=ConnectionPool.check_connection,
+        check=_check,
+        reconnect_timeout=RECONNECT,
         kwargs={"autocommit": True, "prepare_threshold": 0, **LIVENESS},
     )
+
+
+def _check(conn: Connection) -> None:
+    """Raises for a connection that has died. The others of the pool have most likely died
+    with it: all are made anew now, instead of one after the other with growing pauses."""
+    try:
+        ConnectionPool.check_connection(conn)
+    except psycopg.Error:
+        pool().drain()
+        raise
 
 
 @contextmanager

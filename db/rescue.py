@@ -7,10 +7,12 @@ event. A running row that was to be cancelled is cancelled.
 from typing import LiteralString
 from uuid import UUID
 
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
 from db.lanes import Next
+
+LOCK_TIMEOUT = "500ms"
 
 
 def expired(conn: Connection) -> list[UUID]:
@@ -36,9 +38,17 @@ def rescue(conn: Connection, job_id: UUID, *, attempt: UUID | None, limit: int) 
     """Take the job from a dead runner; returns its new state, None if it was not to be taken.
 
     With `attempt`, the runner of that attempt is known to be dead, and the lease is not
-    waited for; without, only a lease that has run out is taken.
+    waited for; without, only a lease that has run out is taken. Rows that somebody holds
+    are not waited for long: the job is looked at again.
     """
-    row = conn.execute(RESCUE, {"id": job_id, "attempt": attempt, "limit": limit}).fetchone()
+    try:
+        with conn.transaction():
+            conn.execute("select set_config('lock_timeout', %s, true)", (LOCK_TIMEOUT,))
+            row = conn.execute(
+                RESCUE, {"id": job_id, "attempt": attempt, "limit": limit}
+            ).fetchone()
+    except errors.LockNotAvailable:
+        return None
     return row[0] if row else None
 
 

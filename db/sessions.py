@@ -54,9 +54,12 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a commit did: the newest event's number, the session's own cost, what to publish."""
+    """What a commit did: the newest event's number, the session's own cost, what to publish.
 
-    seq: int
+    After a lost answer the number is not known (None), and publishing is left to the relay.
+    """
+
+    seq: int | None
     cost_usd: float
     messages: list[Message]
 
@@ -96,6 +99,22 @@ def advance(
     if found is None or found[0] is None:
         return None
     return Moved(seq=found[0], cost_usd=float(rows[0][0]), messages=found[1])
+
+
+def settled(conn: Connection, job: Claimed, minted: str) -> Moved | None:
+    """What a commit of this turn has done whose answer was lost; None if it did nothing.
+
+    One that is still under way is waited for: it holds the job's row.
+    """
+    conn.execute("select from jobs where id = %s for share", (job.id,))
+    row = conn.execute(
+        """
+        select cost_usd from turns
+         where job_id = %s and minted_session_id = %s and outcome = 'committed'
+        """,
+        (job.id, minted),
+    ).fetchone()
+    return Moved(seq=None, cost_usd=float(row[0]), messages=[]) if row else None
 
 
 ADVANCE: LiteralString = (

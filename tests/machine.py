@@ -27,3 +27,13 @@ needs_bubblewrap = _needs(
 )
 needs_setpriv = _needs("setpriv", there=_works("setpriv", "--version"))
 needs_user_namespaces = _needs("user namespaces", there=_works("unshare", "--user", "true"))
+needs_iptables = _needs("iptables, and root to use it", there=_works("iptables", "-L", "-n"))
+needs_mounts = _needs(
+    "root that may mount",
+    there=_works("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
+)
+needs_pid_namespaces = _needs(
+    "root that may make namespaces",
+    there=_works("unshare", "--pid", "--fork", "--mount-proc", "true"),
+)
+needs_compiler = _needs("a C compiler", there=_works("cc", "--version"))

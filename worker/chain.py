@@ -43,6 +43,7 @@ from worker.errors import (
     AttemptReplaced,
     CaptureIncomplete,
     JobError,
+    NoRoom,
     NotResumable,
     Stopped,
     Verdict,
@@ -323,7 +324,7 @@ class Attempt:
         points.reach("checkpoint.saved")
 
 
-def _incomplete(text: str, turn: Turn) -> CaptureIncomplete:
-    exc = CaptureIncomplete(text)
+def _incomplete(text: str, turn: Turn) -> JobError:
+    exc = NoRoom(text) if turn.no_room else CaptureIncomplete(text)
     exc.raw_cost_usd = turn.raw_cost_usd
     return exc

@@ -7,12 +7,15 @@ the next job's message and the events' copy go to Redis.
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import structlog
+from psycopg import Connection
+
 from config.settings import settings
 from db import sessions
 from db.attempts import Claimed
 from db.events import Event
 from db.lanes import MAIN, Next
-from db.pool import connection
+from db.pool import AWAY, connection
 from db.sessions import Advance, Moved
 from worker import points
 from worker.agent import Turn
@@ -20,9 +23,12 @@ from worker.errors import HeadMoved
 from worker.following import following_of
 from worker.ladder import AGENT_RESET, Choice
 from worker.publish import announce
+from worker.retry import on_blip
 
 if TYPE_CHECKING:
     from worker.chain import Attempt
+
+log = structlog.get_logger()
 
 OF_THE_FIRST = ("fresh", "answer", "lost")  # arguments that a job's first turn has heeded
 
@@ -52,15 +58,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     following = following_of(job) if outcome.final else None
     told = _told(job, to, following)
     points.reach("commit.before")
-    with connection() as conn:
-        moved = sessions.advance(
-            conn,
-            job,
-            to,
-            told=told,
-            following=following,
-            publish_after=settings().publish_after,
-        )
+    moved = _send(job, to, told, following)
     if moved is None:
         raise HeadMoved("The head moved on, or the job was taken over, while the turn ran.")
     points.reach("commit.after")
@@ -75,6 +73,29 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     )
     announce(job.project_id, moved.seq, told, moved.messages)
     return moved
+
+
+def _send(job: Claimed, to: Advance, told: list[Event], following: Next | None) -> Moved | None:
+    """Send the commit. If its answer is lost, the ledger says whether it was done."""
+
+    def send(conn: Connection) -> Moved | None:
+        pause = settings().publish_after
+        return sessions.advance(
+            conn, job, to, told=told, following=following, publish_after=pause
+        )
+
+    @on_blip
+    def read_before_sending_again() -> Moved | None:
+        with connection() as conn:
+            done = sessions.settled(conn, job, to.minted) or send(conn)
+            return done or sessions.settled(conn, job, to.minted)  # the first one was slow
+
+    try:
+        with connection() as conn:
+            return send(conn)
+    except AWAY as exc:
+        log.warning("commit.unknown", error=type(exc).__name__)
+        return read_before_sending_again()
 
 
 def _named(outcome: Outcome, choice: Choice | None, turn: Turn) -> Outcome:

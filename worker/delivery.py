@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from config.settings import settings
 from db import jobs
-from db.pool import NoDatabase, transaction
+from db.pool import AWAY, NoDatabase, transaction
 from worker import points
 from worker.chain import Attempt
 from worker.client import Build as BuildAsk
@@ -107,7 +107,7 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
         accepted = _commit(ask, task_id)
     except Refused as exc:
         raise RefusedMessage(str(exc)) from exc
-    except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as exc:
+    except AWAY as exc:
         log.warning("message.put_back", error=type(exc).__name__)
         raise Reject("Postgres is away", requeue=True) from exc
     points.reach("message.accepted")

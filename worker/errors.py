@@ -7,6 +7,7 @@
     ├── NotResumable       a candidate cannot be gone on from; the next is tried
     ├── CaptureIncomplete  the turn ran, but its transcript is not whole in the store
     ├── NotWhole           the turn ended without what it was asked for
+    ├── NoRoom             the agent's disk is full
     ├── WorkspaceFailed    the workspace cannot be kept as it is
     ├── WorkspaceAway      the project's files cannot be had on this host now
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
@@ -20,13 +21,14 @@ verdict. It looks at fields, never at prose; the table is docs/sessions.md.
 import errno
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 import psycopg
 import psycopg_pool
 import redis
 
+from db.pool import AWAY
 from db.transcripts import TranscriptDamaged
 from worker.plain import plain
 
@@ -74,6 +76,10 @@ class WorkspaceAway(JobError):
     """The project's files cannot be fetched, or not be sent on; the text says why."""
 
 
+class NoRoom(JobError):
+    """The disk that the agent writes its transcript to is full."""
+
+
 class AnswerNeeded(JobError):
     """The session is lost, and the request said `on_lost=ask`; the text is the reason's code."""
 
@@ -88,6 +94,7 @@ class AgentFailed(JobError):
 
     `kind` names the failure (`rate_limit`, `server_error`, …), `status` is the HTTP
     status of the model's API, `ending` the CLI's terminal reason, `text` is for people.
+    A limit ends `retry_after` from now, or at the moment `resets_at`.
     """
 
     kind: str
@@ -96,6 +103,7 @@ class AgentFailed(JobError):
     ending: str | None = None
     exit_code: int | None = None
     retry_after: timedelta | None = None
+    resets_at: datetime | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -120,12 +128,14 @@ class Verdict(Enum):
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A verdict with the failure's class for the ledger and, for PARK, how long (None: until
-    cleared). `known`: whether the table has the failure, or this is the catch-all."""
+    cleared), or until when: only Postgres' clock says how far off that is. `known`: whether
+    the table has the failure, or this is the catch-all."""
 
     verdict: Verdict
     error_class: str
     wait: timedelta | None = None
     known: bool = True
+    until: datetime | None = None
 
 
 UNTIL_CLEARED = {"authentication_failed", "billing_error"}
@@ -141,6 +151,7 @@ KINDS = {
     "session_unknown": Verdict.NEXT,
     "model_not_found": Verdict.FAIL,
     "cli_missing": Verdict.WAIT,
+    "agent_home_unwritable": Verdict.WAIT,
     "workspace_missing": Verdict.RETRY,
     "id_in_use": Verdict.RETRY,
     "message_too_large": Verdict.FAIL,
@@ -150,12 +161,15 @@ KINDS = {
     "malformed_response": Verdict.RETRY,
     "unreachable": Verdict.RETRY,
 }
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+NOT_WRITABLE = {errno.EROFS, errno.EIO}
 REFUSED = {400: "request_refused", 413: "request_too_large"}
 OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
     WorkspaceFailed: (Verdict.FAIL, "workspace_failed"),
     WorkspaceAway: (Verdict.WAIT, "workspace_away"),
+    NoRoom: (Verdict.RETRY, "disk_full"),
     AnswerNeeded: (Verdict.ASK, "ask"),
     HeadMoved: (Verdict.RETRY, "head_moved"),
     CaptureIncomplete: (Verdict.RETRY, "capture_incomplete"),
@@ -203,12 +217,14 @@ def _judge_library(exc: BaseException) -> Judgement:
     match exc:
         case TranscriptDamaged():
             return Judgement(Verdict.NEXT, "damaged")
-        case psycopg.OperationalError() | psycopg_pool.PoolTimeout() | psycopg.InterfaceError():
+        case _ if isinstance(exc, AWAY):
             return Judgement(Verdict.RETRY, "postgres_unreachable")
         case redis.ConnectionError() | redis.TimeoutError():
             return Judgement(Verdict.RETRY, "redis_unreachable")
-        case OSError(errno=errno.ENOSPC):
+        case OSError() if exc.errno in DISK_FULL:
             return Judgement(Verdict.RETRY, "disk_full")
+        case OSError() if exc.errno in NOT_WRITABLE:
+            return Judgement(Verdict.RETRY, "not_writable")
         case _:
             return Judgement(Verdict.FAIL, "internal_error")
 
@@ -218,7 +234,8 @@ def _judge_agent(failed: AgentFailed, *, resumed: bool) -> Judgement:
     if kind in UNTIL_CLEARED or failed.status in (401, 403):
         return Judgement(Verdict.PARK, kind)
     if failed.status == 429 or kind == "rate_limit":
-        return Judgement(Verdict.PARK, "rate_limit", failed.retry_after or OVERLOAD)
+        wait = failed.retry_after or OVERLOAD
+        return Judgement(Verdict.PARK, "rate_limit", wait, until=failed.resets_at)
     if failed.ending in ENDINGS:
         return Judgement(ENDINGS[failed.ending], failed.ending)
     if kind in KINDS:
@@ -257,8 +274,14 @@ def for_people(exc: BaseException) -> str:
             text = f"The previous session cannot be resumed ({exc}): answer retry or start_new."
         case NotResumable() | TranscriptDamaged():
             text = "The previous session cannot be resumed."
+        case NoRoom():
+            text = SENTENCES["disk_full"]
         case JobError():
             text = str(exc) or type(exc).__name__
+        case OSError() if exc.errno in DISK_FULL:
+            text = SENTENCES["disk_full"]
+        case OSError() if exc.errno in NOT_WRITABLE:
+            text = f"{exc.filename or 'A file'} cannot be written: {exc.strerror}."
         case psycopg.Error() | psycopg_pool.PoolTimeout():
             text = "Postgres did not answer, or refused: see the worker's log."
         case _:
@@ -299,4 +322,6 @@ SENTENCES = {  # by error class; {text} is what the agent or the API said
     "unreachable": "The model's API does not answer: check the network, and"
     " ANTHROPIC_BASE_URL if it is set.",
     "malformed_response": "The answer of the model's API broke off.",
+    "disk_full": "A disk is full that the worker writes to (BATON_WORKSPACES,"
+    " BATON_AGENT_HOME): make room; the job is tried again.",
 }

@@ -1,7 +1,8 @@
 """Litter: directories that dead runs left, and keys of ours that lack a time to live."""
 
+import os
 import shutil
-import time
+import tempfile
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +16,14 @@ OLD = timedelta(hours=24)
 def sweep_directories() -> int:
     """Remove what old runs left in our own temporary directory; returns how many."""
     scratch = settings().agent_home / "tmp"
+    if not scratch.is_dir():
+        return 0
+    with tempfile.TemporaryFile(dir=scratch) as newest:
+        now = os.fstat(newest.fileno()).st_mtime  # by the clock that dated the others
     old = max(OLD, 2 * settings().turn_timeout).total_seconds()
     removed = 0
-    for entry in scratch.iterdir() if scratch.is_dir() else ():
-        if time.time() - entry.lstat().st_mtime > old:
+    for entry in scratch.iterdir():
+        if now - entry.lstat().st_mtime > old:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

@@ -6,18 +6,15 @@ The third layer is the CLI's own and bounded by CLAUDE_CODE_MAX_RETRIES.
 import random
 from datetime import timedelta
 
-import psycopg
-import psycopg_pool
 import redis
 import tenacity
 
 from config.settings import settings
+from db.pool import AWAY
 
 # A blip on the way to Postgres or Redis. Only around calls that are safe to repeat.
 on_blip = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(
-        (psycopg.OperationalError, psycopg_pool.PoolTimeout, redis.ConnectionError)
-    ),
+    retry=tenacity.retry_if_exception_type((*AWAY, redis.ConnectionError)),
     wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
     stop=tenacity.stop_after_delay(10),
     reraise=True,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from uuid import UUID, uuid4
 
 import psycopg
@@ -68,16 +69,23 @@ def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -
         return _attempt(claimed, lease, do, agent)
 
 
-@on_blip
 def _claim(job_id: UUID) -> Claimed | None:
-    with connection() as conn:
-        return attempts.claim(
-            conn,
-            job_id,
-            attempt=uuid4(),
-            runner=host.runner(WORKER_ID),
-            lease=settings().lease,
-        )
+    """Claim the job. A claim whose answer was lost is asked for again as the same attempt."""
+    attempt, tries = uuid4(), count()
+
+    @on_blip
+    def claim() -> Claimed | None:
+        with connection() as conn:
+            return attempts.claim(
+                conn,
+                job_id,
+                attempt=attempt,
+                runner=host.runner(WORKER_ID),
+                lease=settings().lease,
+                again=next(tries) > 0,
+            )
+
+    return claim()
 
 
 def _tell_start(job: Claimed) -> None:
@@ -192,7 +200,11 @@ def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
     with connection() as conn:
         known = limits.standing(conn, host.credential())
         until = limits.impose(
-            conn, host.credential(), wait=judgement.wait, reason=judgement.error_class
+            conn,
+            host.credential(),
+            wait=judgement.wait,
+            until=judgement.until,
+            reason=judgement.error_class,
         )
     return _wait(
         job,
@@ -242,9 +254,20 @@ def _finish(job: Claimed, end: End) -> Ran:
         written = endings.finish(conn, job, end, told, settings().publish_after)
         points.reach("ending.after")
     if written is None:
-        return Ran("ignored", end.error_class, end.error)
+        return _as_it_stands(job, Ran("ignored", end.error_class, end.error))
     announce(job.project_id, written[0], told, written[1])
     return Ran(end.state, end.error_class, end.error)
+
+
+def _as_it_stands(job: Claimed, otherwise: Ran) -> Ran:
+    """What became of an attempt that there is nothing left to end of: another's it may be, or
+    it was ended, or committed, by a statement whose answer was lost."""
+    with connection() as conn:
+        over = endings.of_attempt(conn, job)
+    if over is None:
+        return otherwise
+    state, error_class, error = over
+    return Ran("waits" if state in ("queued", "parked") else state, error_class, error)
 
 
 def _not_claimed(job_id: UUID) -> Ran:

@@ -51,7 +51,7 @@ WITHOUT_HOOKS = "git -c core.hooksPath=/dev/null receive-pack"
 ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding !diff !merge\n"
 TIMEOUT = 300  # seconds
 PATIENCE = 30  # seconds
-FULL = "No space left on device"
+FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")  # as git says it
 LAST = 300  # characters of what git says
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without a file
 
@@ -290,7 +290,7 @@ class Trees:
         )
         if done.returncode not in fine:
             said = done.stderr.decode(errors="replace").strip()
-            if FULL in said and failed is _not_kept:
-                raise OSError(errno.ENOSPC, FULL)
+            if any(full in said for full in FULL) and failed is _not_kept:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise failed(said)
         return done.stdout.decode(errors="surrogateescape")

@@ -13,6 +13,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.running import at_work as at_work  # a fixture
+
 TOLD = "fault"  # the property of a test's report that carries its tally
 
 

@@ -57,6 +57,7 @@ class Turn:
     pre_tokens: int | None = None
     post_tokens: int | None = None
     summary: str | None = None
+    no_room: bool = False  # the disk that the CLI writes the transcript to was full in the end
     details: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

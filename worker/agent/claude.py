@@ -45,7 +45,14 @@ from worker.agent.failures import Report, failure, rate_limited
 from worker.agent.leash import launcher
 from worker.agent.store import JobStore
 from worker.agent.usage import context, count
-from worker.errors import AgentFailed, CaptureIncomplete, JobError, Stopped
+from worker.errors import (
+    DISK_FULL,
+    AgentFailed,
+    CaptureIncomplete,
+    JobError,
+    NoRoom,
+    Stopped,
+)
 from worker.plain import plain, plain_data
 
 PROJECT_NOTES = "CLAUDE.md"
@@ -54,7 +61,7 @@ NOTES_LIMIT = 20_000  # characters of it that the agent is told
 WORK = ["Bash", "Read(./**)", "Edit(./**)", "Write(./**)", "Glob", "Grep", "TodoWrite"]
 READ = ["Read(./**)", "Glob", "Grep"]
 
-
+ROOM = 2**20  # bytes; a turn that fails where there is less has failed for that
 PAID_FOR = {"drained", "turn_timeout", "idle_timeout"}  # a turn that ended all the same counts
 
 
@@ -62,28 +69,46 @@ def claude(request: Request, *, store: JobStore, watch: Watch) -> Turn:
     """The Agent that runs the real CLI."""
     report = Report()
     try:
-        with _directory(request), _translated(report, watch, request):
+        with _directory(request, report), _translated(report, watch, request):
             asyncio.run(_follow(request, store, watch, report))
         whole = report.result is not None and not report.result.is_error
         if (reason := watch.stopped()) and not (whole and reason in PAID_FOR):
             raise Stopped(reason)
         return _turn(request, store, report)
     except JobError as exc:
-        report.charge(exc)
-        raise
+        told = exc
+        if report.no_room and not isinstance(exc, Stopped):
+            told = NoRoom(str(exc))
+        report.charge(told)
+        raise told from exc.__cause__
 
 
 @contextlib.contextmanager
-def _directory(request: Request) -> Generator[None]:
+def _directory(request: Request, report: Report) -> Generator[None]:
     """Make the turn's directory, let the SDK lay the session out in it, and remove it."""
     own = own_directory(request.minted)
-    own.mkdir(parents=True, exist_ok=True)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        launcher()
+    except OSError as exc:
+        if exc.errno in DISK_FULL:
+            raise
+        raise _unwritable(exc) from exc
     tempfile.tempdir = str(own)
     try:
         yield
     finally:
         tempfile.tempdir = None
+        report.no_room = shutil.disk_usage(own.parent).free < ROOM
         shutil.rmtree(own, ignore_errors=True)
+
+
+def _unwritable(exc: OSError) -> AgentFailed:
+    return AgentFailed(
+        "agent_home_unwritable",
+        f"{settings().agent_home} cannot be written ({exc.strerror}): correct its permissions,"
+        " or BATON_AGENT_HOME",
+    )
 
 
 async def _follow(request: Request, store: JobStore, watch: Watch, report: Report) -> None:
@@ -261,6 +286,8 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         raise failure(None, report)
     if report.mirror_error is not None or not store.whole:
         raise CaptureIncomplete(f"Part of the transcript was not stored: {report.mirror_error}")
+    if not store.messages:
+        raise CaptureIncomplete("The agent wrote down nothing of what was said.")
     observed = result.session_id
     if report.seen_ids and report.seen_ids[-1] != observed:
         raise CaptureIncomplete("The agent named two sessions for one turn.")
@@ -285,4 +312,5 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         compacted=report.boundary is not None,
         pre_tokens=(report.boundary or {}).get("pre_tokens"),
         post_tokens=(report.boundary or {}).get("post_tokens"),
+        no_room=report.no_room,
     )

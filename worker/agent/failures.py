@@ -43,6 +43,7 @@ class Report:
     mirror_error: str | None = None
     resets_at: int | None = None  # seconds since the epoch, of a plan's limit
     limited: AgentFailed | None = None
+    no_room: bool = False  # where the agent writes its transcript
     stderr: list[str] = field(default_factory=list[str])
 
     def heard(self, line: str) -> None:
@@ -110,7 +111,7 @@ def _of_result(exc: ResultError | None, report: Report) -> AgentFailed:
         status=status,
         ending=ending,
         exit_code=exc.exit_code if exc else None,
-        retry_after=_until(report.resets_at),
+        resets_at=datetime.fromtimestamp(report.resets_at, UTC) if report.resets_at else None,
     )
 
 
@@ -146,9 +147,3 @@ def _of_process(exc: ProcessError, report: Report) -> AgentFailed:
     return AgentFailed(
         "start_failed", f"The agent could not start: {text}", exit_code=exc.exit_code
     )
-
-
-def _until(resets_at: int | None) -> timedelta | None:
-    if resets_at is None:
-        return None
-    return max(timedelta(0), datetime.fromtimestamp(resets_at, UTC) - datetime.now(UTC))

@@ -148,7 +148,7 @@ def keep(child: int, line: socket.socket | None, seconds: float, wakeup: int) ->
             return os.waitstatus_to_exitcode(status)
         asked = next((n for n in numbers if n in ENDING), None)
         if asked is not None:
-            return end_gently(child, asked, deadline)
+            return end_gently(child, asked, deadline, line)
         if line and line in ready:
             try:
                 fed = line.recv(4096)
@@ -169,16 +169,27 @@ def fed_until(fed: bytes, deadline: float) -> float:
         return deadline
 
 
-def end_gently(child: int, number: int, deadline: float) -> int:
-    """Pass the signal on, so that the CLI can write down where it was; not for long."""
+def end_gently(child: int, number: int, deadline: float, line: socket.socket | None) -> int:
+    """Pass the signal on, so that the CLI can write down where it was; not for long, and
+    not at all if the worker is gone: then nobody is there to read it."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
     end = min(time.monotonic() + TERM_GRACE, deadline)
-    while time.monotonic() < end:
+    while time.monotonic() < end and not (line and hung_up(line)):
         if (status := reap().get(child)) is not None:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     return 137
+
+
+def hung_up(line: socket.socket) -> bool:
+    """Whether the worker has let go of the line. What it feeds is passed over."""
+    try:
+        return not line.recv(4096)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def noted(_number: int, _frame: object) -> None:

@@ -145,6 +145,7 @@ class JobStore:
         self._parent = parent
         self._store = PostgresStore(transaction, guard=_fence(job_id, attempt))
         self.appended = 0  # entries the agent wrote and we kept
+        self.messages = 0  # those of them that are of user and agent
 
     @property
     def whole(self) -> bool:
@@ -155,6 +156,7 @@ class JobStore:
         await self._store.append(self._ours(key), entries)
         points.reach("transcript.stored")
         self.appended += len(entries)
+        self.messages += sum(entry["type"] in ("user", "assistant") for entry in entries)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         if self._parent and key["session_id"] == self._parent[0] and not key.get("subpath"):

@@ -1,0 +1,197 @@
+"""A worker that is cut off from Postgres, stopped or killed: its agent is dead in time.
+
+Dead before another attempt may begin, and with it every child of its tools, whatever
+session those were put into.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from db import rescue
+from dev.processes import Process
+from tests.faults.apart import living, relay, worker
+from tests.faults.conftest import Tally
+from tests.faults.driving import at_its_sleep, drive, program, through_a_wire, wrong
+from tests.machine import needs_bubblewrap, needs_iptables
+from tests.running import AtWork, P, U
+from tests.waiting import wait_until
+from worker.agent.scripted import scripted
+from worker.client import Build
+
+SANDBOXES = ["off", pytest.param("auto", marks=[needs_bubblewrap, pytest.mark.long])]
+pytestmark = pytest.mark.timeout(300)
+# Children in sessions of their own, which ignore a wish to end.
+PROMPT = "run: trap '' TERM; (setsid sleep 301 &); setsid sleep 302 & sleep 60"
+
+
+Way = Callable[[AtWork, str], AbstractContextManager[Callable[[bool], None]]]
+
+
+@contextmanager
+def deaf(at_work: AtWork, dsn: str) -> Generator[Callable[[bool], None]]:
+    """A way to Postgres on which nothing is answered, while it is switched on."""
+    with through_a_wire(at_work, dsn) as wire:
+
+        def switch(on: bool) -> None:
+            wire.deaf = on
+
+        yield switch
+
+
+@contextmanager
+def dropped(at_work: AtWork, dsn: str) -> Generator[Callable[[bool], None]]:
+    """A way to Postgres whose packets the kernel drops, while it is switched on."""
+    with through_a_wire(at_work, dsn) as wire, ExitStack() as rules:
+        port = wire.url.rpartition("/")[0].rpartition(":")[2]
+        rule = ["-p", "tcp", "--dport", port, "-j", "DROP"]
+
+        def switch(on: bool) -> None:
+            if on:
+                subprocess.run(["iptables", "-I", "OUTPUT", *rule], check=True)
+                rules.callback(subprocess.run, ["iptables", "-D", "OUTPUT", *rule], check=True)
+            else:
+                rules.close()
+
+        yield switch
+
+
+@pytest.mark.parametrize(
+    ("way", "sandbox"),
+    [
+        pytest.param(deaf, "off", id="deaf-off"),
+        pytest.param(deaf, "auto", id="deaf-auto", marks=[needs_bubblewrap, pytest.mark.long]),
+        pytest.param(dropped, "off", id="drop-off", marks=[needs_iptables, pytest.mark.long]),
+        pytest.param(
+            dropped,
+            "auto",
+            id="drop-auto",
+            marks=[needs_iptables, needs_bubblewrap, pytest.mark.long],
+        ),
+    ],
+)
+def test_a_worker_that_is_cut_off_has_no_agent_when_its_lease_ends(
+    at_work: AtWork, dsn: str, way: Way, sandbox: str, tally: Tally
+):
+    tally.fault = f"worker cut off from Postgres ({way.__name__}), box {sandbox}"
+    at_work.configure(BATON_LEASE="6", BATON_RENEW_EVERY="0.5", BATON_SANDBOX=sandbox)
+    asked = at_work.ask(Build(project=P, user=U, prompt=PROMPT))
+    with way(at_work, dsn) as cut_off, worker(asked) as process:
+        attempt = at_its_sleep(at_work, asked)
+        began = time.monotonic()
+        cut_off(True)
+        last = last_seen(at_work, attempt)
+        tally.recovered(time.monotonic() - began)
+        assert last < lease_end(at_work, asked)
+        at_work.configure(DATABASE_URL=dsn)
+        taken_over(at_work, asked)
+        ended = at_work.rows("select * from jobs, turns order by jobs.id, turns.id")
+        cut_off(False)
+        process.wait(40)
+        assert at_work.rows("select * from jobs, turns order by jobs.id, turns.id") == ended
+    tally.ran()
+    tally.check(wrong(at_work))
+
+
+def last_seen(at_work: AtWork, attempt: UUID) -> float:
+    """The last moment, on Postgres' clock, at which something of the attempt was alive."""
+    seen = 0.0
+
+    def dead() -> bool:
+        nonlocal seen
+        now = at_work.value("select extract(epoch from clock_timestamp())::float8")
+        if alive := living(attempt):
+            seen = now
+        return not alive
+
+    wait_until(dead, timeout=20, description="all of it to be dead")
+    return seen
+
+
+def lease_end(at_work: AtWork, job_id: UUID) -> float:
+    return at_work.value(
+        "select extract(epoch from lease_until)::float8 from jobs where id = %s", job_id
+    )
+
+
+def taken_over(at_work: AtWork, asked: UUID) -> None:
+    """The lease's end is waited for, and another attempt does the job."""
+    wait_until(
+        lambda: asked in rescue.expired(at_work.conn), timeout=20, description="the lease's end"
+    )
+    assert rescue.rescue(at_work.conn, asked, attempt=None, limit=3) == "queued"
+    assert at_work.run(asked, scripted()).state == "done"
+    drive(at_work, asked, alone=True)
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+def test_nothing_is_left_two_seconds_after_a_worker_was_killed(
+    at_work: AtWork, sandbox: str, long: bool, tally: Tally
+):
+    tally.fault = f"worker, SIGKILL: until nothing of it lives, box {sandbox}"
+    at_work.configure(BATON_SANDBOX=sandbox)
+    for n in range(6 if long else 1):
+        asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=PROMPT))
+        with worker(asked) as process:
+            attempt = at_its_sleep(at_work, asked)
+            began = time.monotonic()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            gone(attempt, began, within=2, tally=tally)
+        assert rescue.rescue(at_work.conn, asked, attempt=attempt, limit=3) == "queued"
+        assert at_work.run(asked, scripted()).state == "done"
+        drive(at_work, asked, alone=True)
+    tally.check(wrong(at_work))
+
+
+def gone(attempt: UUID, began: float, *, within: float, tally: Tally) -> None:
+    """All of the attempt is dead, and was so in time."""
+    wait_until(lambda: not living(attempt), timeout=within + 10, description="all to be dead")
+    took = time.monotonic() - began
+    tally.ran()
+    tally.recovered(took)
+    tally.check([f"processes lived for {took:.1f} s"] if took > within else [])
+
+
+def test_the_relay_ends_what_outlived_worker_and_keeper(
+    at_work: AtWork, long: bool, tally: Tally
+):
+    tally.fault = "worker and keeper, SIGKILL together, no box: until nothing lives"
+    at_work.configure(BATON_SANDBOX="off")
+    with relay():
+        for n in range(4 if long else 1):
+            asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=PROMPT))
+            with worker(asked) as process:
+                attempt = at_its_sleep(at_work, asked)
+                keeper = keeper_of(process.pid, attempt)
+                began = time.monotonic()
+                process.send_signal(signal.SIGSTOP)  # so that neither sees the other die
+                os.kill(keeper.pid, signal.SIGKILL)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                gone(attempt, began, within=10, tally=tally)
+            wait_until(
+                lambda: at_work.job(asked).state == "queued",  # noqa: B023
+                description="the job to be taken back",
+            )
+            assert at_work.run(asked, scripted()).state == "done"
+            drive(at_work, asked, alone=True)
+    tally.check(wrong(at_work))
+
+
+def keeper_of(worker_pid: int, attempt: UUID) -> Process:
+    """The process of the attempt that is the worker's own child."""
+
+    def parent(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    (found,) = [one for one in living(attempt) if parent(one.pid) == worker_pid]
+    assert program(found.pid).startswith("python")
+    return found
