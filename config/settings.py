@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     resume_failures: int = Field(2, ge=1)  # then a session is not resumable
     reset_after_turns: int = Field(50, ge=1)  # since the session began or was compacted
     compact: Literal["auto", "always", "never"] = "auto"
+    structural_change: float = Field(0.5, gt=0, le=1)  # share of the files that came or went
     cache_ttl: Duration = timedelta(minutes=5)  # the provider's, of a prompt
     compact_threshold: float = Field(0.6, gt=0, le=1)  # of the context window
     context_window: int = Field(200_000, ge=1000)  # tokens

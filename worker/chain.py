@@ -119,7 +119,13 @@ class Attempt:
     def _choose(self, step: Step) -> Choice:
         """The ladder's choice, unless this step cannot go on with it."""
         with connection() as conn:
-            choice = ladder.choose(conn, self.job, barred=self.barred, ways=self._ways(step))
+            choice = ladder.choose(
+                conn,
+                self.job,
+                barred=self.barred,
+                ways=self._ways(step),
+                restructured=self.begun.restructured if self.begun else 0.0,
+            )
         if choice.weighed:
             self.tell(telling.weighed(self.job, choice.weighed))
             if choice.weighed.way == "compact":

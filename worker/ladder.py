@@ -56,11 +56,17 @@ AGENT_RESET = "agent_reset"  # the agent was to go on from a session, and began 
 
 
 def choose(
-    conn: Connection, job: Claimed, *, barred: dict[str, str], ways: tuple[Way, ...] = ()
+    conn: Connection,
+    job: Claimed,
+    *,
+    barred: dict[str, str],
+    ways: tuple[Way, ...] = (),
+    restructured: float = 0.0,
 ) -> Choice:
     """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason.
 
     `ways` are those open to a head of too many turns; none: its turns are not looked at.
+    `restructured`: share of the project's files that came or went by other hands (R119).
     """
     if job.head is None and (name := job.args.get("template")):
         return _of_template(conn, str(name), barred)
@@ -70,6 +76,8 @@ def choose(
         return _fresh([], str(job.args.get("lost") or "start_new"), "fallback")
     if reason := policy(job):
         return _fresh([], reason, "reset" if job.head else None)
+    if job.head and restructured >= settings().structural_change:
+        return _fresh([], "restructured", "reset")
     if ways and (overgrown := _overgrown(conn, job, ways)):
         return overgrown
     found = registry.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)

@@ -32,6 +32,7 @@ from worker.trees import Trees
 log = structlog.get_logger()
 
 OURS = ".trees"  # below the root of workspaces: the repositories
+LEAST_CHANGED = 4  # files; fewer are no structure
 BRANCHES = ".branches"  # the directories of branches, as db.attempts.CLAIM names them
 
 
@@ -43,6 +44,7 @@ class Begun:
     attempt: UUID
     commit: str
     kept_aside: str | None = None  # a ref
+    restructured: float = 0.0  # share of the files that others added or removed meanwhile
     went_on: bool = False  # whether the files are those of the attempt to go on from
 
 
@@ -156,9 +158,25 @@ def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> Begun:
             trees.point(f"{history.BEGUN}/{job.attempt}", commit)
             return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
         kept_aside = history.put_lost_aside(trees)
-        commit = trees.snapshot("as found", parent=trees.ref(history.HEAD))
+        head = trees.ref(history.HEAD)
+        commit = trees.snapshot("as found", parent=head)
         trees.point(f"{history.BEGUN}/{job.attempt}", commit)
-        return Begun(path=path, attempt=job.attempt, commit=commit, kept_aside=kept_aside)
+        return Begun(
+            path=path,
+            attempt=job.attempt,
+            commit=commit,
+            kept_aside=kept_aside,
+            restructured=_restructured(trees, head, commit) if head else 0.0,
+        )
+
+
+def _restructured(trees: Trees, before: str, after: str) -> float:
+    """The share of the files that came or went; what was only edited is the same structure."""
+    if before == after:
+        return 0.0
+    came, went = trees.added(before, after), trees.added(after, before)
+    changed = len(came) + len(went)
+    return changed / max(len(trees.names(before)), 1) if changed >= LEAST_CHANGED else 0.0
 
 
 def go_back(job: Claimed, begun: Begun) -> str | None:

@@ -325,3 +325,23 @@ def test_a_stale_head_shorter_than_its_digest_is_resumed_and_the_event_says_why(
     (told,) = at_work.events("session.weighed")
     assert (told["why"], told["way"]) == ("stale", "resume")
     assert at_work.value("select stale_at is not null from project_ai_session_metrics")
+
+
+def test_a_project_that_others_rebuilt_begins_a_fresh_session(at_work: AtWork):
+    at_work.build("\n".join(f"write {n}.txt: {n}" for n in range(6)))
+    head = at_work.head()
+    for n in range(4):
+        (at_work.place / f"{n}.txt").unlink()
+    at_work.build("say what is there")
+    assert at_work.moves()[-1][:3] == ("reset", "restructured", head)
+    assert at_work.model.requests[-1].prompts[-1] == "say what is there"
+    assert "write 0.txt" in at_work.model.requests[-1].history
+
+
+def test_edits_and_a_few_files_of_others_do_not_end_a_session(at_work: AtWork):
+    at_work.build("write a.txt: a\nwrite b.txt: b")
+    head = at_work.head()
+    (at_work.place / "a.txt").write_text("edited")
+    (at_work.place / "c.txt").write_text("new")
+    at_work.build("say ok")
+    assert at_work.moves()[-1][-1] == head
