@@ -88,8 +88,7 @@ def _hung_up(at_work: AtWork) -> Iterator[None]:
 def strike_at(
     operator: ThreadPoolExecutor,
 ) -> Iterator[Callable[[str, Callable[[], None]], threading.Event]]:
-    """`strike_at(point, do)`: do it once, where the job's life comes to that point; the event
-    that comes back tells that it is done."""
+    """`strike_at(point, do)`: do it once, at that point of a job's life; the event says when."""
 
     def arm(name: str, do: Callable[[], None]) -> threading.Event:
         done, turn = threading.Event(), threading.Lock()
@@ -293,12 +292,7 @@ def test_the_relay_waits_for_no_project_that_is_held(at_work: AtWork, dsn: str, 
 
 
 def look_for(job_id: UUID, at_work: AtWork) -> None:
-    """What the relay does, until the job's message is out."""
-    with psycopg.connect(at_work.conn.info.dsn, password=at_work.conn.info.password) as own:
-        while True:
-            relay.rescue_once()
-            relay.run_once()
-            row = own.execute("select messages from jobs where id = %s", (job_id,)).fetchone()
-            own.rollback()
-            if row and row[0]:
-                return
+    """As the relay does, until the job's message is out."""
+    while not at_work.value("select messages from jobs where id = %s", job_id):
+        relay.rescue_once()
+        relay.run_once()
