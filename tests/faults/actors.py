@@ -68,7 +68,7 @@ def _credential(w: World) -> str:
 
 
 def _produce(w: World) -> Steps:
-    for _ in range(w.rng.choice((0, 1, 1, 2))):
+    for _ in range(w.rng.choice((0, 0, 1, 1, 2))):
         _ask(w)
         yield
 
@@ -268,7 +268,7 @@ def _relay(w: World, me: str) -> Steps:
     waiting = 0 if "a relay that does not look" in w.flaws else out
     if w.happens(0.7):
         yield
-    if waiting == 0 and not w.happens(0.5):
+    if waiting == 0 and not w.happens(0.7):
         w.ledger.recall()
     if waiting >= WINDOW:
         return

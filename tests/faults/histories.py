@@ -79,8 +79,12 @@ class Histories(Hands):
         final=st.booleans(),
         follow=st.booleans(),
         version=st.sampled_from((None, "v1", "v2")),
+        heard=st.sampled_from((True, True, False)),
     )
-    def commit(self, back: int, final: bool, follow: bool, version: str | None) -> None:
+    def commit(
+        self, back: int, final: bool, follow: bool, version: str | None, heard: bool
+    ) -> None:
+        """A worker that does not hear the answer goes on as if nothing were committed."""
         run, following = self.run(back), uuid4() if final and follow else None
         moved = self.write(
             run,
@@ -93,7 +97,7 @@ class Histories(Hands):
                 version=version,
             ),
         )
-        if moved is not None:
+        if moved is not None and heard:
             run.job = replace(run.job, head=run.minted, fresh_next=False)
 
     @precondition(Hands.has_runs)

@@ -14,8 +14,9 @@ from tests.faults.clock import Clock, open_clock
 from tests.faults.compared import Ledger
 from tests.faults.conftest import Tally
 from tests.faults.histories import Histories
+from tests.faults.pair import Broken
 
-SHORT, LONG = 40, 1000  # histories
+SHORT, LONG = 40, 600  # histories
 STEPS = 30
 
 
@@ -66,17 +67,18 @@ def test_the_ledger_does_what_its_model_does(clock: Clock, tally: Tally, seed: i
     assert {"done", "cancelled"} <= set(seen)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "statement", "rule"),
     [
-        (endings, "FINISH", " and attempt = %(attempt)s"),
+        (endings, "FINISH", "and attempt = %(attempt)s"),
         (endings, "PUT_BACK", "and cancel_requested_at is null"),
         (sessions, "ADVANCE", "and lease_until > now()"),
     ],
+    ids=("an end by anybody", "a cancel unheard", "a commit after the lease"),
 )
 def test_a_ledger_that_lacks_a_rule_is_told_from_its_model(
     clock: Clock,
-    seed: int,
     monkeypatch: pytest.MonkeyPatch,
     module: ModuleType,
     statement: str,
@@ -85,5 +87,11 @@ def test_a_ledger_that_lacks_a_rule_is_told_from_its_model(
     whole: str = getattr(module, statement)
     assert rule in whole
     monkeypatch.setattr(module, statement, whole.replace(rule, ""))
-    with pytest.raises(AssertionError):
+    with pytest.raises(Broken):
+        check_often(clock)
+
+
+def check_often(clock: Clock) -> None:
+    """What is broken shows within some hundred histories; a seed may be a lucky one."""
+    for seed in range(4):
         check(clock, seed, LONG, shrink=False)

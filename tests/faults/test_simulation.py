@@ -24,6 +24,7 @@ from tests.invariants import violations
 PARTS = 4  # of the long run, so that processes can share it
 SHORT, LONG = 1000, 100_000  # histories
 AUDIT_EVERY = 200  # histories: the invariants of all of them are looked up at once
+ANY_SEED = 1  # what is broken on purpose shows from every one
 ENOUGH = 3000  # histories within which what is broken on purpose shows
 
 
@@ -85,11 +86,11 @@ def test_no_interleaving_breaks_a_promise(
     assert not missing, f"in none of the histories: {missing}"
 
 
-def test_a_seed_is_one_history(clock: Clock, seed: int):
+def test_a_seed_is_one_history(clock: Clock):
     for n in range(20):
-        first = play(clock, f"{seed}.{n}").trace
+        first = play(clock, f"seed.{n}").trace
         clock.begin_anew()
-        assert play(clock, f"{seed}.{n}").trace == first
+        assert play(clock, f"seed.{n}").trace == first
         clock.begin_anew()
 
 
@@ -115,7 +116,6 @@ def test_a_seed_is_one_history(clock: Clock, seed: int):
 )
 def test_a_ledger_that_lacks_a_rule_is_caught(
     clock: Clock,
-    seed: int,
     monkeypatch: pytest.MonkeyPatch,
     module: ModuleType,
     statement: str,
@@ -126,7 +126,7 @@ def test_a_ledger_that_lacks_a_rule_is_caught(
     assert rule in whole
     monkeypatch.setattr(module, statement, whole.replace(rule, instead))
     with pytest.raises(Broken):
-        play_all(clock, seed, 0, ENOUGH)
+        play_all(clock, ANY_SEED, 0, ENOUGH)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,9 @@ def test_a_ledger_that_lacks_a_rule_is_caught(
         ("a relay that does not rescue", "is running for ever"),
     ],
 )
-def test_a_process_that_breaks_a_rule_is_caught(
-    clock: Clock, seed: int, flaw: str, sentence: str
-):
+def test_a_process_that_breaks_a_rule_is_caught(clock: Clock, flaw: str, sentence: str):
     with pytest.raises(Broken, match=sentence):
-        play_all(clock, seed, 0, ENOUGH, flaws=frozenset({flaw}))
+        play_all(clock, ANY_SEED, 0, ENOUGH, flaws=frozenset({flaw}))
 
 
 def test_the_clock_is_ours_in_statements_defaults_and_functions(clock: Clock):
