@@ -27,3 +27,7 @@ needs_bubblewrap = _needs(
 )
 needs_setpriv = _needs("setpriv", there=_works("setpriv", "--version"))
 needs_user_namespaces = _needs("user namespaces", there=_works("unshare", "--user", "true"))
+NETWORKS = _works(
+    *("unshare", "--net", "ip", "link", "add", "name", "here", "type", "veth")
+) and _works("socat", "-V")
+needs_networks = _needs("root that may make network namespaces, and socat", there=NETWORKS)

@@ -14,7 +14,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
-from worker import pages
+from worker import cli_import, pages
 from worker.complaints import Failed, WrongUsage
 from worker.console import (
     AsJson,
@@ -31,7 +31,7 @@ from worker.console import (
 )
 from worker.screen import Page
 
-__all__ = ["app", "main"]
+__all__ = ["app", "cli_import", "main"]
 
 Kind = Literal["build", "update", "chat-plan", "metadata", "compaction"]
 Busy = Literal["enqueue", "reject", "replace", "interrupt"]
