@@ -32,6 +32,8 @@ TYPES = {
     "project_versions.ai_session_created_at": TIME,
     "project_versions.ai_session_last_used_at": TIME,
     "project_versions.created_at": TIME,
+    "project_versions.digest_files": ("jsonb",),
+    "project_versions.digest_documentation": TEXT,
     "session_transitions.id": NUMBER,
     "session_transitions.project_id": TEXT,
     "session_transitions.version_id": TEXT,

@@ -51,15 +51,25 @@ def compress(found: Body) -> bytes:
 def overlay(entries: list[Entry]) -> bytes:
     """The volatile fields of a batch, compressed. Absent, null and a value stay apart."""
     columns = {name: _runs(entries, name) for name in VOLATILE}
-    present = {name: runs for name, runs in columns.items() if runs}
-    return zlib.compress(_encode(present).encode())
+    return _pack({name: runs for name, runs in columns.items() if runs})
+
+
+def joined(parts: list[tuple[bytes, int]]) -> bytes:
+    """One overlay for what was several batches, each given as its overlay and its entries."""
+    columns = [(_unpack(packed), count) for packed, count in parts]
+    names = dict.fromkeys(name for column, _ in columns for name in column)
+    return _pack(
+        {
+            name: [run for column, count in columns for run in column.get(name, [[count]])]
+            for name in names
+        }
+    )
 
 
 def restore(bodies: Iterable[bytes], volatile: bytes) -> list[Entry]:
     """The entries of a batch. Raises zlib.error or ValueError if they are damaged."""
     entries: list[Entry] = [json.loads(zlib.decompress(packed)) for packed in bodies]
-    columns: dict[str, list[list[Any]]] = json.loads(zlib.decompress(volatile))
-    for name, runs in columns.items():
+    for name, runs in _unpack(volatile).items():
         _lay_over(entries, name, runs)
     return entries
 
@@ -79,6 +89,14 @@ def runs_of(ids: list[int]) -> tuple[list[int], list[int]]:
             starts.append(number)
             lengths.append(1)
     return starts, lengths
+
+
+def _pack(columns: dict[str, list[list[Any]]]) -> bytes:
+    return zlib.compress(_encode(columns).encode())
+
+
+def _unpack(packed: bytes) -> dict[str, list[list[Any]]]:
+    return json.loads(zlib.decompress(packed))
 
 
 def _runs(entries: list[Entry], name: str) -> list[list[Any]]:

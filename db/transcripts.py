@@ -10,8 +10,7 @@ to, and appends meet in no order that could deadlock. Readers take no lock.
 
 Functions that write want to run inside a transaction, at Postgres' default isolation.
 
-A fork by the CLI does not carry over the transcripts of sub-agents. Copying them is to
-be a statement here: the parent's batches with a subpath, under the child's session id.
+A fork by the CLI leaves the transcripts of sub-agents behind: db/transcript_forks.py.
 """
 
 import zlib

@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,10 +37,13 @@ def demo() -> None:
     _hand_over("dev.demo")
 
 
+Measured = Literal["throughput", "storage", "resume"]
+
+
 @app.command()
-def bench() -> None:
-    """Measure throughput and latency."""
-    _hand_over("dev.bench")
+def bench(of: Annotated[Measured, typer.Argument()] = "throughput") -> None:
+    """Measure throughput and latency; what transcripts take up; what it costs to resume."""
+    _hand_over("dev.bench" if of == "throughput" else f"dev.bench_{of}")
 
 
 def _hand_over(module: str) -> None:

@@ -37,3 +37,7 @@ needs_pid_namespaces = _needs(
     there=_works("unshare", "--pid", "--fork", "--mount-proc", "true"),
 )
 needs_compiler = _needs("a C compiler", there=_works("cc", "--version"))
+NETWORKS = _works(
+    *("unshare", "--net", "ip", "link", "add", "name", "here", "type", "veth")
+) and _works("socat", "-V")
+needs_networks = _needs("root that may make network namespaces, and socat", there=NETWORKS)

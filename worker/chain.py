@@ -16,12 +16,13 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from db import chat, events, projects, registry, turns
+from db import events, projects, registry, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.pool import connection
 from worker import (
     checkpoints,
+    digest,
     fence,
     ladder,
     points,
@@ -247,18 +248,7 @@ class Attempt:
     def _prompt(self, step: Step, choice: Choice) -> str:
         if choice.source == ladder.RECOVERY:
             return prompts.go_on(step.prompt)
-        return step.prompt if choice.parent else self._retell(step)
-
-    def _retell(self, step: Step) -> str:
-        """The prompt of a fresh session: what is known of the past, then the prompt itself."""
-        with connection() as conn:
-            past = chat.past(conn, self.job.project_id, lane=self.job.lane)
-        if self.job.head is None and not past.said:
-            return step.prompt  # the project's first words
-        digest = prompts.digest(
-            past, workspace.files(self.cwd), workspace.read(self.cwd, "DOCUMENTATION.md")
-        )
-        return prompts.with_digest(digest, step.prompt)
+        return step.prompt if choice.parent else digest.retell(self.job, self.cwd, step.prompt)
 
     def _tell_lost(self, reason: str | None) -> None:
         """People are told once an attempt that the session is lost."""
@@ -323,6 +313,7 @@ class Attempt:
     def checkpoint(self, turn: Turn) -> None:
         """Write where the chain has got to into Redis, with the files that its build made."""
         fence.check()
+        digest.note(self.job, self.begun, turn.session)
         chain = self.job.chain_id
         with connection() as conn:
             created = turns.files_created(conn, chain)

@@ -16,6 +16,7 @@ from db import jobs, migrate, projects, reports, turns
 from db.projects import Project
 from worker import branching as branching  # it adds its commands
 from worker import cli_files, pages
+from worker import cli_import as cli_import  # it adds its command
 from worker import deletion_cli as deletion_cli  # it adds its command
 from worker.complaints import Failed, WrongUsage
 from worker.console import (

@@ -23,8 +23,6 @@ from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
 SLACK = 60.0  # seconds by which a tick may be late
-SUPPORTED = "2.1."  # versions of the agent CLI; what Baton relies on was measured with MEASURED
-MEASURED = "2.1.327"
 PROBE = 20.0  # seconds for the model to answer
 CHEAP_MODEL = "claude-haiku-4-5"  # asked for a word when BATON_MODEL names none
 ANTHROPIC = "https://api.anthropic.com"
@@ -72,6 +70,8 @@ def _ledger() -> Iterator[Check]:
 
 
 def _workers(conn: Connection) -> Check:
+    from worker.agent.version import unsupported
+
     silent = settings().worker_silent_after
     online = workers.online(conn, silent_after=silent)
     if not online:
@@ -83,7 +83,7 @@ def _workers(conn: Connection) -> Check:
         f"{w.id}: {w.slots} slots, CLI {w.cli_version or 'missing'}, {w.box or 'no box'}"
         for w in online
     ]
-    wrong = any(not (w.cli_version or "").startswith(SUPPORTED) for w in online)
+    wrong = any(unsupported(w.cli_version) for w in online)
     return Check("workers", "warn" if wrong else "ok", "; ".join(told))
 
 
@@ -235,15 +235,13 @@ def _broker() -> Iterator[Check]:
 
 def _machine() -> Iterator[Check]:
     from worker.agent.box import usable
-    from worker.agent.version import cli_version
+    from worker.agent.version import cli_version, unsupported
 
     version = cli_version()
-    if version is None:
-        yield Check("agent CLI", "fail", "it cannot be run here: look at BATON_CLI_PATH, or reinstall.")  # fmt: skip
-    elif not version.startswith(SUPPORTED):
-        yield Check("agent CLI", "warn", f"{version}; Baton was measured with {MEASURED}")
+    if why := unsupported(version):
+        yield Check("agent CLI", "warn" if version else "fail", why)
     else:
-        yield Check("agent CLI", "ok", f"{version} (measured: {MEASURED})")
+        yield Check("agent CLI", "ok", f"{version}, with which Baton is tested")
     if settings().sandbox == "off":
         yield Check("bubblewrap", "warn", "off (BATON_SANDBOX): agents see the whole disk")
     elif found := usable():

@@ -216,7 +216,7 @@ def look(conn: Connection, project_id: str, session_id: str) -> Looked:
         return Looked("damaged")
     if entries is None:
         return Looked("not_found")
-    return Looked(_soundness(session_id, mark, entries), _summary(entries), entries)
+    return Looked(_soundness(session_id, mark, entries), summary_of(entries), entries)
 
 
 def shares(parent: list[Entry], child: list[Entry]) -> bool:
@@ -225,7 +225,7 @@ def shares(parent: list[Entry], child: list[Entry]) -> bool:
     return any(entry.get("uuid") in known for entry in child)
 
 
-def _summary(entries: list[Entry]) -> str | None:
+def summary_of(entries: list[Entry]) -> str | None:
     """The text that the newest compaction put in the place of what was before it."""
     for entry in reversed(entries):
         if entry.get("isCompactSummary"):

@@ -12,6 +12,7 @@ from config.settings import settings
 from db.chat import Past
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "tasks" / "prompts"
+CUT = "\n[…]\n"  # where something was left out
 SAID_EACH = 1_500  # characters of one chat message in a digest
 BLOCKS = re.compile(r"<(?=/?\s*(project-history|interrupted-request))", re.IGNORECASE)
 
@@ -21,19 +22,25 @@ def render(name: str, **values: str) -> str:
     return Template((TEMPLATES / f"{name}.md").read_text()).substitute(values)
 
 
-def digest(past: Past, files: list[str], documentation: str) -> str:
-    """What Postgres and the workspace know of the past, bounded; empty when that is nothing."""
+def digest(past: Past, files: list[str], documentation: str, *, elsewhere: bool = False) -> str:
+    """What is known of the past, BATON_DIGEST_CHARS at the most; empty when that is nothing.
+
+    `elsewhere`: the files are not on this host.
+    """
     if not (past.summary or past.said or past.versions or files):
         return ""
-    room = settings().digest_chars
+    room = settings().digest_chars - len(render("history", past=""))
+    where = "of the last version, not on this host" if elsewhere else "in the workspace"
     parts = [
         ("Summary of the work so far", _tame(past.summary or ""), room // 3),
         ("Requests and answers, oldest first", _chat(past.said, room // 3), room // 3),
-        ("Files in the workspace", _tame("\n".join(files)), room // 6),
+        (f"Files {where}", _tame("\n".join(files)), room // 6),
         ("Documentation", _tame(documentation), room // 6),
     ]
     body = "\n\n".join(
-        f"## {title}\n{_bounded(text, limit)}" for title, text, limit in parts if text
+        f"## {title}\n{_bounded(text, limit - len(title) - 6)}"  # with what joins them
+        for title, text, limit in parts
+        if text and limit > len(title) + 20
     )
     return render("history", past=body)
 
@@ -74,5 +81,5 @@ def _bounded(text: str, limit: int) -> str:
     """A text says most at its beginning and at its end."""
     if len(text) <= limit:
         return text
-    half = limit // 2
-    return f"{text[:half]}\n[…]\n{text[-half:]}"
+    half = max(limit - len(CUT), 2) // 2
+    return f"{text[:half]}{CUT}{text[-half:]}"

@@ -22,7 +22,8 @@ CONTINUED = "This session is being continued from a previous conversation"
 # Text blocks of a user message that no user wrote.
 NOT_A_PROMPT = re.compile(
     r"\s*(<local-command-|<command-name>|<command-message>|\[structured-output-enforce\]"
-    r"|\[Request interrupted|\[Tool call interrupted|Caveat: The messages below)"
+    r"|\[Request interrupted|\[Tool call interrupted|Caveat: The messages below"
+    r"|Tool loaded\.\s*$)"
 )
 REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 # What a worker puts before a user's words; all but the instructions is knowledge of the past.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from claude_agent_sdk._cli_version import __cli_version__
 from psycopg import Connection
 
 from db import limits, upkeep, workers
@@ -16,7 +17,7 @@ from dev.standin.server import standin
 from tests import ledger
 from tests.conftest import Configure
 from worker import checkpoints, doctor, host
-from worker.agent import box
+from worker.agent import box, version
 from worker.broker import fitness
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -68,6 +69,34 @@ def test_a_worker_with_another_cli_is_pointed_out(checks: Checks, conn: Connecti
     assert checks()["workers"][0] == "fail"
     workers.report(conn, Worker("w2", "here", 1, 2, None, "3.0.1", "abc"))
     assert checks()["workers"] == ("warn", "w2: 2 slots, CLI 3.0.1, no box")
+
+
+@pytest.mark.parametrize(
+    ("says", "state", "sentence"),
+    [
+        ("2.1.327 (Claude Code)", "ok", "2.1.327, with which Baton is tested"),
+        ("2.0.14 (Claude Code)", "warn", "2.0.14 is older than 2.1.327"),
+        ("2.1.328 (Claude Code)", "warn", "2.1.328 is newer than 2.1.327"),
+        ("hello", "warn", "hello is no version of it"),
+        ("", "fail", "It cannot be run, or does not tell its version"),
+    ],
+)
+def test_a_cli_of_another_version_is_named(
+    checks: Checks, tmp_path: Path, says: str, state: str, sentence: str
+):
+    program = tmp_path / "claude"
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    version.cli_version.cache_clear()
+    try:
+        found = checks(BATON_CLI_PATH=str(program))["agent CLI"]
+    finally:
+        version.cli_version.cache_clear()
+    assert (found[0], sentence in found[1]) == (state, True), found
+
+
+def test_the_cli_that_the_sdk_brings_along_is_the_one_that_is_tested():
+    assert __cli_version__ == version.TESTED
 
 
 def test_a_job_that_nobody_publishes_shows_that_the_relay_is_dead(

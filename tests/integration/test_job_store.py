@@ -65,6 +65,23 @@ def test_no_path_of_the_machine_becomes_a_key(
     assert (store.appended, store.whole) == (3, True)
 
 
+def test_a_fork_has_its_parents_sub_agents_from_its_first_append_on(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID]
+):
+    """So also a turn that breaks off can be gone on from with them."""
+    agent: SessionKey = {**key("parent"), "subpath": "subagents/agent-1"}
+    before = job_store(opened, job)
+    asyncio.run(before.append(key("parent"), [MODE]))
+    asyncio.run(before.append(agent, [ASKED]))
+
+    store = job_store(opened, job, parent=("parent", [MODE]))
+    asyncio.run(store.append(key("child"), [MODE]))
+
+    assert asyncio.run(store.list_subkeys(key("child"))) == ["subagents/agent-1"]
+    assert asyncio.run(store.load({**agent, "session_id": "child"})) == [ASKED]
+    assert asyncio.run(store.load(key("child"))) == [MODE]
+
+
 @pytest.mark.parametrize(
     "change",
     [

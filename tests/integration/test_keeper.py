@@ -164,3 +164,15 @@ def test_of_what_it_is_fed_the_last_whole_number_counts():
     assert keeper.fed_until(b"1.0\n5.0\n", 0) == pytest.approx(now + 5, abs=0.5)
     assert keeper.fed_until(b"7.0\n9", 0) == pytest.approx(now + 7, abs=0.5)
     assert keeper.fed_until(b"garbage\n", 42.0) == 42.0
+
+
+def test_a_fork_finds_the_sub_agents_of_its_parent_under_its_own_id(tmp_path: Path):
+    for session in ("parent", "other"):
+        (tmp_path / "projects" / "-srv-shop" / session / "subagents").mkdir(parents=True)
+    with kept(
+        "exit 0", tmp_path, BATON_FORK="parent:child", CLAUDE_CONFIG_DIR=str(tmp_path)
+    ) as process:
+        assert process.wait(5) == 0
+    there = sorted(path.name for path in (tmp_path / "projects" / "-srv-shop").iterdir())
+    assert there == ["child", "other"]
+    assert (tmp_path / "projects" / "-srv-shop" / "child" / "subagents").is_dir()

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.running import AtWork
+from tests.invariants import violations
+from tests.running import AtWork, P, U
+from worker import ladder
 from worker.agent import relation
 from worker.agent.scripted import Ids, scripted
+from worker.client import Build, Update
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,39 @@ def test_each_turn_is_charged_once(at_work: AtWork, ids: Ids):
         at_work.build(f"prompt {n}", agent=agent)
     assert at_work.value("select sum(cost_usd) from turns") == 3 * 0.25
     assert at_work.value("select sum(cost_usd) from project_ai_session_metrics") == 3 * 0.25
+
+
+@pytest.mark.parametrize("ids", ["fork", "keep", "roll", "reset"])
+def test_the_ledger_of_whole_chains_is_true_whatever_becomes_of_the_ids(
+    at_work: AtWork, ids: Ids
+):
+    """Builds, metadata and compactions: transitions, registry, transcripts and costs."""
+    at_work.configure(BATON_COMPACT="always")
+    at_work.agent = scripted(ids, says='{"summary": "none", "recommendations": []}')
+    for ask in (Build, Update):
+        done = at_work.chain(ask(project=P, user=U, prompt="go on"))
+        assert [job.state for job in done] == ["done"] * 3
+    assert violations(at_work.conn, ended=True) == []
+    assert_in_step(at_work)
+
+    moved_to = {new for *_, new, _ in at_work.moves()}
+    registry = dict(at_work.rows("select session_id, status from project_ai_session_metrics"))
+    assert registry.keys() == moved_to
+    assert {name for name, status in registry.items() if status == "active"} == {at_work.head()}
+    assert len(moved_to) == (1 if ids == "keep" else len(at_work.moves()))
+    parents = dict(
+        at_work.rows("select session_id, parent_session_id from project_ai_session_metrics")
+    )
+    for source, _, old, new, parent in at_work.moves():
+        assert parent == (None if old is None or source == "fallback" else old)
+        assert ids == "keep" or parents[new] == parent
+        assert ladder.look(at_work.conn, P, new).reason is None
+    committed = at_work.rows(
+        "select cost_usd, cli_version from turns where outcome = 'committed'"
+    )
+    spent = at_work.value("select sum(cost_usd) from project_ai_session_metrics")
+    assert spent == sum(cost for cost, _ in committed) == 0.25 * len(committed)
+    assert {version for _, version in committed} == {"scripted"}
 
 
 def test_a_reset_is_a_fallback_that_people_are_told_of(at_work: AtWork):

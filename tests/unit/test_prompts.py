@@ -37,8 +37,16 @@ def test_the_digest_is_bounded_and_keeps_both_ends(configure: Configure):
     configure(BATON_DIGEST_CHARS="3000")
     long = Past("S" * 9000, [("user", f"{n} " + "x" * 5000) for n in range(20)], ["v"])
     text = prompts.digest(long, ["f" * 100] * 200, "D" * 9000)
-    assert len(text) < 3000 + 600
+    assert len(text) <= 3000
     assert "19 " in text  # the newest was not cut
+
+
+@pytest.mark.parametrize("room", [500, 1000, 3000, 12_000])
+def test_no_digest_is_longer_than_the_setting_says(configure: Configure, room: int):
+    configure(BATON_DIGEST_CHARS=str(room))
+    long = Past("S" * 9000, [("user", "x" * 5000)] * 20, ["v"])
+    text = prompts.digest(long, ["f" * 100] * 200, "D" * 9000, elsewhere=True)
+    assert room * 0.8 < len(text) <= room
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

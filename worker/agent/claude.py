@@ -201,6 +201,7 @@ def options(
         "DISABLE_TELEMETRY": "1",
         "DISABLE_AUTOUPDATER": "1",
         "BATON_ATTEMPT": str(request.attempt or ""),
+        "BATON_FORK": f"{request.resume}:{request.minted}" if request.resume else "",
         **watch.keeper_env,
     }
     key = settings().anthropic_api_key.get_secret_value()

@@ -10,7 +10,8 @@ it kills everything below it and waits until that is gone. As a child subreaper 
 inherits what the agent's tools put into sessions of their own.
 
 Environment: BATON_CLI the program, BATON_KEEPER the feeder's abstract socket,
-BATON_LEASE the first seconds, BATON_BOX a JSON list: the bubblewrap command, if any.
+BATON_LEASE the first seconds, BATON_BOX a JSON list: the bubblewrap command, if any,
+BATON_FORK `parent:child`, the ids of a session that is forked and of the fork.
 """
 
 import contextlib
@@ -126,6 +127,18 @@ def spawn(command: list[str], environ: dict[str, str]) -> int:
     os._exit(127)
 
 
+def move_sub_agents(fork: str, config: str) -> None:
+    """Put the parent's sub-agents where a fork looks for them: under its own id.
+
+    The SDK has laid them out under the parent's, in a directory that is this turn's own.
+    """
+    parent, _, child = fork.partition(":")
+    with contextlib.suppress(FileNotFoundError):
+        for project in os.scandir(f"{config}/projects"):
+            if parent and os.path.isdir(f"{project.path}/{parent}"):  # noqa: PTH112 - as above
+                os.rename(f"{project.path}/{parent}", f"{project.path}/{child}")  # noqa: PTH104
+
+
 def feeder(name: str) -> socket.socket | None:
     """The worker's end of the feeding line; None when nobody feeds (a run by hand)."""
     if not name:
@@ -220,6 +233,7 @@ def main() -> int:
         cli,
         *sys.argv[1:],
     ]
+    move_sub_agents(os.environ.get("BATON_FORK", ""), os.environ.get("CLAUDE_CONFIG_DIR", ""))
     code = 137
     try:
         child = spawn(command, allowed(dict(os.environ)))

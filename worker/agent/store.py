@@ -25,6 +25,7 @@ from claude_agent_sdk.types import (
 from psycopg import Connection
 
 from db import pool, transcript_upkeep, transcripts
+from db.transcript_forks import carry
 from db.transcript_form import Entry
 from db.transcript_upkeep import Stored
 from db.transcripts import Summary
@@ -32,14 +33,14 @@ from worker import points
 from worker.errors import AttemptReplaced
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
-Guard = Callable[[Connection], None]
+Guard = Callable[[Connection, str], None]  # given the session that was written
 
 
 class PostgresStore:
     """The whole contract of the SDK's SessionStore; its project key is our project id.
 
     `transaction` opens what each call runs in. `guard` is called last in a transaction
-    that writes, and raises to refuse it.
+    that appends, with the session's id, and raises to refuse it.
     """
 
     def __init__(
@@ -96,11 +97,11 @@ class PostgresStore:
                 key["session_id"],
                 cast(list[Entry], entries),
                 subpath=subpath,
-                fold=None if subpath else _fold(key),
+                fold=None if subpath else summarise(key["session_id"]),
                 again=again,
             )
             if self._guard:
-                self._guard(conn)
+                self._guard(conn, key["session_id"])
         self._unsettled = [batch for batch in self._unsettled if batch is not entries]
 
     def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
@@ -130,6 +131,7 @@ class JobStore:
     The SDK's project key, made of a path of this machine, is replaced by the project's
     id. What a replaced attempt appends is refused with AttemptReplaced. `parent` is the
     session to resume, as it was just loaded and checked: it is not read a second time.
+    A fork has its parent's sub-agents from its first append on, so also if it breaks off.
     """
 
     def __init__(
@@ -143,7 +145,9 @@ class JobStore:
     ) -> None:
         self._project_id = project_id
         self._parent = parent
-        self._store = PostgresStore(transaction, guard=_fence(job_id, attempt))
+        self._store = PostgresStore(transaction, guard=self._before_commit)
+        self._refuse_if_replaced = _fence(job_id, attempt)
+        self._whole_forks = set[str]()
         self.appended = 0  # entries the agent wrote and we kept
         self.messages = 0  # those of them that are of user and agent
 
@@ -154,6 +158,7 @@ class JobStore:
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         await self._store.append(self._ours(key), entries)
+        self._whole_forks.add(key["session_id"])
         points.reach("transcript.stored")
         self.appended += len(entries)
         self.messages += sum(entry["type"] in ("user", "assistant") for entry in entries)
@@ -168,11 +173,16 @@ class JobStore:
             {"project_key": self._project_id, "session_id": key["session_id"]}
         )
 
+    def _before_commit(self, conn: Connection, session: str) -> None:
+        if self._parent and session not in (self._parent[0], *self._whole_forks):
+            carry(conn, self._project_id, parent=self._parent[0], child=session)
+        self._refuse_if_replaced(conn)
+
     def _ours(self, key: SessionKey) -> SessionKey:
         return {**key, "project_key": self._project_id}
 
 
-def _fence(job_id: UUID, attempt: UUID) -> Guard:
+def _fence(job_id: UUID, attempt: UUID) -> Callable[[Connection], None]:
     def refuse_if_replaced(conn: Connection) -> None:
         # `for share` makes a takeover wait for our commit, or us see the takeover. It is
         # the transaction's last statement, so a renewal waits for a commit at the most.
@@ -190,9 +200,12 @@ def _fence(job_id: UUID, attempt: UUID) -> Guard:
     return refuse_if_replaced
 
 
-def _fold(key: SessionKey) -> transcripts.Fold:
+def summarise(session_id: str) -> transcripts.Fold:
+    """What makes the summary by which the SDK lists the session."""
+    key: SessionKey = {"project_key": "", "session_id": session_id}
+
     def fold(last: Summary | None, entries: list[Entry]) -> Summary:
-        previous = None if last is None else _summary_entry(key["session_id"], last, mtime=0)
+        previous = None if last is None else _summary_entry(session_id, last, mtime=0)
         new = cast(list[SessionStoreEntry], entries)
         return fold_session_summary(previous, key, new)["data"]
 

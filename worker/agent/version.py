@@ -1,9 +1,17 @@
-"""The CLI's version: which one this worker would run."""
+"""The CLI's version: which one this worker would run, and whether Baton was tested with it.
 
+What the CLI does with session ids, transcripts and costs differs from version to version.
+Baton goes on with any of them: each turn is judged by what came back. But what it relies
+on was seen in one version, the one that the SDK brings along.
+"""
+
+import re
 import subprocess
 from functools import cache
 
 from worker.agent.leash import cli
+
+TESTED = "2.1.327"  # a test holds that it is the version of the pinned SDK
 
 
 @cache
@@ -13,7 +21,28 @@ def cli_version() -> str | None:
         done = subprocess.run(
             [cli(), "--version"], capture_output=True, text=True, timeout=30, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     words = done.stdout.split()
     return words[0] if done.returncode == 0 and words else None
+
+
+def unsupported(version: str | None) -> str | None:
+    """Why Baton was not tested with this version, in a sentence; None if it was."""
+    if version == TESTED:
+        return None
+    if version is None:
+        return "It cannot be run, or does not tell its version: look at BATON_CLI_PATH, or reinstall."
+    if not (given := _parts(version)):
+        return f"{version} is no version of it: look at BATON_CLI_PATH."
+    age = "older" if given < _parts(TESTED) else "newer"
+    return (
+        f"{version} is {age} than {TESTED}, with which Baton is tested: leave BATON_CLI_PATH"
+        " empty, or try it out before it works on sessions of worth."
+    )
+
+
+def _parts(version: str) -> list[int]:
+    """Empty for what is no version."""
+    found = re.match(r"\d+(\.\d+)+", version)
+    return [int(part) for part in found[0].split(".")] if found else []
