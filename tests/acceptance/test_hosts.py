@@ -33,6 +33,7 @@ QUESTION = "what did we do so far?"
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Baton]:
     """Postgres, Redis, the relay and the model; no worker."""
     root = tmp_path_factory.mktemp("fleet")
+    (root / "remote").mkdir()
     remote = f"file://{root}/remote/{{project}}.git"
     relay = {"relay": "python -m worker.relay"}
     with baton_up(
