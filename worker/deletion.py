@@ -21,7 +21,7 @@ from config.settings import settings
 from db import deletion, receipts
 from db.deletion import Held
 from db.receipts import Receipt
-from worker import progress, workspace
+from worker import progress, transport, workspace
 from worker.agent.box import own_directory
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 from worker.checkpoints import key as checkpoint
@@ -136,7 +136,10 @@ def _repositories(project_id: str) -> list[Path]:
         return []
     branches = workspace.branches(project_id)
     files = settings().workspaces / workspace.BRANCHES / project_id
-    places = (workspace.repository(project_id), branches, files)
+    repository = workspace.repository(project_id)
+    places = [repository, repository.with_suffix(".lock"), branches, files]
+    if remote := transport.place(project_id):
+        places.append(remote)
     return [place for place in places if place.exists()]
 
 

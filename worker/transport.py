@@ -53,6 +53,12 @@ def transport(project_id: str) -> Transport:
     return Remote(project_id, url.replace(PROJECT, quote(project_id, safe="")))
 
 
+def place(project_id: str) -> Path | None:
+    """The directory of this host that is the project's remote repository, if one is."""
+    url = urlsplit(settings().workspace_remote.replace(PROJECT, quote(project_id, safe="")))
+    return Path(unquote(url.path)) if url.scheme == "file" else None
+
+
 def folder() -> Path | None:
     """The directory of this host that holds the remote repositories, if one does."""
     url = urlsplit(settings().workspace_remote)

@@ -30,7 +30,9 @@ class Agents:
 
     def watch(self) -> None:
         while not self.done.wait(LOOK_EVERY):
-            now = frozenset(attempt for attempt, _ in live_agents())
+            found = live_agents()
+            # A look takes its time: the one may have gone before the other came.
+            now = frozenset(attempt for attempt, pid in found if _attempt(pid) == attempt)
             self.seen |= now
             if len(now) > 1:
                 self.together.add(now)

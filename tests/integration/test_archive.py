@@ -169,7 +169,7 @@ def test_what_was_archived_before_is_kept_as_it_was(before: Connection, empty_ds
     migrate.migrate(empty_dsn)
     assert before.execute("select * from session_chain order by id").fetchall() == audit
     after = before.execute("select * from session_transitions_archive order by id").fetchall()
-    assert after == rows
+    assert [row[: len(rows[0])] for row in after] == rows  # columns came since
     assert months(before) == ["2025_11", "2025_12"]
     assert violations(before) == []
 

@@ -1,5 +1,6 @@
 """Branches and templates: work beside the main line, and sessions that new projects begin from."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import pytest
@@ -165,3 +166,44 @@ def test_a_template_is_an_operators_and_for_new_projects(at_work: AtWork):
     at_work.one(Build(project="shops", user=TEMPLATES, prompt="say ok"))
     with pytest.raises(Refused, match="for the first job"):
         at_work.ask(Build(project=P, user=U, prompt="x", template="shops"))
+
+
+def build_beside(at_work: AtWork, prompt: str, session: str | None) -> Job:
+    """A build on a branch from that session, and its end."""
+    return at_work.one(Build(project=P, user=U, prompt=prompt, branch_from=session))
+
+
+def test_a_branch_has_files_of_its_own_until_it_is_promoted(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    at_work.build("write later.txt: later")
+    job = build_beside(at_work, "write b.txt: b", head)
+    assert (job.state, job.version_id) == ("done", None)
+    there = at_work.place.parent / ".branches" / P / job.lane
+    assert sorted(path.name for path in there.iterdir()) == ["a.txt", "b.txt"]
+    assert sorted(path.name for path in at_work.place.iterdir()) == ["a.txt", "later.txt"]
+    branch = only_branch(at_work)
+    assert branch.tree
+    assert at_work.value("select count(*) from project_versions") == 2
+    branches.promote(at_work.conn, P, branch.lane, onto=at_work.head())
+    at_work.chat("say what is there")
+    assert sorted(path.name for path in at_work.place.iterdir()) == ["a.txt", "b.txt"]
+    versions = at_work.rows("select version_id, tree from project_versions order by id")
+    assert versions[-1] == (branch.lane, branch.tree)
+    assert violations(at_work.conn) == []
+
+
+def test_a_branch_and_the_main_line_build_at_the_same_time(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    prompts = [f"write {name}.txt: {name}\nrun: sleep 1\nsay {name}" for name in "xy"]
+    asked = [
+        at_work.ask(Build(project=P, user=U, prompt=prompts[0], branch_from=head)),
+        at_work.ask(Build(project=P, user=U, prompt=prompts[1])),
+    ]
+    with ThreadPoolExecutor() as pool:
+        ran = list(pool.map(at_work.run, asked))
+    assert [one.state for one in ran] == ["done", "done"]
+    assert not (at_work.place / "x.txt").exists()
+    assert (at_work.place / "y.txt").read_text() == "y"
+    assert violations(at_work.conn) == []

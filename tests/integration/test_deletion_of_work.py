@@ -35,6 +35,21 @@ def test_a_project_begins_anew_for_another_user_after_its_deletion(
     assert at_work.moves()[0][2] is None
 
 
+def test_what_a_host_keeps_of_branches_and_for_other_hosts_goes_too(
+    at_work: AtWork, tmp_path: Path
+):
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    at_work.configure(BATON_WORKSPACE_REMOTE=f"file://{remote}/{{project}}.git")
+    at_work.one(Build(project=P, user="ann", prompt="write a.txt: a"))
+    beside = Build(project=P, user="ann", prompt="write b.txt: b", branch_from=at_work.head())
+    assert at_work.one(beside).state == "done"
+    assert list(remote.iterdir())
+    assert main(["delete", "project", P, "--yes"]) == 0
+    left = (*remote.iterdir(), *settings().workspaces.rglob("*"))
+    assert [path.name for path in left if path.name not in (".trees", ".branches")] == []
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
 def test_at_a_terminal_it_asks_first(
     conn: Connection,
