@@ -63,7 +63,8 @@ def take_in(
         is_head = head or old == session
         where = {"project": project_id, "user": user_id}
         status = "active" if is_head else "disconnected"
-        conn.execute(REGISTER, asdict(figures) | where | {"status": status})
+        if not conn.execute(REGISTER, asdict(figures) | where | {"status": status}).rowcount:
+            raise _theirs(session)  # just now
         if head and old is None:
             _become_head(conn, project_id, session)
     return is_head
@@ -88,11 +89,15 @@ def _check(conn: Connection, project_id: str, session: str, user_id: str) -> Non
         (project_id, user_id, user_id, session),
     ).fetchone()
     if known == (False,):
-        raise HeadHeld(f"Session {session} is another project's or user's: it stays theirs.")
+        raise _theirs(session)
     if transcripts.exists(conn, project_id, session):
         raise HeadHeld(
             f"Session {session} is in the store already: there is nothing to import."
         )
+
+
+def _theirs(session: str) -> HeadHeld:
+    return HeadHeld(f"Session {session} is another project's or user's: it stays theirs.")
 
 
 def _become_head(conn: Connection, project_id: str, session: str) -> None:
@@ -122,11 +127,12 @@ REGISTER = """
             coalesce(%(began_at)s, now()), %(context_tokens)s, %(raw_cost_usd)s, %(turns)s,
             %(model)s, %(cli_version)s, %(summary)s)
     on conflict (session_id) do update
-       set project_id = excluded.project_id, user_id = excluded.user_id,
-           status = excluded.status, last_used_at = now(), stale_at = null,
-           is_resumable = true, resume_failure_count = 0,
+       set user_id = excluded.user_id, status = excluded.status, last_used_at = now(),
+           stale_at = null, is_resumable = true, resume_failure_count = 0,
            context_tokens = excluded.context_tokens, raw_cost_usd = excluded.raw_cost_usd,
            turns_since_start = excluded.turns_since_start,
            model = coalesce(excluded.model, m.model),
            cli_version = coalesce(excluded.cli_version, m.cli_version),
-           summary = coalesce(excluded.summary, m.summary)"""
+           summary = coalesce(excluded.summary, m.summary)
+     where m.project_id = excluded.project_id
+       and coalesce(m.user_id, excluded.user_id) = excluded.user_id"""

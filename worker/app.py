@@ -22,7 +22,7 @@ from db.pool import NoDatabase
 from db.workers import Worker
 from worker import drain, host, losses, watchdog
 from worker.agent.box import usable
-from worker.agent.version import cli_version, unsupported
+from worker.agent.version import cli_version, warn_of_another
 from worker.publish import QUEUE
 
 log = structlog.get_logger()
@@ -106,8 +106,7 @@ def _report(sender: Any = None, **_: Any) -> None:
     """Say in Postgres that this worker is here, until it goes; end it should it go deaf."""
     name = str(getattr(sender, "hostname", None) or f"baton@{socket.gethostname()}")
     slots = int(sender.controller.concurrency)
-    if why := unsupported(cli_version()):
-        log.warning("cli.unsupported", version=cli_version(), why=why)
+    warn_of_another()
     threading.Thread(target=_report_for_good, args=(name, slots), daemon=True).start()
     watchdog.start((QUEUE, PLAIN), slots)
 

@@ -8,6 +8,7 @@ import pytest
 import redis
 from claude_agent_sdk._cli_version import __cli_version__
 from psycopg import Connection
+from structlog.testing import capture_logs
 
 from db import limits, upkeep, workers
 from db.jobs import NEVER
@@ -90,9 +91,12 @@ def test_a_cli_of_another_version_is_named(
     version.cli_version.cache_clear()
     try:
         found = checks(BATON_CLI_PATH=str(program))["agent CLI"]
+        with capture_logs() as logged:
+            version.warn_of_another()  # as a worker starts
     finally:
         version.cli_version.cache_clear()
     assert (found[0], sentence in found[1]) == (state, True), found
+    assert [sentence in line["why"] for line in logged] == ([] if state == "ok" else [True])
 
 
 def test_the_cli_that_the_sdk_brings_along_is_the_one_that_is_tested():

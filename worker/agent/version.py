@@ -9,7 +9,11 @@ import re
 import subprocess
 from functools import cache
 
+import structlog
+
 from worker.agent.leash import cli
+
+log = structlog.get_logger()
 
 TESTED = "2.1.327"  # a test holds that it is the version of the pinned SDK
 
@@ -40,6 +44,12 @@ def unsupported(version: str | None) -> str | None:
         f"{version} is {age} than {TESTED}, with which Baton is tested: leave BATON_CLI_PATH"
         " empty, or try it out before it works on sessions of worth."
     )
+
+
+def warn_of_another() -> None:
+    """Say it in the log, once, as a worker starts."""
+    if why := unsupported(cli_version()):
+        log.warning("cli.unsupported", why=why)
 
 
 def _parts(version: str) -> list[int]:
