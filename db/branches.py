@@ -8,12 +8,15 @@ branch         D ── E ── promoted
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from psycopg import Connection
 from psycopg.rows import class_row
 
 from db import events
 from db.events import Event
 from db.projects import HeadHeld, hold_head
+
+REFUSED = "BA001"  # what Baton's own functions in Postgres raise, with a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def promote(conn: Connection, project_id: str, lane: str, *, onto: str | None = 
                 " is to take its place."
             )
         version = lane if branch.tree else None
+        _check_version(conn, project_id, version)
         conn.execute(
             PROMOTE,
             {
@@ -89,6 +93,12 @@ def _open(conn: Connection, project_id: str, lane: str) -> Branch:
         raise HeadHeld("That branch is promoted already.")
     if found.head == found.from_session:
         raise HeadHeld("That branch has no turn of its own yet: wait for its job.")
+    resumable = conn.execute(
+        "select is_resumable from project_ai_session_metrics where session_id = %s",
+        (found.head,),
+    ).fetchone()
+    if resumable != (True,):
+        raise HeadHeld("The branch's session cannot be resumed: go on from another one.")
     busy = conn.execute(
         "select id from jobs where project_id = %s and lane = %s and finished_at is null limit 1",
         (project_id, lane),
@@ -96,6 +106,17 @@ def _open(conn: Connection, project_id: str, lane: str) -> Branch:
     if busy:
         raise HeadHeld(f"Job {busy[0]} of the branch is open: wait for it, or cancel it first.")
     return found
+
+
+def _check_version(conn: Connection, project_id: str, version: str | None) -> None:
+    """A product may have columns in its versions that only the product can fill."""
+    try:
+        if version:
+            conn.execute("select baton_check_version('build', %s, %s)", (project_id, version))
+    except psycopg.DatabaseError as exc:
+        if exc.sqlstate != REFUSED:
+            raise
+        raise HeadHeld(str(exc.diag.message_primary)) from exc
 
 
 PROMOTE = """
@@ -109,7 +130,9 @@ PROMOTE = """
     ), m as (
         update project_ai_session_metrics
            set lane = 'main',
-               status = case session_id when %(new)s then 'active' else 'disconnected' end
+               status = case session_id when %(new)s then 'active' else 'disconnected' end,
+               last_used_at = case session_id when %(new)s then now() else last_used_at end,
+               stale_at = case when session_id <> %(new)s then stale_at end
          where project_id = %(project)s and (lane = %(lane)s or session_id = %(old)s)
     ), v as (
         insert into project_versions (project_id, version_id, tree, ai_session_id,

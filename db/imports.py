@@ -49,9 +49,10 @@ def take_in(
     with conn.transaction():
         conn.execute("select baton_check_name('The project id', %s)", (project_id,))
         conn.execute("select baton_check_user(%s)", (user_id,))
-        transcripts.lock(conn, project_id)  # before the project's row, as in an append
+        conn.execute("select baton_refuse_deleted(%s)", (project_id,))
         _check(conn, project_id, session, user_id)
-        old = hold_head(conn, project_id)
+        old = hold_head(conn, project_id)  # then the transcripts, as the clean-up does
+        transcripts.lock(conn, project_id)
         if head and old not in (None, session):
             raise HeadHeld(
                 f"Project {project_id} has a head already ({old}): import beside it with"

@@ -198,7 +198,11 @@ def _insert_again(conn: Connection, job_id: UUID, more: dict[str, Any]) -> tuple
         with new as (select %(new)s::uuid as id)
         insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
                           priority, version_id, previous_session_id)
-        select new.id, new.id, old.id, old.project_id, old.user_id, old.lane, old.kind,
+        select new.id, new.id, old.id, old.project_id, old.user_id,
+               case when exists (select from branches b  -- the main line's since then
+                                  where b.project_id = old.project_id and b.lane = old.lane
+                                    and b.promoted_at is not null)
+                    then 'main' else old.lane end, old.kind,
                (old.args - '{busy,fresh,answer,lost}'::text[]) || %(more)s, old.priority,
                old.version_id, old.previous_session_id
           from jobs old, new where old.id = %(old)s and old.finished_at is not null

@@ -150,7 +150,10 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
             ), m as (
                 update project_ai_session_metrics
                    set status = case session_id when %(new)s then 'active'
-                                     else 'disconnected' end
+                                     else 'disconnected' end,
+                       last_used_at = case session_id when %(new)s then now()
+                                      else last_used_at end,  -- somebody chose it: not stale
+                       stale_at = case when session_id <> %(new)s then stale_at end
                  where project_id = %(project)s and session_id in (%(new)s, %(old)s)
             ), v as (
                 update project_versions set ai_session_id = %(new)s,

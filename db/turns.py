@@ -11,6 +11,10 @@ from psycopg.types.json import Jsonb
 from db.attempts import Claimed
 from db.costs import COST, WEIGHTS
 
+# Failures after which what the turn made is as good as before: it may be gone on from, or
+# committed if it had ended (worker/recovery.py; sessions.ADVANCE has them too).
+NOT_ITS_FAULT = ("drained", "workspace_away", "postgres_unreachable")
+
 
 @dataclass(frozen=True, slots=True)
 class Try:
@@ -126,6 +130,20 @@ def fail(
     )
 
 
+def give_up(conn: Connection, job: Claimed, *, minted: str, error_class: str) -> None:
+    """A turn that an earlier attempt had ended will not do: it is not to be found again."""
+    conn.execute(
+        """
+        update turns t set outcome = 'failed', error_class = %(class)s
+          from jobs j
+         where t.job_id = %(job)s and t.minted_session_id = %(minted)s
+           and t.outcome <> 'committed'
+           and j.id = t.job_id and j.attempt = %(attempt)s and j.state = 'running'
+        """,
+        {"job": job.id, "attempt": job.attempt, "minted": minted, "class": error_class},
+    )
+
+
 def failures(conn: Connection, job_id: UUID, *, parent: str, classes: set[str]) -> int:
     """How many runs of this job on a fork of `parent` have failed in one of these ways."""
     row = conn.execute(
@@ -219,7 +237,7 @@ def charge(
         update turns set cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null
           from cost
          where job_id = %(job)s and minted_session_id = %(minted)s
-           and outcome in ('abandoned', 'failed')
+           and outcome in ('abandoned', 'failed') and (cost_usd is null or cost_estimated)
         """,
         {
             "job": job.id,

@@ -10,16 +10,18 @@ A failed turn leaves the head where it was; a retry is a new fork of the last go
 session under a new id.
 """
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import structlog
+from psycopg_pool import PoolTimeout
 
 from db import events, projects, registry, turns
 from db.attempts import Claimed
 from db.events import Event
-from db.pool import connection
+from db.pool import AWAY, connection
 from worker import (
     checkpoints,
     digest,
@@ -235,7 +237,9 @@ class Attempt:
         log.warning(
             "turn.failed", error_class=judgement.error_class, verdict=judgement.verdict.value
         )
-        with connection() as conn:
+        if judgement.verdict is Verdict.LOST:
+            return  # it is another's by now: whoever takes it over looks at what is there
+        with contextlib.suppress(*AWAY, PoolTimeout), connection() as conn:
             turns.fail(
                 conn,
                 self.job,
@@ -302,6 +306,9 @@ class Attempt:
         if turn is None:
             return
         with connection() as conn:
+            if self.choice and self.choice.reason == FINISHED:
+                turns.give_up(conn, self.job, minted=turn.minted, error_class=why)
+                return
             turns.fail(
                 conn,
                 self.job,

@@ -19,7 +19,7 @@ from db.pool import AWAY, connection
 from db.sessions import Advance, Moved
 from worker import points
 from worker.agent import Turn
-from worker.errors import HeadMoved
+from worker.errors import HeadMoved, Stopped
 from worker.following import following_of
 from worker.ladder import AGENT_RESET, Choice
 from worker.publish import announce
@@ -59,6 +59,8 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     told = _told(job, to, following)
     points.reach("commit.before")
     moved = _send(job, to, told, following)
+    if moved is None and (reason := at.lease.reason()) == "lease_lost":
+        raise Stopped(reason)
     if moved is None:
         raise HeadMoved("The head moved on, or the job was taken over, while the turn ran.")
     points.reach("commit.after")
@@ -104,7 +106,7 @@ def _named(outcome: Outcome, choice: Choice | None, turn: Turn) -> Outcome:
         return replace(outcome, source="fallback", reason=AGENT_RESET)
     if choice and choice.source:
         return replace(outcome, source=choice.source, reason=choice.reason)
-    if choice and choice.parent and choice.reason:  # an older session, or a finished turn
+    if choice and choice.reason:  # an older session, a template's, or a finished turn
         return replace(outcome, reason=choice.reason)
     return outcome
 

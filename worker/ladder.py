@@ -17,6 +17,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import registry, transcripts
 from db.attempts import Claimed
+from db.lanes import MAIN
 from db.registry import Session
 from db.transcript_form import Entry
 from db.transcripts import TranscriptDamaged
@@ -68,14 +69,14 @@ def choose(
     `ways` are those open to a head of too many turns; none: its turns are not looked at.
     `restructured`: share of the project's files that came or went by other hands (R119).
     """
-    if job.head is None and (name := job.args.get("template")):
-        return _of_template(conn, str(name), barred)
-    if job.head is None and job.previous_session_id is None:
+    if job.head is None and job.previous_session_id is None and not job.args.get("template"):
         return Choice(None, [], [Try(None, "trying", "first")], None)
     if job.head and job.args.get("answer") == "start_new":
         return _fresh([], str(job.args.get("lost") or "start_new"), "fallback")
     if reason := policy(job):
         return _fresh([], reason, "reset" if job.head else None)
+    if job.head is None and (name := job.args.get("template")):
+        return _of_template(conn, str(name), barred)
     if job.head and restructured >= settings().structural_change:
         return _fresh([], "restructured", "reset")
     if ways and (overgrown := _overgrown(conn, job, ways)):
@@ -119,7 +120,8 @@ class _Climb:
             return "not_a_uuid"  # the CLI would look for a session of that title
         if not session.is_resumable:
             return "not_resumable"
-        if session.age <= settings().stale_after:
+        chosen = self.job.lane != MAIN and session.rank == 0  # by the request, however old
+        if chosen or session.age <= settings().stale_after:
             return None
         registry.mark_stale(self.conn, [session.session_id])
         weighed = _weigh("stale", ("fresh", "resume"), session)
@@ -131,9 +133,10 @@ class _Climb:
 def _of_template(conn: Connection, name: str, barred: dict[str, str]) -> Choice:
     """A new project's first session: a fork of the template's, if that is sound."""
     session = registry.template(conn, name)
-    entries = transcripts.load(conn, name, session) if session else None
-    if session is None or entries is None or session in barred:
+    found = look(conn, name, session) if session else Looked("not_found")
+    if session is None or found.reason or session in barred:
         return Choice(None, [], [Try(None, "trying", "template_lost")], None)
+    entries = found.entries
     return Choice(session, entries, [Try(session, "trying", TEMPLATE)], TEMPLATE)
 
 

@@ -116,6 +116,8 @@ def _watch(lease: Lease, beat: Callable[[], None]) -> None:
 
 def _ask(lease: Lease, *, renew: bool) -> None:
     """One round trip: hear what is wanted, and renew if it is time."""
+    if lease.reason() == "lease_lost":
+        return  # it was paused: what is over does not come back by a late renewal
     asked = time.monotonic()
     job = lease.job
     try:

@@ -20,6 +20,7 @@ from config.settings import settings
 from db import registry, transcripts, turns
 from db.attempts import Claimed
 from db.transcript_form import Entry
+from db.transcripts import TranscriptDamaged
 from db.turns import Begun, Try
 from worker import ladder
 from worker.agent import Turn
@@ -45,7 +46,7 @@ class Left:
 
     @property
     def why(self) -> str:
-        """What became of the attempt: `worker_died` or `drained`."""
+        """What became of the attempt: `worker_died`, or one of `turns.NOT_ITS_FAULT`."""
         return self.begun.error_class or "worker_died"
 
 
@@ -55,7 +56,10 @@ def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
         return None
     last = begun[-1]
     found = ladder.look(conn, job.project_id, last.minted)
-    known = _uuids(_past(conn, job, last))
+    try:
+        known = _uuids(_past(conn, job, last))
+    except TranscriptDamaged:
+        return Left(last, [], [], "damaged")  # the ladder has the rest to say
     new = [entry for entry in found.entries if entry.get("uuid") not in known]
     turns.charge(
         conn, job, minted=last.minted, raw_cost_usd=_told_cost(new), weight=_weight(new)
@@ -67,7 +71,7 @@ def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
 
 def _broke_off(turn: Begun) -> bool:
     return turn.outcome == "abandoned" or (
-        turn.outcome == "failed" and turn.error_class in ("drained", "workspace_away")
+        turn.outcome == "failed" and turn.error_class in turns.NOT_ITS_FAULT
     )
 
 

@@ -79,13 +79,17 @@ def rescue_once() -> int:
     """
     taken = 0
     with connection() as conn:
+        here = dict[UUID, UUID]()
         for job_id, attempt, pid, born in rescue.running_on(conn, host.boot()):
             if host.started(pid) == born:
+                here[job_id] = attempt
                 continue
             if reap(attempt):
                 continue  # something of it still lived, and was killed: look again
             taken += _take(conn, job_id, attempt)
         for job_id in rescue.expired(conn):
+            if job_id in here and reap(here[job_id]):
+                continue  # its worker is stopped, and so was what should have killed this
             taken += _take(conn, job_id, None)
     return taken
 

@@ -119,8 +119,11 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
 
 def _discard(at: Attempt, exc: Exception) -> None:
     """A whole turn that was not committed: what it cost is written down."""
+    judgement = judge(exc, resumed=_resumed(at))
+    if judgement.verdict is Verdict.LOST:
+        return  # whoever takes the job over finds it, and commits it
     with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout):
-        at.discard(judge(exc, resumed=_resumed(at)).error_class)
+        at.discard(judgement.error_class)
 
 
 def _resumed(at: Attempt | None) -> bool:

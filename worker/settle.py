@@ -78,8 +78,11 @@ def _fresh(at: "Attempt", judgement: Judgement) -> bool:
         found = registry.candidates(
             conn, at.job, user_id=at.job.user_id, handed=at.job.previous_session_id
         )
-    for session in found:
-        at.barred.setdefault(session.session_id, judgement.error_class)
+    tried = (
+        [at.choice.parent] if at.choice and at.choice.parent else []
+    )  # a template's, it may be
+    for session_id in (*tried, *(session.session_id for session in found)):
+        at.barred.setdefault(session_id, judgement.error_class)
     return True
 
 

@@ -5,6 +5,7 @@ broker was away. It is judged by what it does: messages wait, slots are free, an
 BATON_DEAF_AFTER none has come in.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -42,10 +43,12 @@ def start(queues: tuple[str, ...], slots: int) -> None:
 
 
 def _watch(queues: tuple[str, ...], slots: int) -> None:
-    in_order = time.monotonic()
+    looked = in_order = time.monotonic()
     while not drain.draining():
-        if not _passes_work_by(queues, slots):
-            in_order = time.monotonic()
+        paused = time.monotonic() - looked > 3 * LOOK_EVERY  # then it had no chance to hear
+        looked = time.monotonic()
+        if paused or not _passes_work_by(queues, slots):
+            in_order = looked
         silent = time.monotonic() - max(in_order, _heard)
         if silent > settings().deaf_after.total_seconds():
             log.error("worker.deaf", seconds=round(silent))
@@ -68,5 +71,6 @@ def _end() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(settings().drain_grace.total_seconds() + LAST_CALL)
     for pid in descendants(os.getpid()):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it went with one above it
+            os.kill(pid, signal.SIGKILL)
     os._exit(EX_SOFTWARE)

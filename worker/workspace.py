@@ -50,6 +50,8 @@ class Begun:
 
 def place(job: Claimed) -> Path:
     """Where the job's project has its workspace. Raises BadRequest if that is not allowed."""
+    if job.lane != MAIN and job.workspace:
+        return Path(job.workspace)  # below BRANCHES: the claim says so, nobody else may
     return place_of(job.project_id, job.workspace)
 
 
@@ -83,7 +85,7 @@ def check_place(path: Path) -> None:
 def _inside(path: Path) -> bool:
     root, found = settings().workspaces.resolve(), path.resolve()
     inside = found.is_relative_to(root) and found != root
-    return inside and not found.is_relative_to((root / OURS).resolve())
+    return inside and not any(found.is_relative_to(root / name) for name in (OURS, BRANCHES))
 
 
 def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:

@@ -63,8 +63,8 @@ begin
     end if;
     if not exists (select from project_ai_session_metrics m
                     where m.session_id = from_session and m.project_id = project
-                      and m.user_id = user_id) then
-        perform baton_refuse('branch_from is no session of this project: name one of `baton chain`.');
+                      and m.user_id = user_id and m.is_resumable) then
+        perform baton_refuse('branch_from is no session of this project that can be resumed: name one of `baton chain`.');
     end if;
     return 'branch-' || job;
 end $$;
@@ -205,6 +205,13 @@ begin
 
     lane := baton_lane(project, user_id, lower(options ->> 'branch_from'), job);
     perform baton_check_template(project, options ->> 'template');
+    if lane <> 'main' and version is not null then
+        perform baton_refuse('A branch makes no version before it is promoted: leave the version out.');
+    end if;
+    if lane = 'branch-' || job and kind <> 'chat_plan'
+            and baton_tree_of(project, lower(options ->> 'branch_from')) is null then
+        perform baton_refuse('Which files belong to that session is not known: build the project once, and branch from there.');
+    end if;
     if busy <> 'enqueue' then
         perform baton_make_way(project, lane, busy);
     end if;
@@ -262,3 +269,15 @@ begin
            and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null));
     end if;
 end $$;
+
+-- A promotion is no turn, and the turns of a branch are told as such.
+create or replace view resume_turns as
+select project_id, version_id, job_id, source, reason, created_at,
+       case when source = 'recovery' then 'recovered'
+            when old_session_id is null then 'first'
+            when parent_session_id = old_session_id then 'resumed'
+            when parent_session_id is not null then 'older'
+            when source = 'reset' then 'policy'
+            else 'fallback' end as began
+  from session_chain
+ where source not in ('operator', 'fork');
