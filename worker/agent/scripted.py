@@ -37,9 +37,9 @@ def scripted(ids: Ids = "fork", *, says: str = "Done.", cost_usd: float = 0.25) 
         compacts = request.mode == "compact"
         said = _compacted(past) if compacts else _said(request.prompt, says, past)
         copied = [] if compacts or session == request.resume else past
-        before = [entry["total"] for entry in past if entry["type"] == "cost-state"]
+        before = [float(e["totalCostUSD"]) for e in past if e["type"] == "cost-state"]
         total = cost_usd + (before[-1] if before else 0.0)
-        spent = {"type": "cost-state", "total": total}
+        spent = {"type": "cost-state", "totalCostUSD": total}
         written = [{**entry, "sessionId": session} for entry in (*copied, *said, spent)]
         await store.append(_key(session), cast(Any, written))
         watch.alive()
