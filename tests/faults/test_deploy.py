@@ -84,6 +84,7 @@ def another_worker(running: Baton) -> Generator["subprocess.Popen[bytes]"]:
         worker.wait(60)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_told_to_stop_lets_a_turn_end(running: Baton, tally: Tally):
     tally.fault = "SIGTERM of a worker: drain"
     project, job = begun(running, 2)

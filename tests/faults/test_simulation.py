@@ -97,6 +97,7 @@ def test_a_seed_is_one_history(clock: Clock):
 # What is broken on purpose
 
 
+@pytest.mark.long  # the flawed actors below show it in the short run
 @pytest.mark.parametrize(
     ("module", "statement", "rule", "instead"),
     [

@@ -33,6 +33,7 @@ def test_two_beats(struck: Struck, tally: Tally):
     tally.check(struck.wrong())
 
 
+@pytest.mark.long
 def test_no_beat_for_a_while(struck: Struck, tally: Tally, long: bool):
     tally.fault = "no beat for a while"
     (old,) = struck.chats(1)
