@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db import branches, projects
+from db import branches, jobs, projects
 from db.jobs import Job
 from db.projects import HeadHeld
 from tests.invariants import violations
@@ -207,3 +207,36 @@ def test_a_branch_and_the_main_line_build_at_the_same_time(at_work: AtWork):
     assert not (at_work.place / "x.txt").exists()
     assert (at_work.place / "y.txt").read_text() == "y"
     assert violations(at_work.conn) == []
+
+
+def test_a_template_that_is_damaged_leaves_a_new_project_a_fresh_session(at_work: AtWork):
+    at_work.one(Build(project="shops", user=TEMPLATES, prompt="say ok"))
+    at_work.conn.execute(
+        "delete from transcript_batches where id = (select min(id) from transcript_batches)"
+    )
+    job = at_work.build("write a.txt: a", template="shops")
+    assert job.state == "done"
+    assert at_work.tries(job.id) == [(None, "fresh", "template_lost")]
+
+
+def test_an_old_session_that_somebody_chose_is_not_stale(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    first = at_work.head()
+    assert first
+    at_work.chat("say two")
+    at_work.age(first, hours=72)
+    assert beside(at_work, "say beside", first).state == "done"
+    assert at_work.model.requests[-1].prompts == ("write a.txt: a", "say beside")
+    projects.rewind(at_work.conn, P, first)
+    at_work.chat("say again")
+    assert at_work.moves()[-1][-1] == first
+
+
+def test_a_job_of_a_branch_that_was_promoted_is_retried_on_the_main_line(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    job = beside(at_work, "say beside", at_work.head())
+    branches.promote(at_work.conn, P, job.lane)
+    again = jobs.again(at_work.conn, job.id)
+    assert again
+    assert again.lane == "main"
+    assert at_work.run(again.id).state == "done"

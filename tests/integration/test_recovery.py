@@ -4,22 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from db import jobs, projects, rescue, transcripts
+from db import attempts, jobs, projects, rescue, transcripts, turns
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from worker import host, recovery
 from worker.client import Build, ChatPlan, Metadata, Update
 
 CHECKOUT = Path(__file__).parents[2]
 WORKER = """
 import os, signal, sys
-from uuid import UUID
+from uuid import UUID, uuid4
 from tests.running import DO
 from worker import points
 from worker.run import run
@@ -244,3 +246,40 @@ def test_a_finished_turn_of_a_drained_attempt_is_committed(at_work: AtWork):
     assert at_work.run(asked).state == "done"
     assert recovered(at_work) == [("finished", "drained")]
     assert violations(at_work.conn) == []
+
+
+def test_a_damaged_head_under_a_dead_attempt_ends_in_a_fresh_session(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    head = at_work.head()
+    asked = at_work.ask(
+        Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1\nsay ok")
+    )
+    killed_after(at_work, asked, "once")
+    at_work.conn.execute(
+        """
+        delete from transcript_batches where id =
+               (select min(id) from transcript_batches where session_id = %s)
+        """,
+        (head,),
+    )
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("lost", "damaged")]
+    assert at_work.moves()[-1][:2] == ("fallback", "damaged")
+
+
+def test_a_turn_that_was_ended_and_will_not_do_is_not_found_again(at_work: AtWork):
+    """Its answer is not of the form that was asked for: the model is asked anew."""
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(Metadata(project=P, user=U))
+    killed_at(at_work, asked, "turn.ended")
+    job = attempts.claim(
+        at_work.conn,
+        asked,
+        attempt=uuid4(),
+        runner=host.runner("w"),
+        lease=timedelta(seconds=30),
+    )
+    assert job
+    minted = at_work.turns(asked)[0]["minted_session_id"]
+    turns.give_up(at_work.conn, job, minted=minted, error_class="not_whole")
+    assert recovery.look(at_work.conn, job, turns.begun(at_work.conn, job)) is None

@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from db import jobs, rescue
+from db import attempts, jobs, rescue
 from tests.machine import needs_bubblewrap
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from worker import host, lease
 from worker.agent.claude import claude
 from worker.agent.scripted import scripted
 from worker.client import Build, Update
@@ -262,3 +264,20 @@ def test_a_turn_whose_keeper_was_killed_leaves_nothing_behind(at_work: AtWork):
     assert carrying(attempt) == []
     job = at_work.job(asked)
     assert (job.state, job.error_class) == ("queued", "killed")
+
+
+def test_a_hold_that_is_over_does_not_come_back_by_a_late_renewal(at_work: AtWork):
+    asked = at_work.ask(Build(project=P, user=U, prompt="begin"))
+    job = attempts.claim(
+        at_work.conn,
+        asked,
+        attempt=uuid4(),
+        runner=host.runner("w"),
+        lease=timedelta(seconds=30),
+    )
+    assert job
+    until = at_work.value("select lease_until from jobs")
+    held = lease.Lease(job, trusted_until=time.monotonic() - 1)
+    lease._ask(held, renew=True)  # pyright: ignore[reportPrivateUsage]
+    assert at_work.value("select lease_until from jobs") == until
+    assert held.reason() == "lease_lost"
