@@ -81,6 +81,7 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
     tally.check([text for case in cases for text in case.left_over()])
 
 
+@pytest.mark.long  # the short run kills relays in transport/test_periodic.py
 @pytest.mark.timeout(600)
 def test_a_chain_ends_well_wherever_a_relay_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int, long: bool
