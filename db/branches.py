@@ -14,9 +14,8 @@ from psycopg.rows import class_row
 
 from db import events
 from db.events import Event
+from db.jobs import REFUSED
 from db.projects import HeadHeld, hold_head
-
-REFUSED = "BA001"  # what Baton's own functions in Postgres raise, with a sentence
 
 
 @dataclass(frozen=True, slots=True)

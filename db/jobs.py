@@ -12,6 +12,9 @@ from psycopg.types.json import Jsonb
 NEVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")  # parked until it is cleared
 
 
+REFUSED = "BA001"  # SQLSTATE of what Baton's own functions in Postgres refuse with a sentence
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of `jobs`, without what only its runner needs."""

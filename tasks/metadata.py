@@ -19,10 +19,9 @@ from worker.app import app
 from worker.chain import Attempt
 from worker.commit import Outcome, commit
 from worker.delivery import SHOWN, deliver
+from worker.digest import DOCUMENTATION
 from worker.errors import AgentFailed, BadRequest, NotWhole
 from worker.step import Step
-
-DOCUMENTATION = "DOCUMENTATION.md"
 
 
 class Recommendation(BaseModel):

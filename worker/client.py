@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from config.settings import settings
 from db import jobs, pool, projects, turns
-from db.jobs import Job
+from db.jobs import REFUSED, Job
 from worker.errors import BadRequest
 from worker.workspace import check_place, place_of
 
@@ -44,7 +44,6 @@ __all__ = [
     "wait",
 ]
 
-REFUSED = "BA001"  # SQLSTATE of baton_enqueue's refusals
 MAX_PRIORITY = 1_000_000
 PROJECT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=-]{0,199}")  # as baton_check_name
 LOOK_EVERY = 0.2  # seconds between two looks of wait()

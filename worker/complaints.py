@@ -11,13 +11,13 @@ from typer.exceptions import Abort, TyperException
 
 from config.settings import BadSettings
 from db.deletion import Held
+from db.jobs import REFUSED
 from db.migrate import MigrationRefused
 from db.pool import NoDatabase
 from db.projects import HeadHeld
 from worker.screen import clean
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-REFUSED = "BA001"  # SQLSTATE of a refusal by the ledger's own functions
 EXPECTED = (NoDatabase, HeadHeld, Held, BadSettings, MigrationRefused, LookupError)
 
 

@@ -16,13 +16,13 @@ from psycopg import Connection
 
 from config.settings import settings
 from db import projects
+from db.jobs import REFUSED
 from worker import workspace
 from worker.complaints import Failed
 from worker.errors import WorkspaceAway
 from worker.transport import transport
 from worker.trees import Trees
 
-REFUSED = "BA001"  # SQLSTATE of what Postgres refuses with a sentence
 ADDRESS = re.compile(r"(file|ssh|https?|git)://|[A-Za-z0-9][^/:]*:")
 SOURCE = "refs/baton/source"
 

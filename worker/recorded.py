@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from db import imports, transcripts
 from db.imports import Figures
+from db.jobs import REFUSED
 from db.transcript_form import Entry
 from worker.agent.store import summarise
 from worker.agent.usage import context
@@ -24,7 +25,6 @@ from worker.complaints import Failed
 from worker.ladder import UUID_FORM, summary_of
 
 LARGEST = 200 * 2**20  # bytes of one file; the CLI itself is slow long before
-REFUSED = "BA001"  # SQLSTATE of what Postgres refuses with a sentence
 UNSOUND = {
     "empty": "has no message of user or agent, so there is nothing to go on from",
     "broken_chain": "lacks a message that a later one answers: find a whole copy of it",

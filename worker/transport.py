@@ -19,10 +19,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from config.settings import settings
 from worker.errors import WorkspaceAway, WorkspaceFailed
+from worker.history import HEAD, MADE
 from worker.trees import Trees
 
-HEAD = "refs/baton/head"
-MADE = "refs/baton/made"
 PROJECT = "{project}"
 
 
