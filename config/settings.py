@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     events_ttl: Duration = timedelta(hours=24)  # of the Redis copy
     events_kept: int = Field(1000, ge=1)  # in the Redis copy of one project
     archive_after: Duration = timedelta(days=30)
-    jobs_kept: Duration = timedelta(days=30)
+    jobs_kept: Duration = timedelta(days=30)  # and what had to make way in workspaces
+    branches_kept: Duration = timedelta(days=30)  # that nobody uses any more
     transcripts_kept: Duration = timedelta(days=7)  # that nothing reaches any more
     project_bytes: int = Field(0, ge=0)  # of a project's stored transcripts; 0: no limit
     upkeep_every: Duration = timedelta(minutes=5)

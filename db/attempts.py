@@ -70,7 +70,7 @@ def claim(
     """Begin an attempt: queued or parked → running, with the head of its lane.
 
     None when there is nothing to begin: the job has ended, runs, is not due or not
-    in turn, its credential is limited, or its project is gone (see `blocked_by`).
+    in turn, its credential is limited, or its project or branch is gone (endings.fail_orphan).
     `again` says that this very attempt was claimed before and the answer was lost: if it
     was begun, it is what is returned.
     """
@@ -132,6 +132,9 @@ CLAIM: LiteralString = (
                workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
           from free as j
          where p.project_id = j.project_id and p.user_id = j.user_id
+           and (j.lane = 'main' or exists (
+               select from branches b where b.project_id = j.project_id and b.lane = j.lane
+                                        and b.promoted_at is null))
         returning p.project_id, p.event_seq,"""
     + LINE
     + """

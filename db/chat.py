@@ -1,16 +1,27 @@
-"""What Postgres knows of a project's past: what a fresh session is told."""
+"""What Postgres knows of a project's past: what a fresh session is told.
+
+    main     A ── B ── C ── D       after D a fresh session is told of A, B, C and D,
+              \\                     after F of A, E and F; when the head goes back to B,
+    branch     E ── F               of A and B
+
+A session's `old_session_id` is the step back: the head of its line that it replaced. Where
+that is not known (a head that the product had set before Baton came), what is older of the
+main line is told as well. Of other users' sessions (the project was theirs once) nothing that
+was said is told; the way back leads through them.
+"""
 
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 from psycopg import Connection
-from psycopg.rows import scalar_row
-from psycopg.types.json import Jsonb
+
+STEPS = 400  # sessions back; chat and summary are of the newest of them
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
     """The material of a digest, newest chat last; `said` holds (role, text). `files` and
-    `documentation` are those of the newest version of which they were noted."""
+    `documentation` are as the line's newest turn left them that wrote files."""
 
     summary: str | None
     said: list[tuple[str, str]]
@@ -19,64 +30,88 @@ class Past:
     documentation: str = ""
 
 
-def past(conn: Connection, project_id: str, *, lane: str, messages: int = 20) -> Past:
-    """The latest compaction's summary, the recent chat, and the versions, oldest first.
-
-    Of the main line, and of the branch `lane` if it is one.
-    """
-    with conn.cursor(row_factory=scalar_row) as cur:
-        summary = cur.execute(
-            """
-            select summary from project_ai_session_metrics
-             where project_id = %s and summary is not null and lane in ('main', %s)
-             order by created_at desc limit 1
-            """,
-            (project_id, lane),
-        ).fetchone()
-        versions = cur.execute(
-            """
-            select version_id from project_versions
-             where project_id = %s and version_id is not null order by created_at, id
-            """,
-            (project_id,),
-        ).fetchall()
-    said = conn.execute(
-        """
-        select role, content from project_chat_log_minimal c
-         where project_id = %s and role is not null and content is not null
-           and not exists (select from project_ai_session_metrics m
-                            where m.session_id = c.ai_session_id
-                              and m.lane not in ('main', %s))
-         order by created_at desc limit %s
-        """,
-        (project_id, lane, messages),
-    ).fetchall()
-    noted = conn.execute(
-        """
-        select digest_files, coalesce(digest_documentation, '') from project_versions
-         where project_id = %s and digest_files is not null
-         order by created_at desc, id desc limit 1
-        """,
-        (project_id,),
-    ).fetchone()
-    files, documentation = noted or ([], "")
-    return Past(summary, [(r, c) for r, c in reversed(said)], versions, files, documentation)
-
-
-def note_files(
+def past(
     conn: Connection,
     project_id: str,
     *,
-    version: str,
-    session: str,
-    files: list[str],
-    documentation: str,
-) -> None:
-    """Keep a version's file names and documentation, unless it has moved on to another session."""
-    conn.execute(
-        """
-        update project_versions set digest_files = %s, digest_documentation = %s
-         where project_id = %s and version_id = %s and ai_session_id = %s
-        """,
-        (Jsonb(files), documentation, project_id, version, session),
+    lane: str,
+    head: str | None,
+    user_id: str,
+    messages: int = 20,
+    steps: int = STEPS,
+) -> Past:
+    """The newest summary, the recent chat and the files of the line that `head` ends, and the
+    versions, oldest first. Summary and chat are those of the user's sessions, or of nobody's.
+
+    Messages of the product's own that name no session of ours, and versions, are the main
+    line's: on a branch, those from before it began.
+    """
+    row = conn.execute(
+        PAST,
+        {
+            "project": project_id,
+            "lane": lane,
+            "head": head,
+            "user": user_id,
+            "steps": steps,
+            "messages": messages,
+        },
+    ).fetchone()
+    assert row
+    summary, files, documentation, versions, said = row
+    return Past(
+        summary, [(role, text) for role, text in reversed(said)], versions, files, documentation
     )
+
+
+# A line ends after `steps` sessions at the most, so one that runs in a circle ends too.
+# `since`: what is older than that is not on the path because the path does not reach it.
+PAST: LiteralString = """
+    with recursive path as (
+        select session_id, old_session_id, lane, created_at, 1 as back,
+               user_id is null or user_id = %(user)s as own,
+               summary is not null as summed_up, digest_files is not null as noted
+          from project_ai_session_metrics
+         where session_id = %(head)s and project_id = %(project)s
+        union all
+        select m.session_id, m.old_session_id, m.lane, m.created_at, path.back + 1,
+               m.user_id is null or m.user_id = %(user)s, m.summary is not null,
+               m.digest_files is not null
+          from path join project_ai_session_metrics m on m.session_id = path.old_session_id
+         where m.project_id = %(project)s and path.back < %(steps)s
+    ), bounds as (
+        select coalesce((select min(created_at) from path), 'infinity') as since,
+               coalesce((select min(b.created_at) from branches b
+                          where %(lane)s <> 'main' and b.project_id = %(project)s
+                            and (b.lane = %(lane)s or b.lane in (select lane from path))),
+                        'infinity') as until
+    ), line as (
+        select session_id, back, created_at, own, summed_up, noted from path
+        union all
+        select m.session_id, null, m.created_at, m.user_id is null or m.user_id = %(user)s,
+               m.summary is not null, m.digest_files is not null
+          from bounds, project_ai_session_metrics m
+         where m.project_id = %(project)s and m.lane = 'main' and m.created_at <= bounds.since
+    ), newest as (
+        select (select session_id from line where summed_up and own
+                 order by back, created_at desc limit 1) as summed_up,
+               (select session_id from line where noted
+                 order by back, created_at desc limit 1) as noted
+    )
+    select s.summary, coalesce(f.digest_files, '[]'), coalesce(f.digest_documentation, ''),
+           array(select v.version_id::text from project_versions v, bounds
+                  where v.project_id = %(project)s and v.version_id is not null
+                    and v.created_at <= bounds.until
+                  order by v.created_at, v.id),
+           array(select array[c.role::text, c.content::text]
+                   from bounds, project_chat_log_minimal c
+                   left join project_ai_session_metrics m
+                     on m.session_id = c.ai_session_id and m.project_id = c.project_id
+                  where c.project_id = %(project)s and c.role is not null
+                    and c.content is not null
+                    and (c.ai_session_id in (select session_id from line where own)
+                         or m.session_id is null and c.created_at <= bounds.until)
+                  order by c.created_at desc limit %(messages)s)
+      from newest
+      left join project_ai_session_metrics s on s.session_id = newest.summed_up
+      left join project_ai_session_metrics f on f.session_id = newest.noted"""

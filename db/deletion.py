@@ -212,6 +212,7 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
         ]
         for project_id in touched:
             transcripts.lock(conn, project_id)
+        _note_branches(conn, receipt_id, user_id)
         gone = {
             table: conn.execute(query, {"user": user_id}).rowcount
             for table, query in THEIRS.items()
@@ -220,6 +221,25 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
             while swept := transcript_upkeep.sweep_entries(conn, project_id):
                 gone["transcript_entries"] = gone.get("transcript_entries", 0) + swept
         receipts.count(conn, receipt_id, gone)
+
+
+def _note_branches(conn: Connection, receipt_id: UUID, user_id: str) -> None:
+    """Write down of which branches there may be files, and under which names the remote may
+    have them, before they are forgotten."""
+    conn.execute(
+        """
+        update deletions set todo = todo || jsonb_build_object(
+            'branches', coalesce(todo -> 'branches', '[]') || (
+                select coalesce(jsonb_agg(jsonb_build_array(project_id, lane)), '[]')
+                  from branches where user_id = %(user)s),
+            'attempts', coalesce(todo -> 'attempts', '[]') || (
+                select coalesce(jsonb_agg(distinct jsonb_build_array(t.project_id, t.attempt)), '[]')
+                  from turns t join jobs j on j.id = t.job_id
+                 where j.user_id = %(user)s and j.lane <> 'main'))
+         where id = %(id)s
+        """,
+        {"id": receipt_id, "user": user_id},
+    )
 
 
 JOBS: LiteralString = "(select id from jobs where user_id = %(user)s)"
@@ -251,6 +271,7 @@ THEIRS: dict[str, LiteralString] = {
     "jobs": "delete from jobs where user_id = %(user)s",
     "project_ai_session_metrics": """
         update project_ai_session_metrics
-           set user_id = '', summary = null, is_resumable = false, status = 'expired'
+           set user_id = '', summary = null, digest_files = null,
+               digest_documentation = null, is_resumable = false, status = 'expired'
          where user_id = %(user)s""",
 }

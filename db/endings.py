@@ -108,7 +108,7 @@ class Wait:
     until: datetime | None = None  # an instant; else `delay` from now
     delay: timedelta = timedelta(0)
     counted: bool = True  # whether the attempt is spent
-    credential: str | None = None
+    credential: str | None = None  # wait until its limit ends, whatever it is by now
     error_class: str | None = None
     error: str | None = None
 
@@ -148,7 +148,7 @@ PUT_BACK: LiteralString = (
     ), w as (
         select f.id, x.* from f, lateral (
             select %(state)s::text as state, %(credential)s::text as credential,
-                   coalesce(%(until)s, now() + %(delay)s) as run_at
+                   coalesce((select until from l), %(until)s, now() + %(delay)s) as run_at
              where %(credential)s::text is null or exists (select from l)
             union all
             select 'queued', null, now()
@@ -186,18 +186,48 @@ def of_attempt(conn: Connection, job: Claimed) -> tuple[str, str | None, str | N
     ).fetchone()
 
 
-def fail_orphan(conn: Connection, job_id: UUID) -> bool:
-    """Fail a waiting job whose project is gone, or is another user's now. Whether it was one."""
-    return (
-        conn.execute(
-            """
-            update jobs q set state = 'failed', finished_at = now(), error_class = 'project_gone',
-                   error = 'The project is gone or belongs to another user now.'
-             where id = %s and state in ('queued', 'parked') and not exists (
-                   select from projects p
-                    where p.project_id = q.project_id and p.user_id = q.user_id)
-            """,
-            (job_id,),
-        ).rowcount
-        == 1
+GONE = {
+    "project_gone": "The project is gone or belongs to another user now.",
+    "branch_gone": "The branch was promoted or dropped: ask anew, from a session of `baton chain`.",
+}
+
+
+def fail_orphan(conn: Connection, job_id: UUID) -> tuple[str, str] | None:
+    """Fail a waiting job whose project or branch is gone, or is not its user's any more.
+
+    Returns the error class and the sentence for people; None if it is not one of these.
+    """
+    return conn.execute(FAIL_ORPHAN, {"id": job_id, "texts": Jsonb(GONE)}).fetchone()
+
+
+# Told only where the project is still the user's. No row is locked that is no orphan's.
+FAIL_ORPHAN: LiteralString = """
+    with q as (
+        select q.id, x.gone
+          from jobs q, lateral (select case
+               when not exists (select from projects p where p.project_id = q.project_id
+                                                         and p.user_id = q.user_id)
+               then 'project_gone'
+               when q.lane <> 'main' and not exists (
+                   select from branches b where b.project_id = q.project_id
+                                            and b.lane = q.lane and b.promoted_at is null)
+               then 'branch_gone' end as gone) x
+         where q.id = %(id)s and q.state in ('queued', 'parked') and x.gone is not null
+           for update of q
+    ), f as (
+        update jobs set state = 'failed', finished_at = now(), error_class = q.gone,
+               error = %(texts)s::jsonb ->> q.gone
+          from q where jobs.id = q.id and q.gone is not null
+        returning jobs.*
+    ), h as (
+        update projects p set event_seq = p.event_seq + 1 from f
+         where p.project_id = f.project_id and f.error_class = 'branch_gone'
+        returning p.project_id, p.event_seq
+    ), e as (
+        insert into events (project_id, seq, job_id, type, body)
+        select h.project_id, h.event_seq, f.id, 'job.failed',
+               jsonb_build_object('kind', f.kind, 'chain', f.chain_id,
+                                  'error_class', f.error_class, 'error', f.error)
+          from h, f
     )
+    select error_class, error from f"""

@@ -185,7 +185,8 @@ def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
     """Ask for a finished job once more: a new job that names the old one.
 
     None if there is no such job or it has not ended. The new one begins a chain of its
-    own; what was asked for under a key keeps its key at the old job.
+    own; what was asked for under a key keeps its key at the old job. One of a branch that was
+    promoted goes to the main line; of one that was dropped it is refused (REFUSED).
     """
     with conn.transaction():
         conn.execute(
@@ -202,10 +203,7 @@ def _insert_again(conn: Connection, job_id: UUID, more: dict[str, Any]) -> tuple
         insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
                           priority, version_id, previous_session_id)
         select new.id, new.id, old.id, old.project_id, old.user_id,
-               case when exists (select from branches b  -- the main line's since then
-                                  where b.project_id = old.project_id and b.lane = old.lane
-                                    and b.promoted_at is not null)
-                    then 'main' else old.lane end, old.kind,
+               baton_lane_again(old.project_id, old.lane), old.kind,
                (old.args - '{busy,fresh,answer,lost}'::text[]) || %(more)s, old.priority,
                old.version_id, old.previous_session_id
           from jobs old, new where old.id = %(old)s and old.finished_at is not null

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -77,17 +78,18 @@ def clear(conn: Connection, credential: str) -> int:
         return outbox.release(conn, credential)
 
 
-def park_waiting(conn: Connection, job_id: object, limit: Limit) -> None:
-    """Set a job that waits aside until the limit ends; it keeps its place in its lane.
+def park_waiting(conn: Connection, job_id: UUID, credential: str) -> None:
+    """Set a job that waits aside until the credential's limit ends; it keeps its place in its lane.
 
-    Nothing is done if the limit was lifted meanwhile: nobody would let the job go on.
+    Nothing is done if the limit was lifted meanwhile: nobody would let the job go on. Nor if
+    the job waits for a later time: it would be due when the limit is lifted.
     """
     conn.execute(
         """
         with l as (select until from limits where credential = %(credential)s for share)
-        update jobs set state = 'parked', run_at = %(until)s, publish_after = %(until)s,
+        update jobs set state = 'parked', run_at = l.until, publish_after = l.until,
                published = 0, published_at = null, credential = %(credential)s
-          from l where id = %(id)s and state = 'queued'
+          from l where id = %(id)s and state = 'queued' and run_at <= now()
         """,
-        {"id": job_id, "until": limit.until, "credential": limit.credential},
+        {"id": job_id, "credential": credential},
     )

@@ -40,6 +40,7 @@ AWAY = (
 # Seconds for which the pool itself tries to connect, with growing pauses; whoever asks for a
 # connection then begins anew. The longer, the longer it finds out late that Postgres is back.
 RECONNECT = 5.0
+WAIT = 10.0  # seconds for which a connection is waited for
 
 
 class NoDatabase(Exception):
@@ -54,6 +55,11 @@ def connect(url: str | None = None) -> Connection:
     try:
         return psycopg.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS)
     except psycopg.OperationalError as exc:
+        _, refused, why = str(exc).partition("FATAL:")
+        if refused:
+            raise NoDatabase(
+                f"Postgres refuses the connection ({why.splitlines()[0].strip()}): correct DATABASE_URL, or the server."
+            ) from exc
         raise NoDatabase(
             "Postgres does not answer at DATABASE_URL: start it, or correct the address."
         ) from exc
@@ -68,7 +74,7 @@ def pool() -> ConnectionPool:
         settings().database_url,
         min_size=1,
         max_size=4,
-        timeout=10,
+        timeout=WAIT,
         open=True,
         check=_check,
         reconnect_timeout=RECONNECT,
@@ -87,9 +93,9 @@ def _check(conn: Connection) -> None:
 
 
 @contextmanager
-def connection() -> Generator[Connection]:
-    """A connection for single statements, each its own transaction."""
-    with pool().connection() as conn:
+def connection(timeout: float = WAIT) -> Generator[Connection]:
+    """A connection for single statements, each its own transaction; waited for `timeout` s."""
+    with pool().connection(timeout=min(timeout, WAIT)) as conn:
         yield conn
 
 

@@ -79,9 +79,15 @@ def has_tree(conn: Connection, project_id: str, tree: str) -> bool:
         """
         select exists (select from session_transitions
                         where project_id = %(project)s and tree = %(tree)s)
+            or exists (select from session_transitions_archive
+                        where project_id = %(project)s and tree = %(tree)s)
             or exists (select from project_versions
                         where project_id = %(project)s and tree = %(tree)s)
             or exists (select from branches
+                        where project_id = %(project)s and %(tree)s in (tree, from_tree))
+            or exists (select from project_ai_session_metrics
+                        where project_id = %(project)s and tree = %(tree)s)
+            or exists (select from session_transitions_archive
                         where project_id = %(project)s and tree = %(tree)s)
         """,
         {"project": project_id, "tree": tree},
@@ -117,20 +123,21 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
 
     Returns the git commit to which the workspace goes back with it, now or when the next
     job begins; None: that session's is not known, and the files stay. Raises HeadHeld, with
-    nothing changed, when the lane runs, or the session was never a head of this project or
-    cannot be resumed.
+    nothing changed, when the lane runs, or the session was never a head of this project, is
+    another user's than the project, or cannot be resumed.
     """
     with conn.transaction():
         head = hold_head(conn, project_id)
         known = conn.execute(
             """
-            select m.is_resumable, c.version_id, c.tree
+            select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true)
               from (select id, project_id, new_session_id, version_id, tree
                       from session_transitions
                      union all
                     select id, project_id, new_session_id, version_id, tree
                       from session_transitions_archive) c
               join project_ai_session_metrics m on m.session_id = c.new_session_id
+              join projects p on p.project_id = c.project_id
              where c.project_id = %s and c.new_session_id = %s order by c.id desc limit 1
             """,
             (project_id, session_id),
@@ -139,6 +146,10 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
             raise HeadHeld("That session was never a head of this project: see `baton chain`.")
         if not known[0]:
             raise HeadHeld("That session cannot be resumed: choose another of `baton chain`.")
+        if not known[3]:
+            raise HeadHeld(
+                "That session is another user's than the project: choose another of `baton chain`."
+            )
         conn.execute(
             """
             with p as (

@@ -5,6 +5,7 @@ broke off is gone on with; its projects take no jobs. A closed one names nobody
 (docs/decisions/0007).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -18,7 +19,8 @@ from psycopg.types.json import Jsonb
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """One deletion. `todo` (None once it is closed) has `id`, of whom it is, and where files
-    and keys may be: `projects` (id → workspace), `chains`, and `turns` (minted ids)."""
+    and keys may be: `projects` (id → workspace), `chains`, `turns` (minted ids), and, in projects
+    of others, `branches` (project and lane) and `attempts` (project and attempt) of branches."""
 
     id: UUID
     what: str  # project or user
@@ -28,10 +30,13 @@ class Receipt:
     rows: dict[str, int]  # that were deleted, by table
     files: int
     keys: int
+    remote_refs: int
     todo: dict[str, Any] | None
 
 
-COLUMNS: LiteralString = "id, what, host, began_at, ended_at, rows, files, keys, todo"
+COLUMNS: LiteralString = (
+    "id, what, host, began_at, ended_at, rows, files, keys, remote_refs, todo"
+)
 # Of the receipt's own id too: nobody can tell from two of them that they are of one subject.
 DIGEST: LiteralString = """
     encode(sha256(convert_to(id::text || ' ' || %(what)s || ' ' || %(subject)s, 'UTF8')), 'hex')"""
@@ -66,7 +71,14 @@ def begin(conn: Connection, what: str, subject: str, *, host: str) -> Receipt:
     """Open a receipt, or go on with the one that was left open."""
     if before := newest(conn, what, subject, is_open=True):
         return before
-    todo: dict[str, Any] = {"id": subject, "projects": {}, "chains": [], "turns": []}
+    todo: dict[str, Any] = {
+        "id": subject,
+        "projects": {},
+        "chains": [],
+        "turns": [],
+        "branches": [],
+        "attempts": [],
+    }
     with conn.cursor(row_factory=class_row(Receipt)) as cur:
         begun = cur.execute(
             "insert into deletions (id, what, host, todo, digest)"
@@ -107,21 +119,51 @@ def count(conn: Connection, receipt_id: UUID, gone: dict[str, int]) -> None:
     )
 
 
-def note_removed(conn: Connection, receipt_id: UUID, *, files: int, keys: int) -> None:
-    """Add files and keys that were removed."""
+def note_removed(
+    conn: Connection, receipt_id: UUID, *, files: int = 0, keys: int = 0, remote_refs: int = 0
+) -> None:
+    """Add files, keys and refs on a server that were removed."""
     conn.execute(
-        "update deletions set files = files + %s, keys = keys + %s where id = %s",
-        (files, keys, receipt_id),
+        """
+        update deletions set files = files + %s, keys = keys + %s,
+                             remote_refs = remote_refs + %s where id = %s
+        """,
+        (files, keys, remote_refs, receipt_id),
     )
 
 
 def close(conn: Connection, receipt_id: UUID) -> Receipt:
     """All is gone: forget of whom it was. Its projects' ids may be used anew from here on."""
     conn.execute(
-        "update deletions set ended_at = clock_timestamp(), todo = null where id = %s",
+        """
+        update deletions set ended_at = clock_timestamp(), todo = null, projects = (
+            select coalesce(array_agg(encode(sha256(convert_to(
+                       deletions.id::text || ' project ' || gone, 'UTF8')), 'hex')), '{}')
+              from jsonb_object_keys(todo -> 'projects') gone)
+         where id = %s
+        """,
         (receipt_id,),
     )
     return get(conn, receipt_id)
+
+
+def deleted(conn: Connection, projects: Sequence[str]) -> dict[str, datetime]:
+    """Which of these ids were of a project that was deleted, whole, and when the last was.
+
+    Not those of which the projects went with a user before receipts noted that.
+    """
+    rows = conn.execute(
+        """
+        select given, max(d.ended_at)
+          from unnest(%s::text[]) given
+          join deletions d on d.ended_at is not null
+               and encode(sha256(convert_to(d.id::text || ' project ' || given, 'UTF8')), 'hex')
+                   = any (d.projects || d.digest)
+         group by given
+        """,
+        (list(projects),),
+    ).fetchall()
+    return dict(rows)
 
 
 def withdraw(conn: Connection, receipt_id: UUID) -> None:

@@ -23,7 +23,7 @@ class Session:
     is_resumable: bool
     context_tokens: int
     turns_since_start: int
-    rank: int  # 0 the head, 1 handed down, 2 the version's, 3 and on older heads
+    rank: int  # 0 the head, 1 handed down, 2 the version's, 3 and 4 older heads of its line
 
 
 def candidates(
@@ -31,25 +31,44 @@ def candidates(
 ) -> list[Session]:
     """The sessions that this job might resume, best first. Ownership is checked here, in SQL.
 
+    Older heads are those that led to this one: not what a rewind has undone. A branch has
+    its head, what was handed down if it is of the branch, and the session it began from.
     A session of another project or user, or one that the registry does not know, is not
     among them; its row is never lost to a join (the registry itself is the base).
     """
     with conn.cursor(row_factory=class_row(Session)) as cur:
         return cur.execute(
             """
-            with ranked as (
+            with recursive path as (  -- what came before the head in its own line
+                select session_id, old_session_id, created_at, 1 as back
+                  from project_ai_session_metrics
+                 where session_id = %(head)s and project_id = %(project)s and %(lane)s = 'main'
+                union all
+                select m.session_id, m.old_session_id, m.created_at, path.back + 1
+                  from path join project_ai_session_metrics m
+                    on m.session_id = path.old_session_id and m.project_id = %(project)s
+                 where path.back < 20
+            ), ranked as (
                 select %(head)s::text as session_id, 0 as rank, 0::bigint as id
                 union all
                 select %(handed)s::text, 1, 0
+                 where %(lane)s = 'main'
+                    or exists (select from project_ai_session_metrics m
+                                where m.session_id = %(handed)s and m.lane = %(lane)s)
                 union all
-                select b.from_session, 1, 0 from branches b
+                select b.from_session, 1, 1 from branches b
                  where b.project_id = %(project)s and b.lane = %(lane)s
                 union all
                 select v.ai_session_id, 2, 0 from project_versions v
                  where v.project_id = %(project)s and v.version_id = %(version)s
                 union all
-                (select t.new_session_id, 3, -t.id from session_transitions t
+                select session_id, 3, back from path
+                union all  -- where the path is not known, all that is older
+                (select t.new_session_id, 4, -t.id
+                   from session_transitions t
+                   join project_ai_session_metrics m on m.session_id = t.new_session_id
                   where t.project_id = %(project)s and %(lane)s = 'main'
+                    and m.created_at <= coalesce((select min(created_at) from path), 'infinity')
                   order by t.id desc limit 20)
             ), best as (
                 select distinct on (session_id) session_id, rank, id from ranked
@@ -59,7 +78,7 @@ def candidates(
                    now() - m.last_used_at as age, m.is_resumable, m.context_tokens, m.turns_since_start, best.rank
               from best join project_ai_session_metrics m using (session_id)
              where m.project_id = %(project)s and m.user_id = %(user)s
-               and (best.rank = 0 or %(lane)s <> 'main' or exists (
+               and (best.rank in (0, 3) or %(lane)s <> 'main' or exists (
                    select from session_transitions t
                     where t.project_id = %(project)s and t.new_session_id = best.session_id))
              order by best.rank, best.id limit %(limit)s

@@ -91,7 +91,8 @@ def session(conn: Connection, session_id: str) -> Row | None:
         """,
         (session_id,),
     )
-    return found[0] if found else None
+    # Names and text of the project's files are for digests.
+    return {k: v for k, v in found[0].items() if not k.startswith("digest_")} if found else None
 
 
 def bar(conn: Connection, session_id: str) -> bool:

@@ -10,6 +10,7 @@ from uuid import UUID
 from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
+from db.attempts import Claimed
 from db.lanes import Next
 
 LOCK_TIMEOUT = "500ms"
@@ -50,6 +51,27 @@ def rescue(conn: Connection, job_id: UUID, *, attempt: UUID | None, limit: int) 
     except errors.LockNotAvailable:
         return None
     return row[0] if row else None
+
+
+def uncount(conn: Connection, job: Claimed) -> bool:
+    """The attempt was taken from a worker that lives: the job did not kill it. Whether it was.
+
+    Said again, it changes nothing.
+    """
+    return (
+        conn.execute(
+            """
+            update jobs j set rescues = greatest(rescues - 1, 0), uncounted = %(attempt)s
+             where id = %(id)s and finished_at is null and uncounted is distinct from %(attempt)s
+               and exists (select from events e
+                            where e.project_id = j.project_id and e.job_id = j.id
+                              and e.type = 'job.rescued'
+                              and e.body ->> 'attempt' = %(attempt)s::text)
+            """,
+            {"id": job.id, "attempt": job.attempt},
+        ).rowcount
+        == 1
+    )
 
 
 def follow(conn: Connection, job_id: UUID, following: Next) -> None:
@@ -110,6 +132,7 @@ RESCUE: LiteralString = """
                case f.becomes when 'queued' then 'job.rescued'
                               else 'job.' || f.becomes end,
                jsonb_build_object('kind', f.kind, 'chain', f.chain_id, 'rescues', f.rescues + 1,
+                                  'attempt', f.attempt,
                                   'error_class', d.error_class, 'error', d.error)
           from h, f, d
     ), w as (

@@ -33,6 +33,8 @@ class Advance:
     version_id: str | None = None
     new_version: bool = False  # whether the version is made by this turn
     tree: str | None = None  # the workspace's commit, if the turn may have changed it
+    files: list[str] | None = None  # and for digests the names of its files, as `tree`
+    documentation: str | None = None
     final: bool = True  # whether the job ends with this step
     result: dict[str, Any] = field(default_factory=dict[str, Any])
     chat: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -85,6 +87,7 @@ def advance(
         "was_fresh": job.fresh_next,
         **costs.WEIGHTS,
         "result": Jsonb(to.result),
+        "files": None if to.files is None else Jsonb(to.files),
         "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
         "events": events.as_param(told),
         **lanes.follow_params(following, publish_after),
@@ -142,7 +145,7 @@ ADVANCE: LiteralString = (
           from f, u
          where b.project_id = f.project_id and b.lane = f.lane and b.promoted_at is null
            and b.head = %(old)s
-        returning b.lane
+        returning b.lane, coalesce(b.tree, b.from_tree) as tree
     ), h as (
         update projects p
            set last_ai_session_id = case f.lane when 'main' then %(new)s
@@ -157,9 +160,11 @@ ADVANCE: LiteralString = (
          where p.project_id = f.project_id
            and (f.lane <> 'main' or p.last_ai_session_id is not distinct from %(old)s)
            and (f.lane = 'main' or exists (select from b))
-        returning p.project_id, p.event_seq, p.workspace_tree, f.lane
+        returning p.project_id, p.event_seq, f.lane,
+                  case f.lane when 'main' then p.workspace_tree
+                              else (select b.tree from b) end as tree
     ), k as (
-        select f.* from f, h
+        select f.*, h.tree from f, h
     ), d as (
         update jobs set result = coalesce(jobs.result, '{}') || %(result)s,
                state = case when %(final)s then 'done' else jobs.state end,
@@ -186,7 +191,7 @@ ADVANCE: LiteralString = (
                                          new_session_id, parent_session_id, source, reason,
                                          job_id, tree)
         select h.project_id, %(version_id)s, %(old)s, %(new)s, %(parent)s, %(source)s,
-               %(reason)s, %(id)s, h.workspace_tree
+               %(reason)s, %(id)s, h.tree
           from h where h.lane = 'main'
     ), pm as (
         select raw_cost_usd, turns_since_start from project_ai_session_metrics
@@ -223,7 +228,9 @@ ADVANCE: LiteralString = (
                duration_ms = coalesce(m.duration_ms, 0) + coalesce(%(duration_ms)s, 0),
                num_turns = coalesce(m.num_turns, 0) + coalesce(%(num_turns)s, 0),
                turns_since_start = figures.turns_since_start,
-               summary = coalesce(%(summary)s, m.summary)
+               summary = coalesce(%(summary)s, m.summary), tree = h.tree,
+               digest_files = coalesce(%(files)s, m.digest_files),
+               digest_documentation = coalesce(%(documentation)s, m.digest_documentation)
           from h, figures where m.session_id = %(new)s and m.project_id = h.project_id
         returning session_id
     ), m as (
@@ -231,12 +238,14 @@ ADVANCE: LiteralString = (
                (session_id, project_id, user_id, version_id, parent_session_id, job_id, step,
                 input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
                 context_tokens, cost_usd, cost_estimated, raw_cost_usd, duration_ms, num_turns,
-                turns_since_start, model, cli_version, resumed, summary, lane)
+                turns_since_start, model, cli_version, resumed, summary, lane, old_session_id, tree,
+                digest_files, digest_documentation)
         select %(new)s, k.project_id, k.user_id, %(version_id)s, %(parent)s, k.id, %(step)s,
                %(input_tokens)s, %(output_tokens)s, %(cache_read_tokens)s,
                %(cache_creation_tokens)s, %(context_tokens)s, figures.cost, figures.estimated,
                %(raw_cost_usd)s, %(duration_ms)s, %(num_turns)s, figures.turns_since_start,
-               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s, k.lane
+               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s, k.lane, %(old)s,
+               k.tree, %(files)s, %(documentation)s
           from k, figures where not exists (select from km)
     ), c as (
         insert into project_chat_log_minimal

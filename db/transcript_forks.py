@@ -5,6 +5,9 @@
 
 The CLI copies a session's own history when it forks, and not these. Without them a
 sub-agent cannot be gone on with, and they would go with the parent when it is pruned.
+
+A fork into another project, from a template, gets bodies of its own: a project's rows are
+its own to delete.
 """
 
 from dataclasses import dataclass
@@ -14,8 +17,9 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from db.transcript_form import joined
-from db.transcripts import lock
+from db import transcripts
+from db.transcript_form import Entry, joined
+from db.transcripts import TranscriptDamaged, lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +36,51 @@ class _Part:
     bytes: int
 
 
-def carry(conn: Connection, project_id: str, *, parent: str, child: str) -> int:
+def carry(
+    conn: Connection, project_id: str, *, parent: str, child: str, of: str | None = None
+) -> int:
     """Give a fork its parent's sub-agents; how many it did not have yet. No body is copied.
 
-    What the child then loads is what the parent loads, also once that is gone. Wants to
-    run inside a transaction, like everything that writes transcripts.
+    What the child then loads is what the parent loads, also once that is gone. `of` is the
+    parent's project, if that is another one: then bodies are copied, and what is damaged
+    there is left out. Wants to run inside a transaction, like everything that writes
+    transcripts.
     """
-    where = {"project_id": project_id, "parent": parent, "child": child}
     lock(conn, project_id)
+    if of not in (None, project_id):
+        return _copy(conn, of, project_id, parent=parent, child=child)
+    where = {"project_id": project_id, "parent": parent, "child": child}
     with conn.cursor(binary=True, row_factory=class_row(_Part)) as cur:
         found = cur.execute(FOUND, where).fetchall()
         agents = [list(parts) for _, parts in groupby(found, lambda part: part.subpath)]
         cur.executemany(CARRIED, [where | _as_one(parts) for parts in agents])
     return len(agents)
+
+
+def _copy(conn: Connection, of: str, project_id: str, *, parent: str, child: str) -> int:
+    found = conn.execute(
+        """
+        select s.subpath from transcript_sessions s
+         where s.project_id = %(of)s and s.session_id = %(parent)s and s.subpath <> ''
+           and not exists (select from transcript_sessions c
+                            where (c.project_id, c.session_id, c.subpath)
+                                  = (%(project_id)s, %(child)s, s.subpath))
+         order by s.subpath
+        """,
+        {"of": of, "project_id": project_id, "parent": parent, "child": child},
+    ).fetchall()
+    return sum(
+        transcripts.append(conn, project_id, child, entries, subpath=subpath) > 0
+        for (subpath,) in found
+        if (entries := _whole(conn, of, parent, subpath))
+    )
+
+
+def _whole(conn: Connection, project_id: str, session_id: str, subpath: str) -> list[Entry]:
+    try:
+        return transcripts.load(conn, project_id, session_id, subpath=subpath) or []
+    except TranscriptDamaged:
+        return []
 
 
 def _as_one(parts: list[_Part]) -> dict[str, Any]:

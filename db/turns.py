@@ -15,6 +15,16 @@ from db.costs import COST, WEIGHTS
 # committed if it had ended (worker/recovery.py; sessions.ADVANCE has them too).
 NOT_ITS_FAULT = ("drained", "workspace_away", "postgres_unreachable")
 
+# Failures that say nothing of the session: what was gone on from may be gone on from again.
+NOT_THE_SESSIONS = (
+    *NOT_ITS_FAULT,
+    "rate_limit",
+    "overloaded",
+    "unreachable",
+    "authentication_failed",
+    "billing_error",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Try:
@@ -33,9 +43,12 @@ def begin(
     parent: str | None,
     minted: str,
     tries: list[Try],
+    source: str | None = None,
+    reason: str | None = None,
 ) -> bool:
     """Record a run of the agent and every candidate that was looked at for it.
 
+    `source` and `reason` are those of the move, where the head is not what it goes on from.
     False, with nothing written, when the attempt was replaced.
     """
     return (
@@ -54,8 +67,10 @@ def begin(
                  order by x.n
             )
             insert into turns (job_id, attempt, project_id, step, parent_session_id,
-                               minted_session_id)
-            select f.id, %(attempt)s, %(project)s, %(step)s, %(parent)s, %(minted)s from f
+                               minted_session_id, old_session_id, source, reason)
+            select f.id, %(attempt)s, %(project)s, %(step)s, %(parent)s, %(minted)s, %(old)s,
+                   %(source)s, %(reason)s
+              from f
             """,
             {
                 "job": job.id,
@@ -64,6 +79,9 @@ def begin(
                 "step": step,
                 "parent": parent,
                 "minted": minted,
+                "old": job.head,
+                "source": source,
+                "reason": reason,
                 "tries": Jsonb(
                     [
                         {"session": t.session_id, "outcome": t.outcome, "reason": t.reason}
@@ -202,11 +220,15 @@ def answer(conn: Connection, job_id: UUID, choice: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run of the agent that this job began: `age` is the time since it ended."""
+    """A run of the agent that this job began: `age` is the time since it ended, `old` the
+    head it was to replace, `source` and `reason` as `begin` was told (none: it forked the head)."""
 
     step: str
     attempt: UUID
     parent: str | None
+    old: str | None
+    source: str | None
+    reason: str | None
     minted: str
     outcome: str
     error_class: str | None
@@ -219,7 +241,8 @@ def begun(conn: Connection, job: Claimed) -> list[Begun]:
         return cur.execute(
             """
             select step, attempt, parent_session_id as parent, minted_session_id as minted,
-                   outcome, error_class, now() - coalesce(ended_at, now()) as age
+                   case when source is null and reason is null then parent_session_id
+                        else old_session_id end as old, source, reason, outcome, error_class, now() - coalesce(ended_at, now()) as age
               from turns where job_id = %s order by id
             """,
             (job.id,),

@@ -6,9 +6,10 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from db import transcript_upkeep, transcripts
+from db import branches, transcript_upkeep, transcripts
+from db.branches import Dropped
 
-BATCH = 200  # sessions pruned in one run, so that no run is long
+BATCH = 200  # sessions pruned, or branches dropped, in one run, so that no run is long
 
 
 def claim_tick(conn: Connection, name: str, every: timedelta) -> bool:
@@ -85,6 +86,11 @@ ARCHIVE: LiteralString = """
             source, reason, job_id, created_at, tree)
     select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
            source, reason, job_id, created_at, tree from old"""
+
+
+def drop_branches(conn: Connection, unused: timedelta) -> list[Dropped]:
+    """End branches that had no turn and no job for so long, the longest unused first."""
+    return branches.drop_unused(conn, unused, limit=BATCH)
 
 
 def prune_transcripts(conn: Connection, age: timedelta) -> int:

@@ -37,12 +37,12 @@ def demo() -> None:
     _hand_over("dev.demo")
 
 
-Measured = Literal["throughput", "storage", "resume"]
+Measured = Literal["throughput", "storage", "resume", "repository"]
 
 
 @app.command()
 def bench(of: Annotated[Measured, typer.Argument()] = "throughput") -> None:
-    """Measure throughput and latency; what transcripts take up; what it costs to resume."""
+    """Measure throughput and latency; what transcripts, and files, take up; what a resume costs."""
     _hand_over("dev.bench" if of == "throughput" else f"dev.bench_{of}")
 
 

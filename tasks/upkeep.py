@@ -9,6 +9,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import transcript_limit, upkeep
 from db.pool import connection
+from worker import branch_places
 from worker.app import app
 from worker.litter import sweep_checkpoints, sweep_directories
 from worker.publish import announce
@@ -45,6 +46,20 @@ def archive_transitions() -> None:
             return {"archived": upkeep.archive_transitions(conn, settings().archive_after)}
 
     _periodic("archive_transitions", work)
+
+
+@app.task(name="tasks.upkeep.drop_branches")
+def drop_branches() -> None:
+    """Branches that nobody has used go after their time (30 d)."""
+
+    def work() -> dict[str, Any]:
+        with connection() as conn:
+            dropped = upkeep.drop_branches(conn, settings().branches_kept)
+        for one in dropped:
+            announce(one.project_id, one.seq, [one.told], [])
+        return {"dropped": len(dropped)}
+
+    _periodic("drop_branches", work)
 
 
 @app.task(name="tasks.upkeep.prune_transcripts")
@@ -89,9 +104,16 @@ def clear_jobs() -> None:
 
 @app.task(name="tasks.upkeep.sweep")
 def sweep() -> None:
-    """Litter of dead runs goes, and no checkpoint is left without an end."""
+    """Litter of dead runs and of branches that ended goes from the host whose worker takes
+    this, and no checkpoint is left without an end."""
 
     def work() -> dict[str, Any]:
-        return {"directories": sweep_directories(), "checkpoints": sweep_checkpoints()}
+        with connection() as conn:
+            branches = branch_places.sweep(conn)
+        return {
+            "directories": sweep_directories(),
+            "branches": branches,
+            "checkpoints": sweep_checkpoints(),
+        }
 
     _periodic("sweep", work)

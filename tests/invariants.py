@@ -28,6 +28,14 @@ ALWAYS: dict[str, LiteralString] = {
     "2: one job of a lane runs": """
         select format('%s jobs run in lane %s of %s', count(*), lane, project_id)
           from jobs where state = 'running' group by project_id, lane having count(*) > 1""",
+    "2: no job waits in a lane that is no more": """
+        select format('job %s is open in lane %s of %s, which is no open branch', j.id, j.lane,
+                      j.project_id)
+          from jobs j
+         where j.lane <> 'main' and j.finished_at is null
+           and not exists (select from branches b
+                            where b.project_id = j.project_id and b.lane = j.lane
+                              and b.promoted_at is null)""",
     "3: the head is the newest transition's session": """
         select format('project %s has the head %s and the newest transition %s', p.project_id,
                       p.last_ai_session_id, t.new_session_id)

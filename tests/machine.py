@@ -3,11 +3,13 @@
 At the end of a run the tests left out for this are counted aloud (tests/conftest.py).
 """
 
+import os
 import shutil
 import subprocess
 
 import pytest
 
+SYSTEM = f"{os.environ['PATH']}:/usr/sbin"
 LACKS = "this machine lacks "
 
 
@@ -35,6 +37,9 @@ needs_mounts = _needs(
 needs_pid_namespaces = _needs(
     "root that may make namespaces",
     there=_works("unshare", "--pid", "--fork", "--mount-proc", "true"),
+)
+needs_sshd = _needs(
+    "sshd and ssh", there=bool(shutil.which("sshd", path=SYSTEM) and shutil.which("ssh"))
 )
 needs_compiler = _needs("a C compiler", there=_works("cc", "--version"))
 NETWORKS = _works(

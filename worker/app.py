@@ -20,7 +20,7 @@ from config.settings import settings
 from db import jobs, outbox, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
-from worker import drain, host, losses, watchdog
+from worker import drain, host, losses, repositories, watchdog
 from worker.agent.box import usable
 from worker.agent.version import cli_version, warn_of_another
 from worker.publish import QUEUE
@@ -29,7 +29,10 @@ log = structlog.get_logger()
 
 PLAIN = "celery"  # the queue of producers that know nothing of us
 REPORT_EVERY = 10.0  # seconds between two signs of life of a worker
-UPKEEP = ("mark_stale", "archive_transitions", "prune_transcripts", "clear_jobs", "sweep")
+UPKEEP = (
+    *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
+    *("clear_jobs", "sweep"),
+)
 
 # Celery would let it go before the address below, and the relay counts messages there.
 os.environ.pop("CELERY_BROKER_URL", None)
@@ -108,6 +111,7 @@ def _report(sender: Any = None, **_: Any) -> None:
     slots = int(sender.controller.concurrency)
     warn_of_another()
     threading.Thread(target=_report_for_good, args=(name, slots), daemon=True).start()
+    threading.Thread(target=repositories.tend_for_good, daemon=True).start()
     watchdog.start((QUEUE, PLAIN), slots)
 
 

@@ -1,4 +1,4 @@
-"""The commands for branches: what there is beside a project's main line, and taking one over."""
+"""The commands for branches: what there is beside a project's main line, taking over, dropping."""
 
 from typing import Annotated
 from uuid import UUID
@@ -12,14 +12,29 @@ from worker.screen import Table
 
 
 @app.command("branches")
-def show_branches(project: ProjectId, _json: AsJson = False) -> None:
-    """Show the branches of a project, oldest first."""
+def show_branches(
+    project: ProjectId,
+    drop: Annotated[
+        str | None,
+        typer.Option(metavar="BRANCH", help="End this branch: its sessions and files go."),
+    ] = None,
+    _json: AsJson = False,
+) -> None:
+    """Show the branches of a project, oldest first; or drop one."""
     with ledger() as conn:
         known_project(conn, project)
+        if drop is not None:
+            branches.drop(conn, project, drop)
+            done = [f"Branch {drop} is dropped: none of its sessions is resumed any more."]
+            screen.show({"project_id": project, "done": done}, done)
+            return
         found = branches.of_project(conn, project)
     table = Table(
-        ("branch", "from", "head", "files", "promoted at"),
-        [(b.lane, b.from_session, b.head, _files(b), b.promoted_at) for b in found],
+        ("branch", "from", "head", "files", "used at", "promoted at"),
+        [
+            (b.lane, b.from_session, b.head, _files(b), b.updated_at, b.promoted_at)
+            for b in found
+        ],
         f"Project {project} has no branches: ask for a job with --branch-from SESSION.",
     )
     screen.show({"project_id": project, "branches": found}, [table])

@@ -31,6 +31,7 @@ from worker import (
     progress,
     prompts,
     recovery,
+    remains,
     settle,
     telling,
     workspace,
@@ -61,8 +62,6 @@ from worker.weigh import Way
 
 log = structlog.get_logger()
 
-FINISHED = "finished"  # the reason of a move that a dead attempt had made ready
-
 
 @dataclass
 class Attempt:
@@ -87,7 +86,7 @@ class Attempt:
         left = self._take_left(step)
         if left and (turn := recovery.finished(left, structured=step.schema is not None)):
             self.tell(telling.recovered(self.job, left, "finished", left.why))
-            self.choice = Choice(turn.parent, [], [], FINISHED)
+            self.choice = recovery.as_begun(left.begun)
             self.pending = turn
             return turn
         choice = self._go_on(left) if left else self._choose(step)
@@ -166,6 +165,8 @@ class Attempt:
                 parent=choice.parent,
                 minted=str(minted),
                 tries=choice.tries,
+                source=choice.source,
+                reason=choice.reason,
             ):
                 raise AttemptReplaced("The job was taken over before the turn began.")
         points.reach("turn.recorded")
@@ -186,6 +187,7 @@ class Attempt:
             job_id=self.job.id,
             attempt=self.job.attempt,
             parent=(choice.parent, choice.entries) if choice.parent else None,
+            template=choice.template,
         )
         try:
             return self._checked(self._spawn(step, request, store), choice)
@@ -272,6 +274,9 @@ class Attempt:
 
     def provide(self) -> None:
         """Bring the project's files here as the ledger has them; tell what had to make way."""
+        if remains.doubtful(self.job.project_id, self.job.tree):
+            with connection() as conn:
+                remains.clear(conn, self.job.project_id)
 
         def committed(tree: str) -> bool:
             with connection() as conn:
@@ -306,7 +311,7 @@ class Attempt:
         if turn is None:
             return
         with connection() as conn:
-            if self.choice and self.choice.reason == FINISHED:
+            if self.choice and self.choice.finished:
                 turns.give_up(conn, self.job, minted=turn.minted, error_class=why)
                 return
             turns.fail(
@@ -320,7 +325,6 @@ class Attempt:
     def checkpoint(self, turn: Turn) -> None:
         """Write where the chain has got to into Redis, with the files that its build made."""
         fence.check()
-        digest.note(self.job, self.begun, turn.session)
         chain = self.job.chain_id
         with connection() as conn:
             created = turns.files_created(conn, chain)

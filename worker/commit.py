@@ -17,13 +17,14 @@ from db.events import Event
 from db.lanes import MAIN, Next
 from db.pool import AWAY, connection
 from db.sessions import Advance, Moved
-from worker import points
+from worker import digest, points
 from worker.agent import Turn
+from worker.digest import Noted
 from worker.errors import HeadMoved, Stopped
 from worker.following import following_of
 from worker.ladder import AGENT_RESET, Choice
 from worker.publish import announce
-from worker.retry import on_blip
+from worker.retry import while_held
 
 if TYPE_CHECKING:
     from worker.chain import Attempt
@@ -54,11 +55,12 @@ class Outcome:
 def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     """Move the head to the turn's session. Raises HeadMoved, with nothing written."""
     job = at.job
-    to = _advance(job, turn, _named(outcome, at.choice, turn))
+    noted = digest.note(at.begun) if at.begun and outcome.tree else None
+    to = _advance(job, turn, _named(outcome, at.choice, turn), noted)
     following = following_of(job) if outcome.final else None
     told = _told(job, to, following)
     points.reach("commit.before")
-    moved = _send(job, to, told, following)
+    moved = _send(at, to, told, following)
     if moved is None and (reason := at.lease.reason()) == "lease_lost":
         raise Stopped(reason)
     if moved is None:
@@ -77,8 +79,11 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     return moved
 
 
-def _send(job: Claimed, to: Advance, told: list[Event], following: Next | None) -> Moved | None:
+def _send(
+    at: "Attempt", to: Advance, told: list[Event], following: Next | None
+) -> Moved | None:
     """Send the commit. If its answer is lost, the ledger says whether it was done."""
+    job = at.job
 
     def send(conn: Connection) -> Moved | None:
         pause = settings().publish_after
@@ -86,7 +91,6 @@ def _send(job: Claimed, to: Advance, told: list[Event], following: Next | None) 
             conn, job, to, told=told, following=following, publish_after=pause
         )
 
-    @on_blip
     def read_before_sending_again() -> Moved | None:
         with connection() as conn:
             done = sessions.settled(conn, job, to.minted) or send(conn)
@@ -97,7 +101,12 @@ def _send(job: Claimed, to: Advance, told: list[Event], following: Next | None) 
             return send(conn)
     except AWAY as exc:
         log.warning("commit.unknown", error=type(exc).__name__)
-        return read_before_sending_again()
+    try:
+        return while_held(at.lease.left)(read_before_sending_again)
+    except AWAY as exc:
+        raise Stopped(
+            "lease_lost"
+        ) from exc  # it stayed away: whoever takes over finds the turn
 
 
 def _named(outcome: Outcome, choice: Choice | None, turn: Turn) -> Outcome:
@@ -111,7 +120,7 @@ def _named(outcome: Outcome, choice: Choice | None, turn: Turn) -> Outcome:
     return outcome
 
 
-def _advance(job: Claimed, turn: Turn, outcome: Outcome) -> Advance:
+def _advance(job: Claimed, turn: Turn, outcome: Outcome, noted: Noted | None) -> Advance:
     return Advance(
         step=outcome.step,
         old=job.head,
@@ -124,6 +133,8 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome) -> Advance:
         version_id=outcome.version,
         new_version=outcome.new_version,
         tree=outcome.tree,
+        files=noted.files if noted else None,
+        documentation=noted.documentation if noted else None,
         final=outcome.final,
         result=outcome.result,
         chat=outcome.said,

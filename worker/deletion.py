@@ -1,14 +1,15 @@
-"""Deleting a project or a user, with all that is theirs: in the ledger, in Redis, on this host.
+"""Deleting a project or a user, with all that is theirs: in the ledger, in Redis, on this host,
+and where a server keeps the files for all hosts.
 
-    rows of the ledger ──► keys in Redis ──► directories of this host ──► the receipt is closed
+    rows of the ledger ──► keys in Redis ──► directories of this host ──► refs on the server
+                                                              ──► the receipt is closed
 
 The receipt is open until all is gone, and what was begun can be done again at any point.
 """
 
 import os
-import shutil
 import socket
-import stat
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from config.settings import settings
 from db import deletion, receipts
 from db.deletion import Held
 from db.receipts import Receipt
-from worker import progress, transport, workspace
+from worker import branch_places, progress, remote, removal, transport, workspace
 from worker.agent.box import own_directory
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 from worker.checkpoints import key as checkpoint
-from worker.errors import BadRequest
+from worker.errors import BadRequest, WorkspaceAway
 from worker.publish import stream
+from worker.trees import Trees
 
 AT_ONCE = 500  # keys in one request to Redis
 
@@ -38,6 +40,7 @@ class Places:
     removed: list[Path] = field(default_factory=list[Path])
     not_here: list[Path] = field(default_factory=list[Path])
     left: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
+    not_on_server: list[str] = field(default_factory=list[str])  # projects
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +95,21 @@ def remove(conn: Connection, receipt_id: UUID) -> Deleted:
     keys = _unlink(CHECKPOINTS, [checkpoint(UUID(chain)) for chain in todo.get("chains", [])])
     keys += _unlink(PROGRESS, [progress.key(UUID(chain)) for chain in todo.get("chains", [])])
     keys += _unlink(PROGRESS, [stream(project_id) for project_id in projects])
-    receipts.note_removed(conn, receipt_id, files=0, keys=keys)
+    receipts.note_removed(conn, receipt_id, keys=keys)
     places = Places()
     for project_id, given in projects.items():
         files = _remove_workspace(conn, project_id, given, places)
-        for place in _repositories(project_id):
-            files += _remove(place)
-            places.removed.append(place)
-        receipts.note_removed(conn, receipt_id, files=files, keys=0)
-    files = sum(_remove(own_directory(UUID(turn))) for turn in todo.get("turns", []))
-    receipts.note_removed(conn, receipt_id, files=files, keys=0)
+        files += _remove_repositories(project_id, places)
+        receipts.note_removed(conn, receipt_id, files=files)
+    for project_id, lane in todo.get("branches", []):
+        removed = branch_places.remove(conn, project_id, lane)
+        places.removed.extend(place for place, _ in removed)
+        receipts.note_removed(conn, receipt_id, files=sum(files for _, files in removed))
+    files = sum(removal.remove(own_directory(UUID(turn))) for turn in todo.get("turns", []))
+    receipts.note_removed(conn, receipt_id, files=files)
+    for project_id in projects if remote.on_server() else ():
+        _empty_remote(conn, receipt_id, project_id, places)
+    _forget_sent(conn, receipt_id, todo.get("attempts", []))
     return Deleted(receipts.close(conn, receipt_id), list(projects), places)
 
 
@@ -143,6 +151,53 @@ def _repositories(project_id: str) -> list[Path]:
     return [place for place in places if place.exists()]
 
 
+def _remove_repositories(project_id: str, places: Places) -> int:
+    """Remove them, when no upkeep is at work there; how many files they had."""
+    found, files = _repositories(project_id), 0
+    with ExitStack() as held:
+        trees = Trees(workspace.repository(project_id), settings().workspaces)
+        if trees.git_dir in found:
+            held.enter_context(trees.held())
+        for place in found:
+            files += removal.remove(place)
+            places.removed.append(place)
+        if trees.git_dir in found:
+            trees.git_dir.with_suffix(".lock").unlink(missing_ok=True)
+    return files
+
+
+def _empty_remote(conn: Connection, receipt_id: UUID, project_id: str, places: Places) -> None:
+    """Raises Held while the server does not let us: the receipt stays open."""
+    try:
+        refs = remote.empty(project_id)
+    except WorkspaceAway as exc:
+        raise Held(
+            f"The files of project {project_id} on the server of BATON_WORKSPACE_REMOTE are not"
+            f" removed ({exc}); all else of it is. Ask again when it answers; or remove its"
+            " repository there by hand, and ask again with BATON_WORKSPACE_REMOTE empty."
+        ) from exc
+    if refs is None:
+        places.not_on_server.append(project_id)
+    receipts.note_removed(conn, receipt_id, remote_refs=refs or 0)
+
+
+def _forget_sent(conn: Connection, receipt_id: UUID, sent: list[list[str]]) -> None:
+    """What a user's branches sent for projects of others. Raises Held as `_empty_remote`."""
+    of_project: dict[str, set[str]] = {}
+    for project_id, attempt in sent:
+        of_project.setdefault(project_id, set()).add(attempt)
+    for project_id, attempts in of_project.items():
+        try:
+            refs = remote.forget(conn, project_id, attempts)
+        except WorkspaceAway as exc:
+            raise Held(
+                f"The files of the user's branches in project {project_id}, in the repository of"
+                f" BATON_WORKSPACE_REMOTE, are not removed ({exc}); all else of the user is. Ask"
+                " again when it answers, or with BATON_WORKSPACE_REMOTE empty if it is gone for good."
+            ) from exc
+        receipts.note_removed(conn, receipt_id, remote_refs=refs)
+
+
 def _remove_workspace(
     conn: Connection, project_id: str, given: str | None, places: Places
 ) -> int:
@@ -159,28 +214,4 @@ def _remove_workspace(
         places.left.append((place, "another project has its workspace there"))
         return 0
     places.removed.append(place)
-    return _remove(place)
-
-
-def _remove(place: Path) -> int:
-    """Remove a directory, or a link in its place; returns how many files it had."""
-    if not os.path.lexists(place):
-        return 0
-    if place.is_symlink() or not place.is_dir():
-        place.unlink()
-        return 1
-    files = sum(len(names) for _, _, names in os.walk(place))
-    try:
-        shutil.rmtree(place)
-    except OSError:  # an agent may close its directories
-        _open_up(place)
-        shutil.rmtree(place)
-    return files
-
-
-def _open_up(place: Path) -> None:
-    place.chmod(stat.S_IRWXU)
-    for folder, folders, _ in os.walk(place):
-        for name in folders:
-            if not (path := Path(folder, name)).is_symlink():
-                path.chmod(stat.S_IRWXU)
+    return removal.remove(place)

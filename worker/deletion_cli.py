@@ -65,6 +65,7 @@ def _told(what: What, subject: str, receipt: Receipt) -> dict[str, Any]:
         "rows": receipt.rows,
         "redis_keys": receipt.keys,
         "files": receipt.files,
+        "remote_refs": receipt.remote_refs,
     }
 
 
@@ -77,6 +78,7 @@ def _document(what: What, subject: str, done: "Deleted") -> dict[str, Any]:
         "directories_left": [
             {"path": str(place), "why": why} for place, why in done.places.left
         ],
+        "projects_not_on_the_server": done.places.not_on_server,
     }
 
 
@@ -89,6 +91,7 @@ def _facts(receipt: Receipt) -> Facts:
             ("rows", number(sum(receipt.rows.values()))),
             ("Redis keys", number(receipt.keys)),
             ("files", number(receipt.files)),
+            ("refs on the server", number(receipt.remote_refs)),
         ]
     )
 
@@ -108,8 +111,14 @@ def _page(what: What, subject: str, done: "Deleted") -> Page:
         ),
         *(f"Removed {place}." for place in places.removed),
         *(
-            f"Not on this host: {place}. If another has it, remove it there."
+            f"Not on this host: {place}. If it is at its usual place on another, that host removes"
+            " it by itself; else remove it there."
             for place in places.not_here
         ),
         *(f"Left: {place}, since {why}." for place, why in places.left),
+        *(
+            f"The server of BATON_WORKSPACE_REMOTE has no repository of project {project_id}, or"
+            " does not show it: nothing was removed there."
+            for project_id in places.not_on_server
+        ),
     ]

@@ -1,9 +1,10 @@
 """What a fresh session is told of the past, and what is noted of the files for that.
 
-Where the workspace is at hand its files are looked at; on a host that lacks them, what
-Postgres has noted of the newest version's has to do.
+Where the workspace is at hand its files are looked at; on a host that lacks them, what the
+commit of the line's newest turn has noted of them has to do.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from db import chat
@@ -18,7 +19,9 @@ DOCUMENTATION = "DOCUMENTATION.md"
 def retell(job: Claimed, cwd: Path, prompt: str) -> str:
     """The prompt of a fresh session: what is known of the past, then the prompt itself."""
     with connection() as conn:
-        past = chat.past(conn, job.project_id, lane=job.lane)
+        past = chat.past(
+            conn, job.project_id, lane=job.lane, head=job.head, user_id=job.user_id
+        )
     if job.head is None and not past.said:
         return prompt  # the project's first words
     files = workspace.files(cwd)
@@ -32,20 +35,14 @@ def retell(job: Claimed, cwd: Path, prompt: str) -> str:
     return prompts.with_digest(told, prompt)
 
 
-def note(job: Claimed, begun: Begun | None, session: str) -> None:
-    """Note the files that a committed turn has left, for a fresh session on any host."""
-    if begun is None or job.version_id is None:
-        return
-    files, documentation = (
-        workspace.files(begun.path),
-        workspace.read(begun.path, DOCUMENTATION),
-    )
-    with connection() as conn:
-        chat.note_files(
-            conn,
-            job.project_id,
-            version=job.version_id,
-            session=session,
-            files=files,
-            documentation=documentation,
-        )
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The files that a turn has left, by name, and the beginning of the documentation."""
+
+    files: list[str]
+    documentation: str
+
+
+def note(begun: Begun) -> Noted:
+    """What the turn's commit is to note, for a fresh session on any host."""
+    return Noted(workspace.files(begun.path), workspace.read(begun.path, DOCUMENTATION))

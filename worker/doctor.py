@@ -67,6 +67,7 @@ def _ledger() -> Iterator[Check]:
         yield _beat(conn)
         yield _model(conn)
         yield from _limits(conn)
+        yield from _remote(conn)
 
 
 def _workers(conn: Connection) -> Check:
@@ -204,6 +205,17 @@ def _limits(conn: Connection) -> Iterator[Check]:
     for limit in limits.in_force(conn):
         until = "it is cleared" if limit.until.year == 9999 else f"{limit.until:%H:%M:%SZ}"
         yield Check("credential", "warn", f"{limit.credential} is parked until {until}: {limit.reason}")  # fmt: skip
+
+
+def _remote(conn: Connection) -> Iterator[Check]:
+    from worker import remote
+
+    if not settings().workspace_remote or not shutil.which("git"):
+        return
+    if why := remote.fault(conn):
+        yield Check("remote", "fail", f"BATON_WORKSPACE_REMOTE: {why}")
+    else:
+        yield Check("remote", "ok", "BATON_WORKSPACE_REMOTE can be reached")
 
 
 def _broker() -> Iterator[Check]:

@@ -10,6 +10,7 @@
     ├── NoRoom             the agent's disk is full
     ├── WorkspaceFailed    the workspace cannot be kept as it is
     ├── WorkspaceAway      the project's files cannot be had on this host now
+    │   └── RemoteMissing  the remote has no repository of the project, or does not show it
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
     ├── Stopped            the turn was stopped: cancelled, interrupted, timed out
     └── AgentFailed        the agent said why it failed, field by field
@@ -74,6 +75,10 @@ class WorkspaceFailed(JobError):
 
 class WorkspaceAway(JobError):
     """The project's files cannot be fetched, or not be sent on; the text says why."""
+
+
+class RemoteMissing(WorkspaceAway):
+    """Where the project's repository should be there is none, or it is not shown to us."""
 
 
 class NoRoom(JobError):

@@ -5,9 +5,14 @@ refs/baton/begun/<attempt> the workspace as a running attempt found it
 refs/baton/made/<attempt>  what its turn made of it, until that is known to be committed
 refs/baton/lost/<attempt>  what an attempt that came to nothing had made of it
 refs/baton/aside/<commit>  what had to make way for a commit of the ledger's
-refs/baton/branches/<lane> what a branch's newest turn made; each has a repository of its own
+refs/baton/branches/<lane> the newest commit of a branch; each has a repository of its own
+refs/baton/kept/<commit>   what the ledger names to go back to, and head does not lead to
+refs/baton/lent/<lane>/…   the refs of a branch's repository: it borrows objects of this one
+
+Upkeep points kept and lent, and alone lets lost and aside go in time (worker/repositories.py).
 """
 
+import re
 from collections.abc import Callable
 
 from worker.trees import Trees
@@ -18,6 +23,12 @@ MADE = "refs/baton/made"
 LOST = "refs/baton/lost"
 ASIDE = "refs/baton/aside"
 BRANCHES = "refs/baton/branches"
+KEPT = "refs/baton/kept"
+LENT = "refs/baton/lent"
+INDEX = "refs/baton/index"  # of a branch's repository, what its index lists
+
+# As the CLI names a file until it is whole.
+HALF_WRITTEN = re.compile(r"\.tmp\.\d+\.[0-9a-f]{12}$")
 
 
 def settle(trees: Trees, attempt: str, commit: str) -> None:
@@ -36,6 +47,8 @@ def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:
     lost: list[str] = []
     for ref in trees.refs(MADE):
         attempt, commit = ref.rpartition("/")[2], trees.ref(ref)
+        if commit and commit == trees.ref(f"{BEGUN}/{attempt}"):
+            continue  # it changed nothing: the commit says nothing of the turn
         if commit and committed(commit):
             settle(trees, attempt, commit)
         else:
@@ -89,3 +102,23 @@ def put_lost_aside(trees: Trees) -> str | None:
     for ref in begun:
         trees.forget(ref)
     return None if same else lost_ref
+
+
+def put_edits_aside(trees: Trees) -> str | None:
+    """Keep what people changed since the last whole turn here; the ref, if they did."""
+    head = trees.ref(HEAD)
+    if not any(trees.path.iterdir()):
+        return None
+    left = trees.snapshot("changed since the last turn", parent=head)
+    if left == head:
+        return None
+    trees.point(f"{ASIDE}/{left}", left)
+    return f"{ASIDE}/{left}"
+
+
+def drop_half_written(trees: Trees, begun: str) -> None:
+    """Remove the file that the agent was writing when it was killed, beside the one it is to be."""
+    left = trees.snapshot("left by an attempt that is gone on from", parent=begun)
+    for name in trees.added(begun, left):
+        if HALF_WRITTEN.search(name):
+            (trees.path / name).unlink(missing_ok=True)

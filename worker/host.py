@@ -7,11 +7,27 @@ boot and pid namespace (a container that was restarted is another host).
 import hashlib
 import os
 import socket
+import time
 from functools import cache
 from pathlib import Path
 
 from config.settings import settings
 from db.attempts import Runner
+
+
+def now() -> float:
+    """Seconds since this machine began: one clock for all its processes, and a machine that
+    was suspended finds that time in it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def parent(pid: int) -> int | None:
+    """The process that it is a child of; None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def started(pid: int) -> int | None:

@@ -17,7 +17,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import projects
 from db.jobs import REFUSED
-from worker import workspace
+from worker import remains, workspace
 from worker.complaints import Failed
 from worker.errors import WorkspaceAway
 from worker.transport import transport
@@ -49,6 +49,8 @@ def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> 
         )
         found = projects.get(conn, project_id)
         path = workspace.place_of(project_id, found.workspace if found else None)
+        in_place = path.resolve() == Path(source).expanduser().resolve()
+        remains.clear(conn, project_id, files=not in_place)
         tree, left_out = _keep(project_id, version, source, path)
         projects.take_in(
             conn, project_id, user_id=user_id, workspace=place, version=version, tree=tree

@@ -34,8 +34,8 @@ UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECA
 class Choice:
     """The session to fork (None: begin fresh), why, and all that was looked at.
 
-    `reason` is None on a resumed head and on a first session; otherwise why the head
-    was not resumed. `entries` is the parent's transcript, read and found sound.
+    `reason` is None on a resumed head and on a first session; otherwise why the head, or a
+    template, was not resumed. `entries` is the parent's transcript, read and found sound.
     """
 
     parent: str | None
@@ -43,7 +43,9 @@ class Choice:
     tries: list[Try]
     reason: str | None
     source: str | None = None  # fallback or reset, when the head was passed over; recovery
+    finished: bool = False  # a dead attempt had made the turn, which is committed as it stands
     weighed: Weighed | None = None  # where the cheapest way was looked for
+    template: str | None = None  # the project that the parent is of, if not the job's own
 
     @property
     def lost_head(self) -> bool:
@@ -51,8 +53,10 @@ class Choice:
         return self.parent is None and self.source == "fallback"
 
 
+FINISHED = "finished"  # the reason of a move that a dead attempt had made ready
 RECOVERY = "recovery"  # the source of a turn that goes on from a dead attempt's session
 TEMPLATE = "template"  # the reason of a first session that was forked from a template's
+TEMPLATE_LOST = "template_lost"  # and of one that began fresh, since that could not be
 AGENT_RESET = "agent_reset"  # the agent was to go on from a session, and began anew
 
 
@@ -107,7 +111,7 @@ class _Climb:
         entries: list[Entry] = []
         reason = self.barred.get(session.session_id) or self._unfit(session)
         if reason is None:
-            entries, reason = _load(self.conn, self.job, session)
+            entries, reason = _load(self.conn, self.job.project_id, session.session_id)
         if reason:
             self.tries.append(Try(session.session_id, "rejected", reason))
             return None
@@ -132,12 +136,16 @@ class _Climb:
 
 def _of_template(conn: Connection, name: str, barred: dict[str, str]) -> Choice:
     """A new project's first session: a fork of the template's, if that is sound."""
-    session = registry.template(conn, name)
-    found = look(conn, name, session) if session else Looked("not_found")
-    if session is None or found.reason or session in barred:
-        return Choice(None, [], [Try(None, "trying", "template_lost")], None)
-    entries = found.entries
-    return Choice(session, entries, [Try(session, "trying", TEMPLATE)], TEMPLATE)
+    session, entries, reason = registry.template(conn, name), list[Entry](), None
+    if session:
+        reason = barred.get(session)
+        if reason is None:
+            entries, reason = _load(conn, name, session)
+    if session is None or reason:
+        tries = [Try(session, "rejected", reason)] if session else []
+        return replace(_fresh(tries, TEMPLATE_LOST, None), reason=TEMPLATE_LOST)
+    tries = [Try(session, "trying", TEMPLATE)]
+    return Choice(session, entries, tries, TEMPLATE, template=name)
 
 
 def _fresh(tries: list[Try], reason: str, source: str | None) -> Choice:
@@ -180,22 +188,25 @@ def _weigh(why: str, ways: tuple[Way, ...], session: Session) -> Weighed:
     return weigh(why, ways, context=session.context_tokens, idle=idle)
 
 
-def _load(conn: Connection, job: Claimed, session: Session) -> tuple[list[Entry], str | None]:
+def _load(conn: Connection, project_id: str, session_id: str) -> tuple[list[Entry], str | None]:
     """The transcript, and why it is of no use. A damaged one is condemned for good."""
-    mark = transcripts.fingerprint(conn, job.project_id, session.session_id)
+    entries, reason = _read(conn, project_id, session_id)
+    if reason and reason != "not_found":
+        registry.condemn(conn, session_id)
+    return entries, reason
+
+
+def _read(conn: Connection, project_id: str, session_id: str) -> tuple[list[Entry], str | None]:
+    mark = transcripts.fingerprint(conn, project_id, session_id)
     if mark is None:
         return [], "not_found"
     try:
-        entries = transcripts.load(conn, job.project_id, session.session_id)
+        entries = transcripts.load(conn, project_id, session_id)
     except TranscriptDamaged:
-        registry.condemn(conn, session.session_id)
         return [], "damaged"
     if entries is None:
         return [], "not_found"
-    reason = _soundness(session.session_id, mark, entries)
-    if reason:
-        registry.condemn(conn, session.session_id)
-    return entries, reason
+    return entries, _soundness(session_id, mark, entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,16 +221,8 @@ class Looked:
 
 def look(conn: Connection, project_id: str, session_id: str) -> Looked:
     """Read a session that a turn has just made."""
-    mark = transcripts.fingerprint(conn, project_id, session_id)
-    if mark is None:
-        return Looked("not_found")
-    try:
-        entries = transcripts.load(conn, project_id, session_id)
-    except TranscriptDamaged:
-        return Looked("damaged")
-    if entries is None:
-        return Looked("not_found")
-    return Looked(_soundness(session_id, mark, entries), summary_of(entries), entries)
+    entries, reason = _read(conn, project_id, session_id)
+    return Looked(reason, summary_of(entries), entries)
 
 
 def shares(parent: list[Entry], child: list[Entry]) -> bool:

@@ -12,7 +12,6 @@ cancel, a newer request, a drain), watches the clocks of the turn, and ends the 
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
@@ -24,13 +23,14 @@ from config.settings import settings
 from db import attempts
 from db.attempts import Claimed
 from db.pool import connection
-from worker import drain, points
+from worker import drain, host, points
 from worker.agent.leash import LINGER, Leash
 from worker.fence import fenced
 from worker.orphans import reap
 
 log = structlog.get_logger()
 
+LEAST_WAIT = 0.5  # seconds for a connection; the clocks are to be looked at in between
 MARGIN = 6  # a sixth of the lease lies between our end and the row's: the keeper's time to kill
 
 
@@ -46,15 +46,17 @@ class Lease:
     last_sign: float = 0.0
     told_pid: int | None = None
     ending_since: float | None = None
+    cut_off: bool = False  # whether Postgres did not answer in time since the last renewal
+    renew_at: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
     def alive(self) -> None:
         """The agent gave a sign of life."""
-        self.last_sign = time.monotonic()
+        self.last_sign = host.now()
 
     def left(self) -> float:
         """Seconds for which the hold is still certain."""
-        return self.trusted_until - time.monotonic()
+        return self.trusted_until - host.now()
 
     def stop(self, reason: str) -> None:
         """Stop the turn; the first reason counts."""
@@ -69,8 +71,8 @@ class Lease:
     @contextlib.contextmanager
     def turn(self, box: list[str]) -> Generator[Leash]:
         """The agent may run inside this block: fed, watched, and gone when it ends."""
-        self.leash = Leash(str(self.job.attempt), max(0.1, self.left()), box)
-        self.turn_began = self.last_sign = time.monotonic()
+        self.leash = Leash(str(self.job.attempt), self.trusted_until, box)
+        self.turn_began = self.last_sign = host.now()
         try:
             yield self.leash
         finally:
@@ -83,12 +85,12 @@ class Lease:
 @contextlib.contextmanager
 def hold(job: Claimed, *, asked: float, beat: Callable[[], None]) -> Generator[Lease]:
     """Hold the job for the length of the block. `asked`: when the claim was sent
-    (monotonic); `beat` is called with each renewal."""
+    (host.now); `beat` is called with each renewal."""
     lease = Lease(job, trusted_until=asked + _trusted())
     thread = threading.Thread(target=_watch, args=(lease, beat), name="lease", daemon=True)
     thread.start()
     try:
-        with fenced(lease.left):
+        with fenced(lease.left, attempt=job.attempt):
             yield lease
     finally:
         lease.done.set()
@@ -101,12 +103,9 @@ def _trusted() -> float:
 
 
 def _watch(lease: Lease, beat: Callable[[], None]) -> None:
-    renew_every = settings().renew_every.total_seconds()
-    renew_at = time.monotonic() + renew_every
+    _renew_later(lease)
     while not lease.done.wait(settings().cancel_poll.total_seconds()):
-        due = time.monotonic() >= renew_at
-        if due:
-            renew_at = time.monotonic() + renew_every
+        due = host.now() >= lease.renew_at
         _ask(lease, renew=due)
         if due:
             beat()
@@ -114,20 +113,29 @@ def _watch(lease: Lease, beat: Callable[[], None]) -> None:
         _steer(lease)
 
 
+def _renew_later(lease: Lease) -> None:
+    lease.renew_at = host.now() + settings().renew_every.total_seconds()
+
+
 def _ask(lease: Lease, *, renew: bool) -> None:
     """One round trip: hear what is wanted, and renew if it is time."""
     if lease.reason() == "lease_lost":
-        return  # it was paused: what is over does not come back by a late renewal
-    asked = time.monotonic()
+        return  # it was paused, or cut off: what is over does not come back by a late renewal
+    asked = host.now()
     job = lease.job
     try:
-        with connection() as conn:
+        with connection(timeout=max(LEAST_WAIT, lease.left() / 2)) as conn:
             if renew:
                 heard = attempts.renew(conn, job.id, job.attempt, settings().lease)
             else:
                 heard = attempts.wanted(conn, job.id, job.attempt)
     except (psycopg.Error, psycopg_pool.PoolTimeout):
-        return  # `trusted_until` stands where it was
+        lease.cut_off = True
+        return  # `trusted_until` stands where it was, and a renewal is tried again at once
+    if lease.left() <= 0:
+        lease.cut_off = True  # the answer came too late
+    elif renew:
+        lease.cut_off = False
     if heard is None:
         if not lease.done.is_set():  # the job may just have been committed
             lease.stop("lease_lost")
@@ -135,12 +143,13 @@ def _ask(lease: Lease, *, renew: bool) -> None:
     if renew:
         points.reach("lease.renewed")
         lease.trusted_until = asked + _trusted()
+        _renew_later(lease)
     if heard != "go on":
         lease.stop({"cancel": "cancelled", "interrupted": "replaced_by_request"}[heard])
 
 
 def _check_clocks(lease: Lease) -> None:
-    now = time.monotonic()
+    now = host.now()
     if now >= lease.trusted_until:
         lease.stop("lease_lost")
     if drain.overdue():
@@ -154,12 +163,13 @@ def _check_clocks(lease: Lease) -> None:
 
 
 def _end(lease: Lease, leash: Leash) -> None:
-    """Ask the keeper to end the agent; do it ourselves if that takes too long."""
+    """Ask the keeper to end the agent; do it ourselves if that takes too long, or if the
+    time is over for which another attempt cannot have begun."""
     leash.end()
-    now = time.monotonic()
+    now = host.now()
     lease.ending_since = lease.ending_since or now
-    if now - lease.ending_since > LINGER:
-        reap(lease.job.attempt)  # its keeper is gone, or hangs
+    if lease.left() <= 0 or now - lease.ending_since > LINGER:
+        reap(lease.job.attempt)  # its keeper is gone, or hangs, or is stopped
 
 
 def _steer(lease: Lease) -> None:
@@ -170,7 +180,7 @@ def _steer(lease: Lease) -> None:
     if lease.stopped:
         _end(lease, leash)
     else:
-        leash.feed(max(0.0, lease.left()))
+        leash.feed(lease.trusted_until)
     pid = leash.agent_pid
     if pid and pid != lease.told_pid:
         with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout), connection() as conn:

@@ -1,4 +1,9 @@
-"""What outlived its worker and its keeper: found by the attempt that every process carries."""
+"""What outlived its worker and its keeper: found by the attempt that every process carries.
+
+The agent carries it, with its keeper and what its tools begin; so does git, as long as it
+works for a job. A tool's child may have cleaned its environment: it is found below one that
+has not, be it the keeper that has inherited it.
+"""
 
 import contextlib
 import os
@@ -6,15 +11,30 @@ import signal
 from pathlib import Path
 from uuid import UUID
 
+from worker import host
+
 
 def reap(attempt: UUID) -> int:
-    """Kill every process of this host that carries the attempt; how many there were."""
+    """Kill every process of this host that carries the attempt, and all below it; how many
+    there were."""
     mark = f"BATON_ATTEMPT={attempt}".encode()
-    found = [pid for pid in _pids() if mark in _environ(pid).split(b"\0")]
+    found = _and_below([pid for pid in _pids() if mark in _environ(pid).split(b"\0")])
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return len(found)
+
+
+def _and_below(roots: list[int]) -> set[int]:
+    children = dict[int | None, list[int]]()
+    for pid in _pids() if roots else ():
+        children.setdefault(host.parent(pid), []).append(pid)
+    found, ahead = set(roots), list(roots)
+    while ahead:
+        below = [pid for pid in children.get(ahead.pop(), ()) if pid not in found]
+        found.update(below)
+        ahead += below
+    return found
 
 
 def _pids() -> list[int]:

@@ -30,7 +30,7 @@ def digest(past: Past, files: list[str], documentation: str, *, elsewhere: bool 
     if not (past.summary or past.said or past.versions or files):
         return ""
     room = settings().digest_chars - len(render("history", past=""))
-    where = "of the last version, not on this host" if elsewhere else "in the workspace"
+    where = "as of the last turn, not on this host" if elsewhere else "in the workspace"
     parts = [
         ("Summary of the work so far", _tame(past.summary or ""), room // 3),
         ("Requests and answers, oldest first", _chat(past.said, room // 3), room // 3),

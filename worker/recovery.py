@@ -5,9 +5,9 @@
     lost       nothing to go on from: the turn begins again from the head, `why` says the reason
 
 An attempt is dead when its worker is, was stopped for a deploy, or could not send the files
-that its turn had made to where other hosts find them. Its session was a fork
-of the head, so the head is the same after either way; the files that belong to it are
-those that it left in the workspace.
+that its turn had made to where other hosts find them. Whatever session it had forked, the
+head must still be what it was then; the files that belong to it are those that it left in
+the workspace.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ from db.turns import Begun, Try
 from worker import ladder
 from worker.agent import Turn
 from worker.agent.usage import context, count, weight
-from worker.ladder import RECOVERY, Choice
+from worker.ladder import FINISHED, RECOVERY, Choice
 from worker.plain import plain, plain_data
 
 ENDS = {"end_turn", "stop_sequence"}
+NOTHING = {"not_found", "empty", "nothing_done"}  # no word of the model's is lost with it
 ANSWER = "StructuredOutput"  # the tool through which the CLI takes an answer of a given form
 
 
@@ -54,41 +55,54 @@ def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
     """What the attempt before this one left; None when it came to an end of its own."""
     if not begun or not _broke_off(begun[-1]):
         return None
-    last = begun[-1]
-    found = ladder.look(conn, job.project_id, last.minted)
+    left = _left(conn, job, begun[-1])
+    if left.begun.source != RECOVERY or left.lost not in NOTHING:
+        return left
+    before = [turn for turn in begun if turn.minted == left.begun.parent]
+    return _left(conn, job, before[-1]) if before else left  # it added nothing to that one
+
+
+def _left(conn: Connection, job: Claimed, turn: Begun) -> Left:
+    found = ladder.look(conn, job.project_id, turn.minted)
     try:
-        known = _uuids(_past(conn, job, last))
+        known = _uuids(_past(conn, job, turn))
     except TranscriptDamaged:
-        return Left(last, [], [], "damaged")  # the ladder has the rest to say
+        return Left(turn, [], [], "damaged")  # the ladder has the rest to say
     new = [entry for entry in found.entries if entry.get("uuid") not in known]
     turns.charge(
-        conn, job, minted=last.minted, raw_cost_usd=_told_cost(new), weight=_weight(new)
+        conn, job, minted=turn.minted, raw_cost_usd=_told_cost(new), weight=_weight(new)
     )
     reset = bool(known) and len(new) == len(found.entries)
-    lost = found.reason or ("reset" if reset else None) or _unfit(job, last, new)
-    return Left(last, found.entries, new, lost)
+    lost = found.reason or ("reset" if reset else None) or _unfit(job, turn, new)
+    return Left(turn, found.entries, new, lost)
 
 
 def _broke_off(turn: Begun) -> bool:
+    no_fault = turns.NOT_THE_SESSIONS if turn.source == RECOVERY else turns.NOT_ITS_FAULT
     return turn.outcome == "abandoned" or (
-        turn.outcome == "failed" and turn.error_class in turns.NOT_ITS_FAULT
+        turn.outcome == "failed" and turn.error_class in no_fault
     )
 
 
 def _past(conn: Connection, job: Claimed, turn: Begun) -> list[Entry]:
     if turn.parent is None:
         return []
-    return transcripts.load(conn, job.project_id, turn.parent) or []
+    parent = registry.get(conn, turn.parent)  # a template's is another project's
+    project_id = parent.project_id if parent else job.project_id
+    return transcripts.load(conn, project_id, turn.parent) or []
 
 
 def _unfit(job: Claimed, turn: Begun, new: list[Entry]) -> str | None:
-    if turn.parent != job.head:
+    if turn.old != job.head:
         return "head_moved"
     if turn.step.startswith("compact"):
         return "compaction"  # one call of the model: there is no half of it
-    if turn.age > settings().stale_after:
+    ended = _ended(new) or _structured(new) is not None
+    if turn.age > settings().stale_after and not ended:
         return "stale"
-    return ladder.policy(job) or (None if _answers(new) else "nothing_done")
+    if not _answers(new):
+        return "nothing_done"
+    return None if ended and turn.parent is None else ladder.policy(job)
 
 
 def finished(left: Left, *, structured: bool) -> Turn | None:
@@ -118,6 +132,11 @@ def finished(left: Left, *, structured: bool) -> Turn | None:
         model=last["message"].get("model"),
         cli_version=last.get("version"),
     )
+
+
+def as_begun(turn: Begun) -> Choice:
+    """The choice on which a turn that had ended was begun."""
+    return Choice(turn.parent, [], [], turn.reason or FINISHED, turn.source, finished=True)
 
 
 def go_on(conn: Connection, job: Claimed, left: Left) -> Choice:

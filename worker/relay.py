@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,7 @@ log = structlog.get_logger()
 
 LEAST_WINDOW = 4  # messages out while no worker is known to be online
 RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
+NO_LIMIT = 2**31 - 1  # rescues
 RESCUE_EVERY = 1.0  # seconds between two looks for the dead
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
 
@@ -71,13 +73,15 @@ def run_once() -> int:
     return sent
 
 
-def rescue_once() -> int:
+def rescue_once(*, after_outage: bool = False) -> int:
     """Take the jobs of dead workers back into the queue, and say how many.
 
     A worker of this host is known to be dead as soon as its process is; of another
-    host, when its lease has run out.
+    host, when its lease has run out. `after_outage`: Postgres was away just now, so a lease
+    that has run out may be a living worker's, which is about to say so (worker/ending.py):
+    no job is set aside for it.
     """
-    taken = 0
+    taken, limit = 0, settings().rescue_limit
     with connection() as conn:
         here = dict[UUID, UUID]()
         for job_id, attempt, pid, born in rescue.running_on(conn, host.boot()):
@@ -86,17 +90,17 @@ def rescue_once() -> int:
                 continue
             if reap(attempt):
                 continue  # something of it still lived, and was killed: look again
-            taken += _take(conn, job_id, attempt)
+            taken += _take(conn, job_id, attempt, limit)
         for job_id in rescue.expired(conn):
             if job_id in here and reap(here[job_id]):
                 continue  # its worker is stopped, and so was what should have killed this
-            taken += _take(conn, job_id, None)
+            taken += _take(conn, job_id, None, NO_LIMIT if after_outage else limit)
     return taken
 
 
-def _take(conn: Connection, job_id: UUID, attempt: UUID | None) -> int:
+def _take(conn: Connection, job_id: UUID, attempt: UUID | None, limit: int) -> int:
     with conn.transaction():
-        state = rescue.rescue(conn, job_id, attempt=attempt, limit=settings().rescue_limit)
+        state = rescue.rescue(conn, job_id, attempt=attempt, limit=limit)
         job = jobs.get(conn, job_id) if state == "quarantined" else None
         if job and (following := despite_failure(job)):
             rescue.follow(conn, job_id, following)
@@ -107,12 +111,15 @@ def _take(conn: Connection, job_id: UUID, attempt: UUID | None) -> int:
     return 1
 
 
-def _patiently(work: Callable[[], int], ended: threading.Event) -> None:
+def _patiently(work: Callable[[], int], ended: threading.Event) -> bool:
+    """Do it, or pause if that is not possible now. Whether Postgres answered."""
     try:
         work()
     except (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OSError) as exc:
         log.warning("relay.waits", error=type(exc).__name__)
         ended.wait(PAUSE)
+        return not isinstance(exc, (psycopg.Error, psycopg_pool.PoolTimeout))
+    return True
 
 
 def _look_at_redis() -> None:
@@ -138,13 +145,20 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     log.info("relay.ready")
-    looked = 0.0
     _look_at_redis()
+    _loop(ended)
+
+
+def _loop(ended: threading.Event) -> None:
+    looked, away = 0.0, float("-inf")
     while not ended.wait(settings().relay_poll.total_seconds()):
+        answered = True
         if time.monotonic() - looked >= RESCUE_EVERY:  # Redis may be away: the dead are found
             looked = time.monotonic()
-            _patiently(rescue_once, ended)
-        _patiently(run_once, ended)
+            shortly = looked - away < settings().lease.total_seconds()
+            answered = _patiently(partial(rescue_once, after_outage=shortly), ended)
+        if not (_patiently(run_once, ended) and answered):
+            away = time.monotonic()
 
 
 if __name__ == "__main__":

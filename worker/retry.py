@@ -3,7 +3,9 @@
 The third layer is the CLI's own and bounded by CLAUDE_CODE_MAX_RETRIES.
 """
 
+import math
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 import redis
@@ -12,13 +14,30 @@ import tenacity
 from config.settings import settings
 from db.pool import AWAY
 
+PAUSE = tenacity.wait_random_exponential(multiplier=0.1, max=2)
+BLIP = tenacity.retry_if_exception_type((*AWAY, redis.ConnectionError))
+
 # A blip on the way to Postgres or Redis. Only around calls that are safe to repeat.
 on_blip = tenacity.retry(
-    retry=tenacity.retry_if_exception_type((*AWAY, redis.ConnectionError)),
-    wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
-    stop=tenacity.stop_after_delay(10),
-    reraise=True,
+    retry=BLIP, wait=PAUSE, stop=tenacity.stop_after_delay(10), reraise=True
 )
+
+
+def while_held(left: Callable[[], float]) -> tenacity.Retrying:
+    """As `on_blip`, for as long as a hold is certain: `left()` seconds. Call it with what to do."""
+    return tenacity.Retrying(retry=BLIP, wait=PAUSE, stop=_over(left), reraise=True)
+
+
+def awaited_while_held(left: Callable[[], float], *, within: float) -> tenacity.AsyncRetrying:
+    """As `while_held`, for what is awaited; not begun again after `within` seconds."""
+    stop = _over(left, within)
+    return tenacity.AsyncRetrying(retry=BLIP, wait=PAUSE, stop=stop, reraise=True)
+
+
+def _over(
+    left: Callable[[], float], within: float = math.inf
+) -> Callable[[tenacity.RetryCallState], bool]:
+    return lambda state: left() <= 0 or (state.seconds_since_start or 0.0) >= within
 
 
 def backoff(attempts: int) -> timedelta:

@@ -6,10 +6,8 @@ ended, runs, or is not in turn changes nothing.
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import replace
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -20,34 +18,24 @@ import structlog
 from config.settings import settings
 from db import attempts, endings, jobs, limits, turns
 from db.attempts import Claimed
-from db.endings import End, Wait
+from db.endings import End
 from db.events import Event
-from db.jobs import NEVER
-from db.pool import connection
+from db.pool import AWAY, connection
 from worker import checkpoints, drain, host, points, recovery, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
-from worker.commit import about, queued
-from worker.errors import Judgement, Verdict, for_people, judge, tries_of
-from worker.following import despite_failure
+from worker.commit import about
+from worker.ending import Ran, tell_of_outage, write
+from worker.errors import Judgement, Verdict, for_people, judge
 from worker.lease import Lease, hold
 from worker.publish import announce
-from worker.retry import backoff, on_blip
+from worker.retry import on_blip
 
 log = structlog.get_logger()
 
-WORKER_PAUSE = timedelta(seconds=30)  # before a job is tried again that this worker cannot run
+CUT_OFF = Judgement(Verdict.LOST, "lease_lost")
 WORKER_ID = host.boot().rpartition("/")[0][:8]
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What became of a delivery: `ignored`, `waits`, or the job's final state."""
-
-    state: str
-    error_class: str | None = None
-    error: str | None = None
 
 
 def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -> Ran:
@@ -55,7 +43,7 @@ def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -
     if drain.draining():
         return Ran("ignored")  # the row waits for another worker
     points.reach("claim.before")
-    asked = time.monotonic()
+    asked = host.now()
     claimed = _claim(job_id)
     if claimed is None:
         return _not_claimed(job_id)
@@ -66,7 +54,18 @@ def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -
     ):
         log.info("job.started", attempt=claimed.attempts)
         _tell_start(claimed)
-        return _attempt(claimed, lease, do, agent)
+        ran = _attempt(claimed, lease, do, agent)
+    if lease.cut_off and ran.state == "ignored":
+        ran = replace(ran, owed=(claimed, CUT_OFF))
+    return _after_outage(ran, *ran.owed) if ran.owed else ran
+
+
+def _after_outage(ran: Ran, job: Claimed, judgement: Judgement) -> Ran:
+    try:
+        return tell_of_outage(job, judgement, ran.error or "")
+    except Exception as exc:
+        log.warning("job.not_settled", error=type(exc).__name__)
+        return ran
 
 
 def _claim(job_id: UUID) -> Claimed | None:
@@ -140,137 +139,12 @@ def _settle(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
         error=for_people(exc),
     )
     try:
-        return _write(job, judgement, for_people(exc))
+        return write(job, judgement, for_people(exc))
     except Exception as again:
-        # Postgres is away: the lease runs out, and the relay finds the row.
+        # Postgres is away. If it stays so, the lease runs out, and the relay finds the row.
         log.warning("job.not_settled", error=type(again).__name__)
-        return Ran("waits", judgement.error_class, for_people(exc))
-
-
-@on_blip
-def _write(job: Claimed, judgement: Judgement, text: str) -> Ran:
-    verdict, error_class = judgement.verdict, judgement.error_class
-    match verdict:
-        case Verdict.LOST:
-            return Ran("ignored", error_class, text)
-        case Verdict.CANCELLED:
-            return _finish(job, End(state="cancelled", error_class=error_class, error=text))
-        case Verdict.INTERRUPTED:
-            return _wait(job, Wait(counted=False, error_class=error_class, error=text))
-        case Verdict.WAIT:
-            pause = Wait(delay=WORKER_PAUSE, counted=False, error_class=error_class, error=text)
-            return _wait(job, pause)
-        case Verdict.PARK:
-            return _park(job, judgement, text)
-        case Verdict.ASK:
-            return _wait(
-                job,
-                Wait(
-                    state="parked",
-                    until=NEVER,
-                    counted=False,
-                    error_class=error_class,
-                    error=text,
-                ),
-            )
-        case Verdict.RETRY if _may_retry(job, error_class):
-            delay = backoff(job.attempts)
-            return _wait(job, Wait(delay=delay, error_class=error_class, error=text))
-        case _:
-            return _finish(
-                job,
-                End(
-                    state="failed",
-                    error_class=error_class,
-                    error=text,
-                    following=despite_failure(job),
-                ),
-            )
-
-
-def _may_retry(job: Claimed, error_class: str) -> bool:
-    if job.attempts >= settings().attempts:
-        return False
-    tries = tries_of(error_class, settings().attempts)
-    if tries == settings().attempts:
-        return True
-    with connection() as conn:
-        return turns.failed_as(conn, job.id, error_class) < tries
-
-
-def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
-    """Set the job aside until its credential may be used again; tell of it once."""
-    with connection() as conn:
-        known = limits.standing(conn, host.credential())
-        until = limits.impose(
-            conn,
-            host.credential(),
-            wait=judgement.wait,
-            until=judgement.until,
-            reason=judgement.error_class,
-        )
-    return _wait(
-        job,
-        Wait(
-            state="parked",
-            until=until,
-            counted=False,
-            credential=host.credential(),
-            error_class=judgement.error_class,
-            error=text,
-        ),
-        limited=None if known else judgement.error_class,
-    )
-
-
-def _wait(job: Claimed, wait: Wait, *, limited: str | None = None) -> Ran:
-    kind = "job.parked" if wait.state == "parked" else "job.waits"
-    body = {
-        **about(job),
-        "error_class": wait.error_class,
-        "error": wait.error,
-        "until": wait.until.isoformat() if wait.until else None,
-        "delay": round(wait.delay.total_seconds(), 3),
-    }
-    told = [Event(kind, job.id, body)]
-    if limited:
-        told.append(Event("credential.limited", job.id, {**about(job), "reason": limited}))
-    with connection() as conn:
-        points.reach("ending.before")
-        put = endings.put_back(conn, job, wait, told)
-        points.reach("ending.after")
-    if put is None:  # replaced meanwhile, or to be cancelled
-        return _finish(
-            job, End(state="cancelled", error_class="cancelled", error="Cancelled on request.")
-        )
-    announce(job.project_id, put[0], told, [])
-    return Ran("waits", wait.error_class, wait.error)
-
-
-def _finish(job: Claimed, end: End) -> Ran:
-    body = {**about(job), "error_class": end.error_class, "error": end.error}
-    told = [Event(f"job.{end.state}", job.id, body)]
-    if end.following:
-        told.append(queued(job, end.following))
-    with connection() as conn:
-        points.reach("ending.before")
-        written = endings.finish(conn, job, end, told, settings().publish_after)
-        points.reach("ending.after")
-    if written is None:
-        return _as_it_stands(job, Ran("ignored", end.error_class, end.error))
-    announce(job.project_id, written[0], told, written[1])
-    return Ran(end.state, end.error_class, end.error)
-
-
-def _as_it_stands(job: Claimed, otherwise: Ran) -> Ran:
-    """What became of an attempt that there is nothing left to end of: another's it may be, or
-    it was ended, or committed, by a statement whose answer was lost."""
-    with connection() as conn:
-        over = endings.of_attempt(conn, job)
-    if over is None:
-        return otherwise
-    state, error_class, error = over
-    return Ran("waits" if state in ("queued", "parked") else state, error_class, error)
+        owed = (job, judgement) if isinstance(again, AWAY) else None
+        return Ran("waits", judgement.error_class, for_people(exc), owed=owed)
 
 
 def _not_claimed(job_id: UUID) -> Ran:
@@ -281,10 +155,10 @@ def _not_claimed(job_id: UUID) -> Ran:
             return Ran(job.state, job.error_class, job.error)  # Flower shows it once more
         if job is None or job.state == "running":
             return Ran("ignored")
-        if endings.fail_orphan(conn, job_id):
-            return Ran("failed", "project_gone", "The project is gone.")
+        if gone := endings.fail_orphan(conn, job_id):
+            return Ran("failed", *gone)
         if limit := limits.standing(conn, host.credential()):
-            limits.park_waiting(conn, job_id, limit)
+            limits.park_waiting(conn, job_id, limit.credential)
             return Ran("waits", limit.reason)
     return Ran("ignored")
 

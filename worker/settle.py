@@ -35,14 +35,14 @@ def goes_on(at: "Attempt", step: Step, choice: Choice, judgement: Judgement) -> 
         return _leave(at, parent, judgement)
     match judgement.verdict:
         case Verdict.NEXT:
-            _bar(at, parent, judgement.error_class)
+            _bar(at, choice, judgement.error_class)
             return True
         case Verdict.COMPACT if step.mode != "compact":
             return _compact(at, parent, judgement.error_class) or _fresh(at, judgement)
         case Verdict.FRESH if step.mode != "compact":
             return _fresh(at, judgement)
         case Verdict.RETRY:
-            return _counted(at, parent, judgement) or _last_resort(at, step, judgement)
+            return _counted(at, choice, judgement) or _last_resort(at, step, judgement)
         case _:
             return False
 
@@ -56,10 +56,13 @@ def _leave(at: "Attempt", parent: str, judgement: Judgement) -> bool:
     return True
 
 
-def _bar(at: "Attempt", parent: str, reason: str) -> None:
-    at.barred[parent] = reason
+def _bar(at: "Attempt", choice: Choice, reason: str) -> None:
+    assert choice.parent
+    at.barred[choice.parent] = reason
+    if choice.template:
+        return  # others begin from it too: what this project met says nothing of them
     with connection() as conn:
-        registry.count_failure(conn, parent, limit=settings().resume_failures)
+        registry.count_failure(conn, choice.parent, limit=settings().resume_failures)
 
 
 def _compact(at: "Attempt", parent: str, reason: str) -> bool:
@@ -86,9 +89,11 @@ def _fresh(at: "Attempt", judgement: Judgement) -> bool:
     return True
 
 
-def _counted(at: "Attempt", parent: str, judgement: Judgement) -> bool:
+def _counted(at: "Attempt", choice: Choice, judgement: Judgement) -> bool:
     """Count an unknown failure, or the second that may be the session's fault. Whether the
-    session is not resumable now, so that the next candidate is up."""
+    session is not to be tried any more, so that the next candidate is up."""
+    parent = choice.parent
+    assert parent
     with connection() as conn:
         if judgement.known and not (
             judgement.error_class in BLAMED
@@ -96,7 +101,7 @@ def _counted(at: "Attempt", parent: str, judgement: Judgement) -> bool:
         ):
             return False
         limit = settings().resume_failures
-        if registry.count_failure(conn, parent, limit=limit) < limit:
+        if not choice.template and registry.count_failure(conn, parent, limit=limit) < limit:
             return False
     at.barred[parent] = judgement.error_class
     return True

@@ -11,18 +11,20 @@ Which commit is wanted, the ledger says; no ref of another host is ever believed
                                whoever goes back to it, unless the attempt came to nothing
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from config.settings import settings
-from worker.errors import WorkspaceAway, WorkspaceFailed
+from worker.errors import RemoteMissing, WorkspaceAway, WorkspaceFailed
 from worker.history import HEAD, MADE
 from worker.trees import Trees
 
 PROJECT = "{project}"
+PATIENCE = 30.0  # seconds to list what is there
+AT_ONCE = 200  # refs removed in one push
 
 
 class Transport(Protocol):
@@ -43,18 +45,20 @@ class Transport(Protocol):
         """What was sent under these names came to nothing. Raises WorkspaceAway."""
         ...
 
+    def sent(self, trees: Trees) -> dict[str, str]:
+        """What can be forgotten: each name, and its commit. Raises WorkspaceAway."""
+        ...
+
 
 def transport(project_id: str) -> Transport:
     """The way that the settings say."""
-    url = settings().workspace_remote
-    if not url:
-        return Shared(project_id)
-    return Remote(project_id, url.replace(PROJECT, quote(project_id, safe="")))
+    url = address(project_id)
+    return Remote(project_id, url) if url else Shared(project_id)
 
 
 def place(project_id: str) -> Path | None:
     """The directory of this host that is the project's remote repository, if one is."""
-    url = urlsplit(settings().workspace_remote.replace(PROJECT, quote(project_id, safe="")))
+    url = urlsplit(address(project_id))
     return Path(unquote(url.path)) if url.scheme == "file" else None
 
 
@@ -65,6 +69,17 @@ def folder() -> Path | None:
         return None
     before = unquote(url.path.partition(PROJECT)[0])
     return Path(before if before.endswith("/") else str(Path(before).parent))
+
+
+def address(project_id: str) -> str:
+    """The URL of the project's remote repository; empty where there is none."""
+    return settings().workspace_remote.replace(PROJECT, quote(project_id, safe=""))
+
+
+def remove(trees: Trees, url: str, refs: Sequence[str]) -> None:
+    """Remove refs of another repository, all of them there. Raises WorkspaceAway."""
+    for start in range(0, len(refs), AT_ONCE):
+        trees.push(url, *(f":{ref}" for ref in refs[start : start + AT_ONCE]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,10 @@ class Shared:
 
     def forget(self, trees: Trees, names: Collection[str]) -> None:
         """Nothing was sent."""
+
+    def sent(self, trees: Trees) -> dict[str, str]:  # noqa: ARG002 - the other way needs it
+        """Nothing."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +142,16 @@ class Remote:
 
     def forget(self, trees: Trees, names: Collection[str]) -> None:
         """Those that are there."""
-        if found := trees.refs_of(self.url, [f"{MADE}/{name}" for name in names]):
-            trees.push(self.url, *(f":{ref}" for ref in found))
+        if refs := [f"{MADE}/{name}" for name in names]:
+            remove(trees, self.url, list(trees.refs_of(self.url, refs)))
+
+    def sent(self, trees: Trees) -> dict[str, str]:
+        """Nothing, where there is no repository."""
+        try:
+            found = trees.refs_of(self.url, [f"{MADE}/*"], within=PATIENCE)
+        except RemoteMissing:
+            return {}
+        return {ref.removeprefix(f"{MADE}/"): commit for ref, commit in found.items()}
 
     def _provide(self) -> None:
         """Below a directory that is there, a repository is made; elsewhere its server does."""

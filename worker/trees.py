@@ -6,53 +6,25 @@ repository nested in it are kept like any others (git would keep a link to it at
 What its `.gitignore` names is neither kept nor touched.
 """
 
-import errno
 import fcntl
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
-from worker import fence
-from worker.errors import KEYS, JobError, WorkspaceAway, WorkspaceFailed
+from worker import git
+from worker.errors import WorkspaceAway
 
-ENVIRONMENT = {
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_AUTHOR_NAME": "baton",
-    "GIT_AUTHOR_EMAIL": "baton@localhost",
-    "GIT_COMMITTER_NAME": "baton",
-    "GIT_COMMITTER_EMAIL": "baton@localhost",
-    "LC_ALL": "C",
-    # To other repositories: by these ways only, and nobody is asked for a password.
-    "GIT_ALLOW_PROTOCOL": "file:ssh:https:http:git",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=15",
-}
-SETTINGS = (
-    *("-c", "core.fsmonitor=false"),
-    *("-c", "core.autocrlf=false"),
-    *("-c", "core.safecrlf=false"),
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "core.attributesFile=/dev/null"),
-    *("-c", "core.excludesFile=/dev/null"),
-    *("-c", "gc.auto=0"),
-    *("-c", "fetch.unpackLimit=1"),  # a fetch that breaks off leaves nothing
-)
 WITHOUT_HOOKS = "git -c core.hooksPath=/dev/null receive-pack"
 # Before any .gitattributes: bytes in, the same bytes out.
 ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding !diff !merge\n"
-TIMEOUT = 300  # seconds
 PATIENCE = 30  # seconds
-FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")  # as git says it
-LAST = 300  # characters of what git says
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without a file
 
 
@@ -64,14 +36,21 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def _not_kept(said: str) -> JobError:
-    return WorkspaceFailed(f"Git cannot keep the workspace: {said[-LAST:]}")
+def write_whole(path: Path, text: str) -> None:
+    """Put a file there that nobody sees half of."""
+    new = path.with_name(f"{path.name}.{uuid4().hex}")
+    try:
+        new.write_text(text)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
-def _away(said: str) -> JobError:
-    """What git says first is why; the rest is what it guesses."""
-    first = next((line for line in said.splitlines() if line.strip()), "git said nothing")
-    return WorkspaceAway(KEYS.sub("[secret]", first.removeprefix("fatal: "))[:LAST])
+def _let_say(path: Path, text: str) -> None:
+    """As `write_whole`, unless it says so already: gits of other processes read it."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +69,22 @@ class Trees:
         if not self.exist():
             self.git_dir.parent.mkdir(parents=True, exist_ok=True)
             self._run("git", "init", "--quiet", "--bare", "--template=", str(self.git_dir))
-        attributes = self.git_dir / "info" / "attributes"
-        attributes.parent.mkdir(exist_ok=True)
-        attributes.write_text(ATTRIBUTES)
+        _let_say(self.git_dir / "info" / "attributes", ATTRIBUTES)
 
     def borrow(self, other: Path) -> None:
         """Have the commits of another repository of this host too, without a copy of them."""
-        alternates = self.git_dir / "objects" / "info" / "alternates"
-        alternates.parent.mkdir(exist_ok=True)
-        alternates.write_text(f"{other / 'objects'}\n")
+        _let_say(self.git_dir / "objects" / "info" / "alternates", f"{other / 'objects'}\n")
+
+    @contextmanager
+    def held_now(self) -> Generator[bool]:
+        """As `held`, without waiting: False where somebody else is at it."""
+        with self.git_dir.with_suffix(".lock").open("a") as lock:
+            alone = _locked(lock)
+            try:
+                yield alone
+            finally:
+                if alone:  # a process that was forked meanwhile may have the file open for long
+                    fcntl.flock(lock, fcntl.LOCK_UN)
 
     def mend(self) -> None:
         """Take away what a git that was killed left in the way of the next."""
@@ -125,6 +111,11 @@ class Trees:
     def leads_to(self, commit: str, later: str) -> bool:
         """Whether the one commit is in the history of the other, or is it."""
         return not self._git("rev-list", "--max-count=1", commit, f"^{later}")
+
+    def beyond(self, commit: str, others: Collection[str]) -> list[str]:
+        """The commits of its history, the newest first, that are in none of the others'."""
+        given = "\n".join((commit, *(f"^{each}" for each in others)))
+        return self._git("rev-list", "--topo-order", "--stdin", given=given).split()
 
     def ref(self, name: str) -> str | None:
         """The commit that a ref names."""
@@ -190,10 +181,16 @@ class Trees:
         local = (f"--receive-pack={WITHOUT_HOOKS}",) if url.startswith("file:") else ()
         self._talk("push", "--quiet", *local, "--", url, *refspecs)
 
-    def refs_of(self, url: str, names: Collection[str]) -> list[str]:
-        """Which of these refs another repository has. Raises WorkspaceAway."""
-        told = self._talk("ls-remote", "--quiet", "--", url, *names)
-        return [line.partition("\t")[2] for line in told.splitlines()]
+    def refs_of(
+        self, url: str, names: Collection[str], *, within: float = git.TIMEOUT
+    ) -> dict[str, str]:
+        """Which of these refs (patterns) another repository has, and the commit of each.
+
+        Raises WorkspaceAway, also when there is no answer in so many seconds.
+        """
+        told = self._talk("ls-remote", "--quiet", "--", url, *names, within=within)
+        found = (line.split("\t", 1) for line in told.splitlines())
+        return {ref: commit for commit, ref in found}
 
     def patch(self, before: str, after: str, *options: str) -> str:
         """What changed from one commit or tree to another, as `options` of git diff-tree say.
@@ -236,7 +233,7 @@ class Trees:
             return set()
         where = (f"--git-dir={self.git_dir}", f"--work-tree={self.path}")
         told = self._run(
-            *("git", *where, *SETTINGS, "check-ignore", "-z", "--stdin"),
+            *("git", *where, *git.SETTINGS, "check-ignore", "-z", "--stdin"),
             given="\0".join(names),
             fine=(0, 1),  # 1: none is ignored
         )
@@ -256,41 +253,17 @@ class Trees:
 
     def _git(self, *arguments: str, given: str = "") -> str:
         where = (f"--git-dir={self.git_dir}", f"--work-tree={self.path}")
-        return self._run("git", *where, *SETTINGS, *arguments, given=given)
+        return self._run("git", *where, *git.SETTINGS, *arguments, given=given)
 
-    def _talk(self, *arguments: str) -> str:
+    def _talk(self, *arguments: str, within: float = git.TIMEOUT) -> str:
         """Talk to another repository. Raises WorkspaceAway with what git said."""
-        where = (f"--git-dir={self.git_dir}", *SETTINGS)
+        where = (f"--git-dir={self.git_dir}", *git.SETTINGS)
         try:
-            return self._run("git", *where, *arguments, failed=_away)
-        except subprocess.TimeoutExpired as exc:
-            raise WorkspaceAway(f"no answer in {TIMEOUT} s") from exc
+            return git.run(
+                *("git", *where, *arguments), cwd=self.path, failed=git.away, within=within
+            )
+        except subprocess.TimeoutExpired:  # it names the URL, password and all
+            raise WorkspaceAway(f"no answer in {within:g} s") from None
 
-    def _run(
-        self,
-        *command: str,
-        given: str = "",
-        fine: tuple[int, ...] = (0,),
-        failed: Callable[[str], JobError] = _not_kept,
-    ) -> str:
-        """Raises what `failed` makes of what git said, OSError when the disk is full, Stopped
-        when the workspace is another attempt's by now."""
-        fence.check()
-        around = {
-            name: value for name, value in os.environ.items() if not name.startswith("GIT_")
-        }
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env={**around, **ENVIRONMENT},
-            input=given.encode(errors="surrogateescape"),
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        if done.returncode not in fine:
-            said = done.stderr.decode(errors="replace").strip()
-            if any(full in said for full in FULL) and failed is _not_kept:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise failed(said)
-        return done.stdout.decode(errors="surrogateescape")
+    def _run(self, *command: str, given: str = "", fine: tuple[int, ...] = (0,)) -> str:
+        return git.run(*command, cwd=self.path, given=given, fine=fine)

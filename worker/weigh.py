@@ -21,9 +21,8 @@ CALLS = 8  # requests of a usual turn
 SUMMARY = 3_000  # tokens of a compaction's summary
 FOUND_OUT_AGAIN = 0.3  # share of the context that a fresh session reads once more
 CHARS = 4  # of a token, about
-LEAST = (
-    5_000  # tokens; the CLI's own prompt is longer, so a smaller figure is not to be trusted
-)
+# Tokens; the CLI's own prompt is longer, so a smaller figure is not to be trusted.
+LEAST = 5_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,8 @@ def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
     commit = job.tree if job.tree and _obtain(main, job.project_id, job.tree) else None
     if job.lane != MAIN:
         main.create()
+        if commit:  # kept there as long as the branch borrows it
+            main.point(f"{history.BRANCHES}/{job.lane}", commit)
         trees.create()
         trees.borrow(main.git_dir)
     with trees.held():
@@ -109,7 +111,7 @@ def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
         lost = history.catch_up(trees, committed)
         newest = commit or trees.ref(history.HEAD)
         kept = history.bring(trees, newest) if newest else []
-    _forget_sent(trees, job.project_id, lost)
+    forget_sent(trees, job.project_id, lost)
     return kept
 
 
@@ -142,7 +144,7 @@ def bring_now(conn: Connection, project: Project) -> list[str] | None:
             trees, lambda tree: projects.has_tree(conn, project.project_id, tree)
         )
         kept = history.bring(trees, commit)
-    _forget_sent(trees, project.project_id, lost)
+    forget_sent(trees, project.project_id, lost)
     return kept
 
 
@@ -158,6 +160,7 @@ def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> Begun:
         if after and (commit := trees.ref(f"{history.BEGUN}/{after}")):
             # Its note stays beside ours: this attempt may die as well before its turn begins.
             trees.point(f"{history.BEGUN}/{job.attempt}", commit)
+            history.drop_half_written(trees, commit)
             return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
         kept_aside = history.put_lost_aside(trees)
         head = trees.ref(history.HEAD)
@@ -214,7 +217,7 @@ def settle(job: Claimed, begun: Begun, commit: str, *, earlier: set[UUID]) -> No
     trees = _trees_of(job, begun.path)
     history.settle(trees, str(begun.attempt), commit)
     points.reach("workspace.settled")
-    _forget_sent(trees, job.project_id, sorted(map(str, earlier - {begun.attempt})))
+    forget_sent(trees, job.project_id, sorted(map(str, earlier - {begun.attempt})))
 
 
 def files(path: Path, limit: int = 200) -> list[str]:
@@ -261,7 +264,7 @@ def _trees(project_id: str, path: Path) -> Trees:
     return Trees(repository(project_id), path)
 
 
-def _forget_sent(trees: Trees, project_id: str, attempts: list[str]) -> None:
+def forget_sent(trees: Trees, project_id: str, attempts: list[str]) -> None:
     """Nothing of these attempts stays elsewhere. Where that is away, it is tried again."""
     if not attempts:
         return

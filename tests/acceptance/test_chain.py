@@ -318,7 +318,10 @@ def test_waiting_for_a_job_waits_for_its_chain(baton: Baton, story: Story):
 
 
 def test_the_clean_up_of_each_period_is_done_once(baton: Baton):
-    names = ("mark_stale", "archive_transitions", "prune_transcripts", "clear_jobs", "sweep")
+    names = (
+        *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
+        *("clear_jobs", "sweep"),
+    )
 
     def done() -> set[str]:
         return {
@@ -326,3 +329,8 @@ def test_the_clean_up_of_each_period_is_done_once(baton: Baton):
         }
 
     wait_until(lambda: done() == set(names), timeout=15, description="a tick of each")
+
+
+def test_a_worker_tends_the_repositories_of_its_host(baton: Baton, story: Story):
+    lock = baton.root / "workspaces" / ".trees" / "upkeep.lock"
+    wait_until(lambda: lock.exists(), timeout=15, description="a worker has looked")

@@ -17,6 +17,7 @@ from dev.processes import Process, descendants, look, pids
 
 LOOK_EVERY = 0.1  # seconds
 MARK = b"BATON_ATTEMPT="
+OUR_GIT = b"GIT_COMMITTER_EMAIL=baton@localhost"  # it carries the attempt, and is no agent
 
 
 @dataclass
@@ -98,7 +99,8 @@ def _parent(pid: int) -> int | None:
 
 
 def _attempt(pid: int) -> str | None:
-    for one in _read(pid, "environ").split(b"\0"):
+    environ = _read(pid, "environ").split(b"\0")
+    for one in environ if OUR_GIT not in environ else ():
         if one.startswith(MARK) and len(one) > len(MARK):
             return str(UUID(one.removeprefix(MARK).decode()))
     return None

@@ -91,6 +91,8 @@ def open_clock(dsn: str) -> Generator[Clock]:
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
         # Each statement is planned once, not anew for its first five runs.
         conn.execute("set plan_cache_mode = force_generic_plan")
+        # Nor by the size that a table had just then: the rows of histories that are over stay a while.
+        conn.execute("set enable_seqscan = off")
         conn.execute("create index on events (job_id)")  # the audit of many histories asks
         yield Clock(conn)
 

@@ -258,9 +258,9 @@ class Ledger(Pair):
         self.model.clear(credential)
 
     def park_waiting(self, job_id: UUID, limit: Limit) -> None:
-        self.tell(f"park {job_id} until {limit.until}")
-        limits.park_waiting(self.conn, job_id, limit)
-        self.model.park_waiting(job_id, limit.credential, seconds(limit.until))
+        self.tell(f"park {job_id}")
+        limits.park_waiting(self.conn, job_id, limit.credential)
+        self.model.park_waiting(job_id, limit.credential)
 
     def begin_fresh(self, project: str) -> None:
         self.tell(f"the next turn of {project} begins a fresh session")

@@ -215,14 +215,14 @@ class Model:
         counted: bool,
         credential: str | None = None,
     ) -> bool:
-        """With a credential: parked until then, unless its limit was lifted meanwhile."""
+        """With a credential: parked until its limit ends, unless that was lifted meanwhile."""
         job = self.held(job_id, attempt)
         if job is None or job.cancel:
             return False
-        lifted = credential is not None and credential not in self.limits
-        job.state = "parked" if credential and not lifted else "queued"
-        job.credential = None if lifted else credential
-        job.run_at = self.now if lifted else run_at
+        until = self.limits.get(credential) if credential else None
+        job.state = "queued" if until is None else "parked"
+        job.credential = None if until is None else credential
+        job.run_at = until or (self.now if credential else run_at)
         job.lease_until = None
         job.attempts -= not counted
         job.close_turns("failed")
@@ -266,9 +266,9 @@ class Model:
             if job.state == "parked" and job.credential == credential:
                 job.state, job.credential, job.run_at = "queued", None, self.now
 
-    def park_waiting(self, job_id: UUID, credential: str, until: float) -> None:
-        job = self.jobs[job_id]
-        if job.state == "queued" and credential in self.limits:
+    def park_waiting(self, job_id: UUID, credential: str) -> None:
+        job, until = self.jobs[job_id], self.limits.get(credential)
+        if job.state == "queued" and job.run_at <= self.now and until is not None:
             job.state, job.credential, job.run_at = "parked", credential, until
 
     def rewind(self, project: str, session: str) -> bool:

@@ -4,32 +4,43 @@ Dead before another attempt may begin, and with it every child of its tools, wha
 session those were put into.
 """
 
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from db import rescue
-from dev.processes import Process
+from db import jobs, rescue
+from dev.processes import Process, look
 from tests.faults.apart import living, relay, worker
 from tests.faults.conftest import Tally
 from tests.faults.driving import at_its_sleep, drive, program, through_a_wire, wrong
 from tests.machine import needs_bubblewrap, needs_iptables
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from worker.agent.keeper import PR_SET_CHILD_SUBREAPER
 from worker.agent.scripted import scripted
 from worker.client import Build
+from worker.relay import rescue_once
 
 SANDBOXES = ["off", pytest.param("auto", marks=[needs_bubblewrap, pytest.mark.long])]
 pytestmark = pytest.mark.timeout(300)
 # Children in sessions of their own, which ignore a wish to end.
 PROMPT = "run: trap '' TERM; (setsid sleep 301 &); setsid sleep 302 & sleep 60"
+# A git that comes to no end when it is to take the workspace's files in, nor what it begins.
+SLOW_GIT = """#!/bin/sh
+case " $* " in
+*" add "*) sleep 304 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait ;;
+esac
+exec {git} "$@"
+"""
 
 
 Way = Callable[[AtWork, str], AbstractContextManager[Callable[[bool], None]]]
@@ -183,6 +194,81 @@ def test_the_relay_ends_what_outlived_worker_and_keeper(
             )
             assert at_work.run(asked, scripted()).state == "done"
             drive(at_work, asked, alone=True)
+    tally.check(wrong(at_work))
+
+
+def test_a_keeper_that_is_stopped_lets_nothing_outlive_the_lease(at_work: AtWork, tally: Tally):
+    """Also not what has cleaned its environment and has a session of its own."""
+    tally.fault = "keeper, SIGSTOP, and its lease ends, no box"
+    at_work.configure(BATON_SANDBOX="off", BATON_LEASE="9", BATON_RENEW_EVERY="60")
+    prompt = "run: env -i setsid sleep 303 & echo $! > pid; sleep 60"
+    asked = at_work.ask(Build(project=P, user=U, prompt=prompt))
+    with worker(asked) as process:
+        attempt = at_its_sleep(at_work, asked)
+        ends, cleaned = lease_end(at_work, asked), int((at_work.place / "pid").read_text())
+        os.kill(keeper_of(process.pid, attempt).pid, signal.SIGSTOP)
+        assert look(cleaned)
+        last = last_seen(at_work, attempt)
+        assert look(cleaned) is None
+        assert last < ends
+        process.wait(20)
+    tally.ran()
+    jobs.cancel(at_work.conn, asked)
+
+
+@needs_bubblewrap
+def test_a_box_does_not_outlive_a_worker_whose_keeper_is_stopped(at_work: AtWork, tally: Tally):
+    tally.fault = "keeper, SIGSTOP, then worker, SIGKILL: until nothing lives, box auto"
+    at_work.configure(BATON_SANDBOX="auto")
+    asked = at_work.ask(Build(project=P, user=U, prompt=PROMPT))
+    with inheriting(), worker(asked) as process:
+        attempt = at_its_sleep(at_work, asked)
+        keeper = keeper_of(process.pid, attempt).pid
+        os.kill(keeper, signal.SIGSTOP)
+        began = time.monotonic()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        gone(attempt, began, within=2, tally=tally)
+        with suppress(ChildProcessError):  # another part of this process was quicker
+            os.waitpid(keeper, 0)
+    jobs.cancel(at_work.conn, asked)
+
+
+@contextmanager
+def inheriting() -> Generator[None]:
+    """What loses its parent becomes this process's child, as in a container its first one's.
+    (What init inherits from another session, and is stopped, the kernel lets go on.)"""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+def test_git_does_not_outlive_its_worker(at_work: AtWork, tmp_path: Path, tally: Tally):
+    tally.fault = "worker, SIGKILL, while git writes the workspace: until git is dead"
+    slow, pids = tmp_path / "bin" / "git", tmp_path / "pids"
+    slow.parent.mkdir()
+    slow.write_text(SLOW_GIT.format(git=shutil.which("git"), pids=pids))
+    slow.chmod(0o755)
+    path = f"{slow.parent}:{os.environ['PATH']}"
+    asked = at_work.ask(Build(project=P, user=U, prompt="write a.txt: 1"))
+    with worker(asked, PATH=path) as process:
+        wait_until(pids.exists, timeout=30, description="git at work")
+        began = time.monotonic()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    left = [int(pid) for pid in pids.read_text().split()]
+    if shutil.which("setpriv"):
+        wait_until(lambda: look(left[0]) is None, description="git to end with its worker")
+    wait_until(rescue_once, description="the job to be taken back")
+    assert [pid for pid in left if look(pid)] == []
+    assert at_work.job(asked).state == "queued"
+    tally.ran()
+    tally.recovered(time.monotonic() - began)
+    drive(at_work, asked, alone=True)
+    assert at_work.job(asked).state == "done"
     tally.check(wrong(at_work))
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from celery.exceptions import Reject
 
-from db import jobs
+from db import jobs, transcripts
 from db.migrate import migrate
 from dev import processes
 from dev.embedded import open_postgres
@@ -220,15 +220,41 @@ def test_a_turn_outlasts_a_postgres_that_takes_no_writes(
 ):
     tally.fault = "Postgres: read only for 2 s while a turn runs"
     asked = at_work.ask(Build(project=P, user=U, prompt="run: sleep 0.5\nwrite a.txt: 1"))
-    with running(at_work, asked), read_only(server):
+    with running(at_work, asked) as attempt, read_only(server):
         with psycopg.connect(dsn) as producer, pytest.raises(psycopg.Error, match="read-only"):
             enqueue(producer, ChatPlan(project=P, user=U, prompt="say 2"))
         wait_until(lambda: at_work.model.requests[-1].messages > 2, description="the write")
-        threading.Event().wait(1.5)
+        threading.Event().wait(2)  # longer than the SDK tries a batch again
     tally.ran()
+    job = at_work.job(asked)
+    assert (job.state, job.attempts) == ("done", 1)
+    turns = at_work.rows("select attempt, outcome from turns where job_id = %s", asked)
+    assert turns == [(attempt, "committed")]
+    said = transcripts.load(at_work.conn, P, at_work.head() or "") or []
+    uuids = [entry["uuid"] for entry in said if "uuid" in entry]
+    assert len(uuids) == len(set(uuids))
+    assert transcripts.soundness(said) is None
+    assert "a.txt" in str(said)
     drive(at_work, asked, alone=True)
-    assert at_work.job(asked).state == "done"
     assert (at_work.place / "a.txt").read_text() == "1"
+    tally.check(wrong(at_work))
+
+
+@pytest.mark.long
+def test_a_postgres_that_takes_no_writes_for_longer_than_the_lease_is_no_death(
+    at_work: AtWork, server: Server, tally: Tally
+):
+    """It answers all the while whether a cancel was asked for."""
+    tally.fault = "Postgres: read only for longer than the lease"
+    at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.5", BATON_CANCEL_POLL="0.2")
+    asked = at_work.ask(Build(project=P, user=U, prompt="run: sleep 30\nsay done"))
+    over = "select lease_until < now() from jobs where id = %s"
+    with running(at_work, asked), read_only(server):
+        wait_until(lambda: at_work.value(over, asked), description="the lease's end")
+    tally.ran()
+    job = at_work.job(asked)
+    assert (job.state, job.attempts, job.rescues) == ("queued", 0, 0)
+    jobs.cancel(at_work.conn, asked)
     tally.check(wrong(at_work))
 
 

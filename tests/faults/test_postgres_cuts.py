@@ -132,7 +132,7 @@ def test_chains_come_through_connections_that_are_lost_at_random(
         def strike() -> None:
             tally.ran(wire.cut() if how == "cut" else terminate(other))
 
-        with meanwhile(strike, lambda: draw.uniform(0.02, 0.6)):
+        with meanwhile(strike, lambda: draw.uniform(0.05, 1.0)):
             for n in range(8 if long else 1):
                 kind = Update if at_work.head() else Build
                 asked = at_work.ask(kind(project=P, user=U, prompt=PROMPT.format(n=n)))

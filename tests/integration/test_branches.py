@@ -209,16 +209,6 @@ def test_a_branch_and_the_main_line_build_at_the_same_time(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
-def test_a_template_that_is_damaged_leaves_a_new_project_a_fresh_session(at_work: AtWork):
-    at_work.one(Build(project="shops", user=TEMPLATES, prompt="say ok"))
-    at_work.conn.execute(
-        "delete from transcript_batches where id = (select min(id) from transcript_batches)"
-    )
-    job = at_work.build("write a.txt: a", template="shops")
-    assert job.state == "done"
-    assert at_work.tries(job.id) == [(None, "fresh", "template_lost")]
-
-
 def test_an_old_session_that_somebody_chose_is_not_stale(at_work: AtWork):
     at_work.build("write a.txt: a")
     first = at_work.head()

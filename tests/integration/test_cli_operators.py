@@ -111,7 +111,7 @@ def test_unlocking_lets_parked_jobs_go_on(baton: Baton, conn: Connection):
     job = ledger.ask(conn)
     limits.impose(conn, "abc", wait=None, reason="authentication_failed")
     (limit,) = limits.in_force(conn)
-    limits.park_waiting(conn, job, limit)
+    limits.park_waiting(conn, job, limit.credential)
     done = baton("project", "p", "--unlock", "--json").document["done"]
     assert done == ["Credential abc may be used again: 1 parked jobs go on."]
     assert ledger.job_row(conn, job) == "queued"
@@ -138,6 +138,7 @@ def test_a_session_is_shown_with_what_is_in_the_store(baton: Baton, conn: Connec
     shown = baton("session", head, "--json").document
     assert (shown["in_store"], shown["sound"], shown["entries"]) == (True, True, 1)
     assert shown["registry"]["is_head"]
+    assert "digest_files" not in shown["registry"], "that is for agents"
     assert [one["outcome"] for one in shown["resume_attempts"]] == ["trying"]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,8 @@ def fill(conn: Connection, project: str = "p", user: str = "u") -> UUID:
         version_id="v1",
         new_version=True,
         chat=[("user", SECRET)],
+        files=[SECRET],
+        documentation=SECRET,
     )
     for _ in range(2):
         chat = begun(conn, "chat_plan", project, user_id=user, prompt=SECRET)
@@ -204,6 +207,8 @@ def test_a_users_words_go_from_a_project_that_is_anothers_by_now(
     assert eves
     transcripts.append(conn, "given", eves, [entry() | {"message": {"content": "of eve"}}])
     moves = one(conn, "select count(*) from session_chain")
+    repository = settings().workspaces / ".trees" / "given.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(repository)], check=True)
     assert baton("delete", "user", "ann", "--yes").code == 0
     assert everywhere(conn, "ann") == {}
     assert everywhere(conn, SECRET) == {}

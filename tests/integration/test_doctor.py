@@ -133,7 +133,7 @@ def test_a_probe_that_succeeds_clears_the_parked_credential(
         job = ledger.ask(conn)
         limits.impose(conn, credential, wait=None, reason="authentication_failed")
         (limit,) = limits.in_force(conn)
-        limits.park_waiting(conn, job, limit)
+        limits.park_waiting(conn, job, limit.credential)
         for kind, expected in (
             ("401", "fail"),
             ("credit", "fail"),

@@ -14,8 +14,9 @@ from psycopg import Connection
 
 from db import transcripts
 from tests.waiting import wait_until
+from worker import fence
 from worker.agent.store import JobStore, PostgresStore, Transaction
-from worker.errors import AttemptReplaced
+from worker.errors import AttemptReplaced, CaptureIncomplete
 
 P = "project"
 MODE: Any = {"type": "mode"}
@@ -102,6 +103,35 @@ def test_a_replaced_attempt_writes_nothing(
     assert (store.appended, store.whole) == (0, False)
 
 
+@pytest.mark.parametrize(
+    ("project", "lane", "refused"),
+    [(P, "main", False), (P, "branch-x", True), ("another", "main", True)],
+)
+def test_a_session_of_another_line_or_project_is_not_written_to(
+    conn: Connection,
+    opened: Transaction,
+    job: tuple[UUID, UUID],
+    project: str,
+    lane: str,
+    refused: bool,
+):
+    conn.execute(
+        """
+        insert into project_ai_session_metrics (session_id, project_id, user_id, lane)
+        values ('s', %s, 'user', %s)
+        """,
+        (project, lane),
+    )
+    store = job_store(opened, job)
+    if refused:
+        with pytest.raises(CaptureIncomplete, match="another line of work"):
+            asyncio.run(store.append(key(), [MODE]))
+    else:
+        asyncio.run(store.append(key(), [MODE]))
+    assert transcripts.load(conn, P, "s") == (None if refused else [MODE])
+    assert store.whole is not refused
+
+
 def test_a_takeover_and_an_append_that_meet_are_one_after_the_other(
     conn: Connection, opened: Transaction, job: tuple[UUID, UUID], dsn: str
 ):
@@ -140,6 +170,29 @@ def test_the_parent_that_was_checked_is_not_read_again(
     assert asyncio.run(store.load(key("another"))) is None
 
 
+def test_of_a_template_only_the_parent_is_read_and_nothing_is_written(
+    conn: Connection, opened: Transaction, job: tuple[UUID, UUID]
+):
+    agent = "subagents/agent-1"
+    with conn.transaction():
+        for session in ("parent", "another"):
+            transcripts.append(conn, "shops", session, [ASKED], subpath=agent)
+    before = conn.execute("select * from transcript_sessions").fetchall()
+
+    store = job_store(opened, job, parent=("parent", [MODE]), template="shops")
+    assert asyncio.run(store.list_subkeys(key("parent"))) == [agent]
+    assert asyncio.run(store.load({**key("parent"), "subpath": agent})) == [ASKED]
+    assert asyncio.run(store.list_subkeys(key("another"))) == []
+    assert asyncio.run(store.load({**key("another"), "subpath": agent})) is None
+
+    asyncio.run(store.append(key("child"), [MODE]))
+    asyncio.run(store.append({**key("parent"), "subpath": agent}, [MODE]))
+    assert asyncio.run(store.load({**key("child"), "subpath": agent})) == [ASKED]
+    assert transcripts.load(conn, P, "parent", subpath=agent) == [MODE]
+    theirs = "select * from transcript_sessions where project_id = 'shops'"
+    assert conn.execute(theirs).fetchall() == before
+
+
 def test_a_batch_whose_commit_was_not_heard_of_is_not_doubled(
     conn: Connection, opened: Transaction
 ):
@@ -152,6 +205,26 @@ def test_a_batch_whose_commit_was_not_heard_of_is_not_doubled(
     assert store.whole
     asyncio.run(store.append(key(), [MODE]))
     assert asyncio.run(store.load(key())) == [*batch, MODE]
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_an_append_outlasts_a_postgres_that_is_away_while_the_job_is_held(
+    opened: Transaction, job: tuple[UUID, UUID], after_commit: bool
+):
+    store = job_store(then_once(opened, cut_wire, after_commit=after_commit), job)
+    with fence.fenced(lambda: 30.0):
+        asyncio.run(store.append(key(), [MODE, ASKED, MODE]))
+    assert store.whole
+    assert asyncio.run(store.load(key())) == [MODE, ASKED, MODE]
+
+
+def test_an_append_waits_no_longer_than_the_job_is_held(
+    opened: Transaction, job: tuple[UUID, UUID]
+):
+    store = job_store(then_once(opened, cut_wire, after_commit=False), job)
+    with fence.fenced(lambda: 0.0), pytest.raises(psycopg.OperationalError):
+        asyncio.run(store.append(key(), [MODE]))
+    assert not store.whole
 
 
 def test_a_batch_that_was_lost_is_not_forgotten(opened: Transaction):

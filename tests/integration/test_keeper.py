@@ -69,8 +69,8 @@ def test_what_the_agent_leaves_behind_is_killed(tmp_path: Path):
 
 
 def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
-    leash = Leash("test", 0.5, [])
-    env = leash.environ | {"BATON_LEASE": "0.5"}
+    leash = Leash("test", host.now() + 0.5, [])
+    env = leash.environ
     env.pop("BATON_CLI")
     began = time.monotonic()
     with kept("sleep 300", tmp_path, **env) as process:
@@ -79,8 +79,31 @@ def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
     leash.close()
 
 
+def test_a_start_that_took_long_is_not_added_to_the_lease(tmp_path: Path):
+    leash = Leash("test", host.now() + 0.3, [])
+    env = leash.environ
+    env.pop("BATON_CLI")
+    wait_until(lambda: host.now() > float(env["BATON_UNTIL"]), description="the lease's end")
+    with kept(f"touch {tmp_path}/begun; sleep 300", tmp_path, **env) as process:
+        late = host.now() - 0.1
+        code = wait_until(lambda: fed(leash, process, late), timeout=5, description="its end")
+        assert code == 137
+    assert not (tmp_path / "begun").exists()
+    leash.close()
+
+
+def test_a_start_that_outlasted_a_renewal_begins_the_agent(tmp_path: Path):
+    leash = Leash("test", host.now() - 1, [])
+    env = leash.environ
+    env.pop("BATON_CLI")
+    with kept("exit 5", tmp_path, **env) as process:
+        code = wait_until(lambda: fed(leash, process), timeout=5, description="its end")
+        assert code == 5
+    leash.close()
+
+
 def test_a_keeper_that_is_fed_lets_the_agent_go_on(tmp_path: Path):
-    leash = Leash("test", 0.4, [])
+    leash = Leash("test", host.now() + 0.4, [])
     env = leash.environ
     env.pop("BATON_CLI")
     with kept("sleep 1.2; exit 5", tmp_path, **env) as process:
@@ -90,13 +113,15 @@ def test_a_keeper_that_is_fed_lets_the_agent_go_on(tmp_path: Path):
     leash.close()
 
 
-def fed(leash: Leash, process: "subprocess.Popen[bytes]") -> int | None:
-    leash.feed(0.4)
+def fed(
+    leash: Leash, process: "subprocess.Popen[bytes]", until: float | None = None
+) -> int | None:
+    leash.feed(until or host.now() + 0.4)
     return process.poll()
 
 
 def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
-    leash = Leash("test", 60, [])
+    leash = Leash("test", host.now() + 60, [])
     env = leash.environ
     env.pop("BATON_CLI")
     with kept(f"echo $$ > {tmp_path}/pid; exec sleep 300", tmp_path, **env) as process:
@@ -106,7 +131,7 @@ def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
 
 
 def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Path):
-    leash = Leash("test", 60, [])
+    leash = Leash("test", host.now() + 60, [])
     env = leash.environ
     env.pop("BATON_CLI")
     script = f"trap 'echo bye > {tmp_path}/said; exit 143' TERM; touch {tmp_path}/up; sleep 300 & wait"
@@ -119,7 +144,7 @@ def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Pat
 
 
 def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
-    leash = Leash("test", 1.0, [])
+    leash = Leash("test", host.now() + 1.0, [])
     env = leash.environ
     env.pop("BATON_CLI")
     with kept(
@@ -132,12 +157,12 @@ def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
 
 
 def test_only_a_child_of_the_worker_is_taken_for_its_keeper(tmp_path: Path):
-    leash = Leash("test", 60, [])
+    leash = Leash("test", host.now() + 60, [])
     name = leash.environ["BATON_KEEPER"]
     with socket.socket(socket.AF_UNIX) as stranger:  # this process is no child of itself
         stranger.connect(f"\0{name}")
         stranger.send(b"not a number")
-        leash.feed(1)
+        leash.feed(host.now() + 1)
         assert leash.agent_pid is None
         leash.end()  # and this process lives on
     leash.close()
@@ -160,9 +185,8 @@ def test_the_environment_is_passed_on_by_list():
 
 
 def test_of_what_it_is_fed_the_last_whole_number_counts():
-    now = time.monotonic()
-    assert keeper.fed_until(b"1.0\n5.0\n", 0) == pytest.approx(now + 5, abs=0.5)
-    assert keeper.fed_until(b"7.0\n9", 0) == pytest.approx(now + 7, abs=0.5)
+    assert keeper.fed_until(b"1.0\n5.0\n", 0) == 5.0
+    assert keeper.fed_until(b"7.0\n9", 0) == 7.0
     assert keeper.fed_until(b"garbage\n", 42.0) == 42.0
 
 

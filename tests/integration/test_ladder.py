@@ -5,6 +5,8 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
+from db import projects
+from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker import ladder
 from worker.agent.scripted import scripted
@@ -108,6 +110,16 @@ def test_a_session_that_is_not_resumable_is_passed_over(at_work: AtWork):
     job = at_work.build("go on", agent=scripted())
     assert at_work.tries(job.id)[0] == (head, "rejected", "not_resumable")
     assert at_work.moves()[-1][:2] == ("fallback", "not_resumable")
+
+
+def test_what_a_rewind_has_undone_is_not_gone_on_from(at_work: AtWork):
+    first, head, undone = heads(at_work, 3)
+    projects.rewind(at_work.conn, P, head)
+    at_work.lose(head)
+    job = at_work.build("go on", agent=scripted())
+    assert at_work.tries(job.id) == [(head, "rejected", "not_found"), (first, "resumed", None)]
+    assert at_work.moves()[-1][-1] != undone
+    assert violations(at_work.conn) == []
 
 
 def test_an_id_handed_down_that_is_older_than_the_head_is_only_a_hint(at_work: AtWork):

@@ -80,7 +80,7 @@ def test_a_commit_moves_the_head_and_all_that_belongs_to_it(conn: Connection):
     assert metric(conn, minted, "status, input_tokens, cli_version, user_id, resumed") == (
         *("active", 5, "2.0", "u", False),
     )
-    assert chat.past(conn, "p", lane="main").said == [
+    assert chat.past(conn, "p", lane="main", head=minted, user_id="u").said == [
         ("user", "make it"),
         ("assistant", "made"),
     ]
@@ -274,7 +274,8 @@ def test_turns_are_counted_since_the_session_began_or_was_compacted(conn: Connec
     assert [counted(), counted(), counted()] == [1, 2, 3]
     assert [counted(compacted=True, summary="so far"), counted()] == [0, 1]
     assert counted(parent=None, relation="fresh", source="reset", reason="reset") == 1
-    assert chat.past(conn, "p", lane="main").summary == "so far"
+    head = one(conn, "select last_ai_session_id from projects")
+    assert chat.past(conn, "p", lane="main", head=head, user_id="u").summary == "so far"
 
 
 def test_a_resume_that_the_agent_dropped_is_a_failed_one(conn: Connection):
@@ -318,15 +319,18 @@ def test_a_fresh_start_that_was_asked_for_during_a_turn_is_for_the_next_one(conn
 def test_ids_of_the_product_are_only_text(conn: Connection):
     name = "a+b=c@d:e._-"
     job = begun(conn, project=name, version="v@1+=", user_id="x|y/z")
-    commit(
+    done = commit(
         *(conn, job),
         version_id="v@1+=",
         new_version=True,
         result={"text": 'it\'s "quoted" \\ $1 %s'},
         chat=[("user", "'; drop table projects; --")],
+        files=["it's", "$1 %s"],
         reason="it's",
     )
-    assert chat.past(conn, name, lane="main").said == [("user", "'; drop table projects; --")]
+    past = chat.past(conn, name, lane="main", head=done.head, user_id="x|y/z")
+    assert past.said == [("user", "'; drop table projects; --")]
+    assert past.files == ["it's", "$1 %s"]
     assert job_row(conn, job.id, "result ->> 'text'") == 'it\'s "quoted" \\ $1 %s'
     assert violations(conn) == []
 

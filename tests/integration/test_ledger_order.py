@@ -164,6 +164,11 @@ def test_lanes_and_projects_do_not_wait_for_each_other(conn: Connection):
     begun(conn)
     branch = ask(conn)
     conn.execute("update jobs set lane = 'branch' where id = %s", (branch,))
+    assert claim(conn, branch) is None, "there is no such branch"
+    conn.execute(
+        "insert into branches (project_id, lane, user_id, from_session, head)"
+        " values ('p', 'branch', 'u', 'a', 'a')"
+    )
     assert claim(conn, branch)
     assert begun(conn, project="q")
 
@@ -225,3 +230,11 @@ def test_what_was_interrupted_is_told_to_the_request_that_took_its_place(conn: C
     job = claim(conn, newer, runner=RUNNER)
     assert job
     assert attempts.interrupted_prompt(conn, job) == "make it"
+
+
+def test_a_job_that_is_no_orphan_is_looked_at_without_its_lock(conn: Connection, dsn: str):
+    asked = ask(conn)
+    conn.execute("set lock_timeout = '3s'")
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from jobs for update")
+        assert endings.fail_orphan(conn, asked) is None

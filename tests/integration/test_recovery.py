@@ -1,78 +1,18 @@
 """What a dead attempt left is committed, gone on from, or given up: never done twice."""
 
-import os
-import signal
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
-from db import attempts, jobs, projects, rescue, transcripts, turns
+from db import attempts, jobs, projects, turns
+from tests.dying import killed_after, killed_at, recovered
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from tests.waiting import wait_until
 from worker import host, recovery
 from worker.client import Build, ChatPlan, Metadata, Update
-
-CHECKOUT = Path(__file__).parents[2]
-WORKER = """
-import os, signal, sys
-from uuid import UUID, uuid4
-from tests.running import DO
-from worker import points
-from worker.run import run
-def strike(name):
-    if name == point:
-        os.kill(os.getpid(), signal.SIGKILL)
-job, kind, point = sys.argv[1:]
-points.strike = strike
-run(UUID(job), DO[kind])
-"""
-
-
-def worker(at_work: AtWork, asked: UUID, point: str = "") -> "subprocess.Popen[bytes]":
-    """A process that runs the job; SIGKILL comes to it at the point."""
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-c", WORKER, str(asked), at_work.job(asked).kind, point]
-    return subprocess.Popen(command, env=env)
-
-
-def killed_at(at_work: AtWork, asked: UUID, point: str) -> None:
-    """The job's worker died at that point, and the job is back in the queue."""
-    with worker(at_work, asked, point) as process:
-        assert process.wait(30) == -signal.SIGKILL
-    rescued(at_work, asked)
-
-
-def killed_after(at_work: AtWork, asked: UUID, *results: str) -> str:
-    """The job's worker died when these results of tools were in the store; the session of its turn."""
-
-    def stored() -> str | None:
-        turns = at_work.turns(asked)
-        session = turns[-1]["minted_session_id"] if turns else ""
-        told = str(transcripts.load(at_work.conn, P, session))
-        return session if all(f"'content': '{result}'" in told for result in results) else None
-
-    with worker(at_work, asked) as process:
-        session = wait_until(stored, timeout=30, description=f"{results} to be stored")
-        process.kill()
-        process.wait()
-    rescued(at_work, asked)
-    assert session
-    return session
-
-
-def rescued(at_work: AtWork, asked: UUID) -> None:
-    attempt = at_work.value("select attempt from jobs where id = %s", asked)
-    assert rescue.rescue(at_work.conn, asked, attempt=attempt, limit=9) == "queued"
-
-
-def recovered(at_work: AtWork) -> list[tuple[str, str]]:
-    return [(body["what"], body["why"]) for body in at_work.events("turn.recovered")]
 
 
 def text(at_work: AtWork, name: str) -> str:
@@ -101,12 +41,38 @@ def test_a_turn_that_had_ended_is_committed_and_not_run_again(at_work: AtWork):
     )
 
 
+def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say end"))
+    killed_at(at_work, asked, "turn.ended")
+    at_work.conn.execute(LONG_AGO)
+    calls = len(at_work.model.requests)
+    assert at_work.run(asked).state == "done"
+    assert len(at_work.model.requests) == calls
+    assert recovered(at_work) == [("finished", "worker_died")]
+
+
+def test_a_turn_that_broke_off_long_ago_begins_again(at_work: AtWork):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1"))
+    killed_after(at_work, asked, "once")
+    at_work.conn.execute(LONG_AGO)
+    assert at_work.run(asked).state == "done"
+    assert recovered(at_work) == [("lost", "stale")]
+
+
+LONG_AGO = """
+    update turns set ended_at = now() - interval '25 h', started_at = now() - interval '25 h'
+     where outcome = 'abandoned'"""
+
+
 def test_a_turn_that_broke_off_is_gone_on_from(at_work: AtWork):
     at_work.build("write a.txt: a")
     head = at_work.head()
     prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 2\nwrite c.txt: c"
     asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
     partial = killed_after(at_work, asked, "once")
+    (at_work.place / "c.txt.tmp.2.2be9f2cb12ad").touch()  # as the CLI writes, before it renames
     assert at_work.run(asked).state == "done"
     assert recovered(at_work) == [("partial", "worker_died")]
     source, reason, old, new, parent = at_work.moves()[-1]

@@ -52,3 +52,18 @@ def test_the_dead_are_found_while_redis_is_away(at_work: AtWork):
     at_work.configure(REDIS_URL="redis://127.0.0.1:1/0")
     assert relay.rescue_once() == 1
     assert at_work.job(asked).state == "queued"
+
+
+def test_an_outage_sets_no_job_aside(at_work: AtWork):
+    """Its worker may live, and be about to say so."""
+    at_work.configure(BATON_RESCUE_LIMIT="3")
+    asked = at_work.ask(ChatPlan(project=P, user=U, prompt="begin"))
+    runner = host.runner("w")  # this process: it lives
+    lease = timedelta(0)
+    assert attempts.claim(at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease)
+    at_work.conn.execute("update jobs set rescues = 2")
+    assert relay.rescue_once(after_outage=True) == 1
+    assert (at_work.job(asked).state, at_work.job(asked).rescues) == ("queued", 3)
+    assert attempts.claim(at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease)
+    assert relay.rescue_once() == 1
+    assert at_work.job(asked).state == "quarantined"

@@ -77,6 +77,46 @@ def test_nothing_is_carried_over_from_another_project(conn: Connection):
     assert agent(conn, "child") is None
 
 
+def copied(conn: Connection, child: str, *, of: str = "another") -> int:
+    with conn.transaction():
+        return carry(conn, P, parent="parent", child=child, of=of)
+
+
+def test_from_another_project_that_is_named_sub_agents_are_copied(conn: Connection):
+    theirs = {"project": "another"}
+    for n in range(3):
+        append(conn, "parent", said(f"turn {n}", 2), subpath=AGENT, **theirs)
+    append(conn, "parent", said("other", 2), subpath="subagents/agent-2", **theirs)
+    append(conn, "parent", said("its own history", 2), **theirs)
+    whole = transcripts.load(conn, "another", "parent", subpath=AGENT)
+
+    assert copied(conn, "child") == 2
+    append(conn, "child", said("new", 1), subpath=AGENT)
+    assert copied(conn, "child") == 0
+
+    with conn.transaction():
+        transcript_upkeep.delete(conn, "another", "parent")
+        transcript_upkeep.sweep_entries(conn, "another")
+    assert whole
+    assert exactly(agent(conn, "child")) == exactly([*whole, *said("new", 1)])
+    assert agent(conn, "child", "subagents/agent-2") == said("other", 2)
+    assert transcripts.load(conn, P, "child") is None
+
+
+def test_what_is_damaged_in_another_project_is_not_copied(conn: Connection):
+    for subpath in ("subagents/agent-0", AGENT):
+        for n in range(2):
+            append(
+                conn, "parent", said(f"{subpath} {n}", 1), subpath=subpath, project="another"
+            )
+    conn.execute(
+        "delete from transcript_batches where id = (select max(id) from transcript_batches)"
+    )
+    assert copied(conn, "child") == 1
+    assert agent(conn, "child") is None
+    assert agent(conn, "child", "subagents/agent-0")
+
+
 def test_what_is_damaged_is_damaged_in_the_fork_too(conn: Connection):
     append(conn, "parent", said("a", 3), subpath=AGENT)
     append(conn, "parent", said("b", 3), subpath=AGENT)

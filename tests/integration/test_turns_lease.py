@@ -277,7 +277,7 @@ def test_a_hold_that_is_over_does_not_come_back_by_a_late_renewal(at_work: AtWor
     )
     assert job
     until = at_work.value("select lease_until from jobs")
-    held = lease.Lease(job, trusted_until=time.monotonic() - 1)
+    held = lease.Lease(job, trusted_until=host.now() - 1)
     lease._ask(held, renew=True)  # pyright: ignore[reportPrivateUsage]
     assert at_work.value("select lease_until from jobs") == until
     assert held.reason() == "lease_lost"

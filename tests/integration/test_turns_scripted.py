@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from db import branches, transcripts
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker import ladder
 from worker.agent import relation
 from worker.agent.scripted import Ids, scripted
-from worker.client import Build, Update
+from worker.client import Build, ChatPlan, Update
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,26 @@ def test_the_ledger_of_whole_chains_is_true_whatever_becomes_of_the_ids(
     spent = at_work.value("select sum(cost_usd) from project_ai_session_metrics")
     assert spent == sum(cost for cost, _ in committed) == 0.25 * len(committed)
     assert {version for _, version in committed} == {"scripted"}
+
+
+def test_an_agent_that_keeps_ids_adds_nothing_to_another_line(at_work: AtWork):
+    at_work.build("main", agent=scripted())
+    head = at_work.head()
+    assert head
+    before = transcripts.load(at_work.conn, P, head)
+    beside = ChatPlan(project=P, user=U, prompt="beside", branch_from=head)
+    job = at_work.one(beside, scripted("keep"))
+    assert (job.state, job.error_class) == ("queued", "capture_incomplete")
+    assert "a session of another line of work: nothing was added" in (job.error or "")
+    assert transcripts.load(at_work.conn, P, head) == before
+
+    assert at_work.again(job.id, scripted()).state == "done"
+    (branch,) = branches.of_project(at_work.conn, P)
+    more = ChatPlan(project=P, user=U, prompt="more", branch_from=branch.head)
+    assert at_work.one(more, scripted("keep")).state == "done", "its own session"
+    assert at_work.build("go on", agent=scripted("keep")).state == "done"
+    assert at_work.head() == head, "and the main line its own"
+    assert violations(at_work.conn) == []
 
 
 def test_a_reset_is_a_fallback_that_people_are_told_of(at_work: AtWork):

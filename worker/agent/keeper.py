@@ -4,13 +4,14 @@
        └── SDK's pipes go straight through to the CLI ──┘
 
 It runs on the standard library alone (`python -I -S keeper.py CLI-ARGUMENTS`), before
-the product's packages could be imported. The worker feeds it with the seconds it may
-go on; when the time is over, or the worker is gone (end of file, parent-death signal),
+the product's packages could be imported. The worker feeds it with the moment until which
+it may go on; when that has come, or the worker is gone (end of file, parent-death signal),
 it kills everything below it and waits until that is gone. As a child subreaper it also
-inherits what the agent's tools put into sessions of their own.
+inherits what the agent's tools put into sessions of their own. Moments are of
+CLOCK_BOOTTIME: the worker has the same, and a start that took long is not added to it.
 
 Environment: BATON_CLI the program, BATON_KEEPER the feeder's abstract socket,
-BATON_LEASE the first seconds, BATON_BOX a JSON list: the bubblewrap command, if any,
+BATON_UNTIL the first moment, BATON_BOX a JSON list: the bubblewrap command, if any,
 BATON_FORK `parent:child`, the ids of a session that is forked and of the fork.
 """
 
@@ -27,6 +28,8 @@ import time
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TERM_GRACE = 3.0  # seconds between asking the CLI to end and killing it
+LATE = 5.0  # seconds to wait for a feed when the first moment has passed before we were there
+LOOK_EVERY = 1.0  # second; what waits does not count the time that a machine is suspended
 ALLOWED = frozenset(
     [
         "PATH",
@@ -149,12 +152,27 @@ def feeder(name: str) -> socket.socket | None:
     return line
 
 
-def keep(child: int, line: socket.socket | None, seconds: float, wakeup: int) -> int:
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def first_end(line: socket.socket | None, wakeup: int) -> float:
+    """Until when the agent may go on that is to be begun. If the start took so long that it is
+    over, the worker may have renewed its hold meanwhile, and says so."""
+    if not line:
+        return float("inf")
+    until = float(os.environ.get("BATON_UNTIL", "0"))
+    if until <= now() and line in select.select([line, wakeup], [], [], LATE)[0]:
+        with contextlib.suppress(ConnectionError):
+            return fed_until(line.recv(4096), until)
+    return until
+
+
+def keep(child: int, line: socket.socket | None, deadline: float, wakeup: int) -> int:
     """Wait for the CLI's end, its worker's, or the lease's; returns the exit code."""
-    deadline = time.monotonic() + seconds if line else float("inf")
     watched: list[int | socket.socket] = [wakeup, *([line] if line else [])]
     while True:
-        left = max(0.0, min(deadline - time.monotonic(), 3600.0))
+        left = max(0.0, min(deadline - now(), LOOK_EVERY))
         ready, _, _ = select.select(watched, [], [], left)
         numbers = os.read(wakeup, 64) if wakeup in ready else b""
         if (status := reap().get(child)) is not None:
@@ -170,14 +188,14 @@ def keep(child: int, line: socket.socket | None, seconds: float, wakeup: int) ->
             if not fed:
                 return 137  # the worker is gone
             deadline = fed_until(fed, deadline)
-        if time.monotonic() >= deadline:
+        if now() >= deadline:
             return 137
 
 
 def fed_until(fed: bytes, deadline: float) -> float:
-    """The new end: `b"12.5\n"` is so many seconds from now; of several the last counts."""
+    """The new end, as in `b"5412.5\n"`; of several the last counts."""
     try:
-        return time.monotonic() + float(fed.rpartition(b"\n")[0].split()[-1])
+        return float(fed.rpartition(b"\n")[0].split()[-1])
     except (ValueError, IndexError):
         return deadline
 
@@ -187,8 +205,8 @@ def end_gently(child: int, number: int, deadline: float, line: socket.socket | N
     not at all if the worker is gone: then nobody is there to read it."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-    end = min(time.monotonic() + TERM_GRACE, deadline)
-    while time.monotonic() < end and not (line and hung_up(line)):
+    end = min(now() + TERM_GRACE, deadline)
+    while now() < end and not (line and hung_up(line)):
         if (status := reap().get(child)) is not None:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
@@ -214,7 +232,9 @@ def main() -> int:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # what is sent to the worker's group, from a terminal, is not for us
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    box: list[str] = json.loads(os.environ.get("BATON_BOX", "[]"))
+    # A box dies with us, and all in it, be we stopped or not; else we are to kill what is below.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL if box else signal.SIGTERM)
     if os.getppid() != worker:
         return 137  # it died before we could ask to be told
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -228,18 +248,16 @@ def main() -> int:
     if not os.access(cli := os.environ["BATON_CLI"], os.X_OK):
         os.write(2, f"keeper: cannot start {cli}: there is no such program\n".encode())
         return 127
-    command = [
-        *json.loads(os.environ.get("BATON_BOX", "[]")),
-        cli,
-        *sys.argv[1:],
-    ]
+    command = [*box, cli, *sys.argv[1:]]
+    if (until := first_end(line, reading)) <= now():
+        return 137
     move_sub_agents(os.environ.get("BATON_FORK", ""), os.environ.get("CLAUDE_CONFIG_DIR", ""))
     code = 137
     try:
         child = spawn(command, allowed(dict(os.environ)))
         if line:
             line.sendall(str(child).encode())
-        code = keep(child, line, float(os.environ.get("BATON_LEASE", "30")), reading)
+        code = keep(child, line, until, reading)
     finally:
         kill_all()
     return code if code >= 0 else 128 - code

@@ -1,8 +1,9 @@
 """The worker's end of the keeper's feeding line.
 
 A leash is made before the agent is spawned and closed when its turn is over. Each
-renewal of the lease feeds the keeper with the seconds it may go on; a worker that is
-stopped, cut off or dead feeds nothing, and the keeper ends the agent.
+renewal of the lease feeds the keeper with the moment until which it may go on, by the
+clock of both (host.now); a worker that is stopped, cut off or dead feeds nothing, and
+the keeper ends the agent.
 """
 
 import contextlib
@@ -28,9 +29,9 @@ KEEPER = Path(__file__).with_name("keeper.py")
 class Leash:
     """The listening end; `environ` is what the keeper is to be started with."""
 
-    def __init__(self, name: str, seconds: float, box: list[str]) -> None:
+    def __init__(self, name: str, until: float, box: list[str]) -> None:
         self._name = f"baton-{name}-{os.getpid()}"
-        self._seconds = seconds
+        self._until = until
         self._box = box
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(f"\0{self._name}")  # abstract: no file to be left behind
@@ -46,16 +47,16 @@ class Leash:
         return {
             "BATON_CLI": cli(),
             "BATON_KEEPER": self._name,
-            "BATON_LEASE": f"{self._seconds:.3f}",
+            "BATON_UNTIL": f"{self._until:.3f}",
             "BATON_BOX": json.dumps(self._box),
         }
 
-    def feed(self, seconds: float) -> None:
-        """Let the keeper go on for so many seconds from now."""
+    def feed(self, until: float) -> None:
+        """Let the keeper go on until that moment."""
         self._hear()
         for line in self._lines:
             with contextlib.suppress(OSError):
-                line.sendall(f"{seconds:.3f}\n".encode())
+                line.sendall(f"{until:.3f}\n".encode())
 
     def end(self) -> None:
         """Ask the agent to end: it writes down where it was, and is killed if it takes long."""
@@ -85,7 +86,7 @@ class Leash:
                 line.setblocking(False)
                 credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
                 pid: int = struct.unpack("3i", credentials)[0]
-                if _parent(pid) != os.getpid():
+                if host.parent(pid) != os.getpid():
                     line.close()
                     continue
                 self._keepers.append(pid)
@@ -94,14 +95,6 @@ class Leash:
             with contextlib.suppress(OSError):
                 if said := line.recv(64):
                     self.agent_pid = int(said)
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[1])
 
 
 def cli() -> str:

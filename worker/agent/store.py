@@ -29,8 +29,13 @@ from db.transcript_forks import carry
 from db.transcript_form import Entry
 from db.transcript_upkeep import Stored
 from db.transcripts import Summary
-from worker import points
-from worker.errors import AttemptReplaced
+from worker import fence, points
+from worker.errors import AttemptReplaced, CaptureIncomplete
+from worker.retry import awaited_while_held
+
+# Seconds for which an append that found Postgres away is begun again. The SDK gives up a batch
+# after 60 s, and one that fails after three tries within a second.
+PATIENCE = 30.0
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 Guard = Callable[[Connection, str], None]  # given the session that was written
@@ -84,8 +89,8 @@ class PostgresStore:
         return [one.subpath for one in stored if one.subpath]
 
     def _append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
-        """The SDK tries a failed batch again with the very same list: so it is recognised,
-        and two equal batches that are meant as two are not taken for one."""
+        """A failed batch is tried again with the very same list, by the SDK too: so it is
+        recognised, and two equal batches that are meant as two are not taken for one."""
         again = any(batch is entries for batch in self._unsettled)
         if not again:
             self._unsettled.append(entries)
@@ -129,9 +134,14 @@ class JobStore:
     """The store of one attempt at a job: the project's sessions, and no others.
 
     The SDK's project key, made of a path of this machine, is replaced by the project's
-    id. What a replaced attempt appends is refused with AttemptReplaced. `parent` is the
-    session to resume, as it was just loaded and checked: it is not read a second time.
+    id. What a replaced attempt appends is refused with AttemptReplaced, and with
+    CaptureIncomplete what is meant for a session of another lane or project (an agent that
+    keeps its parent's id). While the job is held, an append outlasts a Postgres that is away,
+    or takes no writes. `parent` is the session to resume, as it was just loaded and checked:
+    it is not read a second time.
     A fork has its parent's sub-agents from its first append on, so also if it breaks off.
+    `template` is the project that the parent is of, if that is another one: of it nothing
+    but the parent is read, and nothing is written to it.
     """
 
     def __init__(
@@ -141,12 +151,14 @@ class JobStore:
         job_id: UUID,
         attempt: UUID,
         parent: tuple[str, list[Entry]] | None = None,
+        template: str | None = None,
         transaction: Transaction = pool.transaction,
     ) -> None:
         self._project_id = project_id
         self._parent = parent
+        self._parents_project = template or project_id
         self._store = PostgresStore(transaction, guard=self._before_commit)
-        self._refuse_if_replaced = _fence(job_id, attempt)
+        self._refuse = _fence(job_id, attempt)
         self._whole_forks = set[str]()
         self.appended = 0  # entries the agent wrote and we kept
         self.messages = 0  # those of them that are of user and agent
@@ -157,7 +169,8 @@ class JobStore:
         return self._store.whole
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
-        await self._store.append(self._ours(key), entries)
+        patiently = awaited_while_held(fence.left, within=PATIENCE)
+        await patiently(self._store.append, self._ours(key), entries)
         self._whole_forks.add(key["session_id"])
         points.reach("transcript.stored")
         self.appended += len(entries)
@@ -166,38 +179,61 @@ class JobStore:
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         if self._parent and key["session_id"] == self._parent[0] and not key.get("subpath"):
             return cast(list[SessionStoreEntry], self._parent[1])
-        return await self._store.load(self._ours(key))
+        return await self._store.load(
+            {**key, "project_key": self._read_from(key["session_id"])}
+        )
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         return await self._store.list_subkeys(
-            {"project_key": self._project_id, "session_id": key["session_id"]}
+            {
+                "project_key": self._read_from(key["session_id"]),
+                "session_id": key["session_id"],
+            }
         )
 
     def _before_commit(self, conn: Connection, session: str) -> None:
         if self._parent and session not in (self._parent[0], *self._whole_forks):
-            carry(conn, self._project_id, parent=self._parent[0], child=session)
-        self._refuse_if_replaced(conn)
+            carry(
+                conn,
+                self._project_id,
+                parent=self._parent[0],
+                child=session,
+                of=self._parents_project,
+            )
+        self._refuse(conn, session)
+
+    def _read_from(self, session: str) -> str:
+        is_parent = self._parent is not None and session == self._parent[0]
+        return self._parents_project if is_parent else self._project_id
 
     def _ours(self, key: SessionKey) -> SessionKey:
         return {**key, "project_key": self._project_id}
 
 
-def _fence(job_id: UUID, attempt: UUID) -> Callable[[Connection], None]:
-    def refuse_if_replaced(conn: Connection) -> None:
+def _fence(job_id: UUID, attempt: UUID) -> Guard:
+    def refuse(conn: Connection, session: str) -> None:
         # `for share` makes a takeover wait for our commit, or us see the takeover. It is
         # the transaction's last statement, so a renewal waits for a commit at the most.
         held = conn.execute(
             """
-            select from jobs
-             where id = %s and attempt = %s and state = 'running'
+            select exists (select from project_ai_session_metrics m
+                            where m.session_id = %s
+                              and (m.project_id <> j.project_id or m.lane <> j.lane))
+              from jobs j
+             where j.id = %s and j.attempt = %s and j.state = 'running'
                for share
             """,
-            (job_id, attempt),
+            (session, job_id, attempt),
         ).fetchone()
         if held is None:
             raise AttemptReplaced(f"job {job_id}: attempt {attempt} may not write any more")
+        if held[0]:
+            raise CaptureIncomplete(
+                f"The agent went on under the id {session}, which is a session of another line"
+                " of work: nothing was added to it."
+            )
 
-    return refuse_if_replaced
+    return refuse
 
 
 def summarise(session_id: str) -> transcripts.Fold:

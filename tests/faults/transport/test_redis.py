@@ -68,7 +68,7 @@ def by_end(struck: Struck) -> Callable[[], None]:
 def test_away_for_a_while(
     struck: Struck, tally: Tally, long: bool, away: Callable[[Struck], Callable[[], None]]
 ):
-    seconds = 60 if long else 4
+    seconds = (60 if away is by_end else 20) if long else 4
     how = "paused" if away is by_pause else "gone"
     tally.fault = f"Redis {how} for {seconds} s"
     running = struck.real_turn(2)

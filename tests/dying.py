@@ -1,0 +1,68 @@
+"""Workers that die in the middle of a job, and what is then found of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+from db import rescue, transcripts
+from tests.running import AtWork, P
+from tests.waiting import wait_until
+
+CHECKOUT = Path(__file__).parents[1]
+WORKER = """
+import os, signal, sys
+from uuid import UUID, uuid4
+from tests.running import DO
+from worker import points
+from worker.run import run
+def strike(name):
+    if name == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+job, kind, point = sys.argv[1:]
+points.strike = strike
+run(UUID(job), DO[kind])
+"""
+
+
+def worker(at_work: AtWork, asked: UUID, point: str = "") -> "subprocess.Popen[bytes]":
+    """A process that runs the job; SIGKILL comes to it at the point."""
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-c", WORKER, str(asked), at_work.job(asked).kind, point]
+    return subprocess.Popen(command, env=env)
+
+
+def killed_at(at_work: AtWork, asked: UUID, point: str) -> None:
+    """The job's worker died at that point, and the job is back in the queue."""
+    with worker(at_work, asked, point) as process:
+        assert process.wait(30) == -signal.SIGKILL
+    rescued(at_work, asked)
+
+
+def killed_after(at_work: AtWork, asked: UUID, *results: str) -> str:
+    """The job's worker died when these results of tools were in the store; the session of its turn."""
+
+    def stored() -> str | None:
+        turns = at_work.turns(asked)
+        session = turns[-1]["minted_session_id"] if turns else ""
+        told = str(transcripts.load(at_work.conn, P, session))
+        return session if all(f"'content': '{result}'" in told for result in results) else None
+
+    with worker(at_work, asked) as process:
+        session = wait_until(stored, timeout=30, description=f"{results} to be stored")
+        process.kill()
+        process.wait()
+    rescued(at_work, asked)
+    assert session
+    return session
+
+
+def rescued(at_work: AtWork, asked: UUID) -> None:
+    attempt = at_work.value("select attempt from jobs where id = %s", asked)
+    assert rescue.rescue(at_work.conn, asked, attempt=attempt, limit=9) == "queued"
+
+
+def recovered(at_work: AtWork) -> list[tuple[str, str]]:
+    return [(body["what"], body["why"]) for body in at_work.events("turn.recovered")]

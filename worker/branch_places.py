@@ -1,0 +1,151 @@
+"""What a host keeps of a branch, and how that goes once the branch is promoted or dropped.
+
+.branches/<project>/<lane>            its directory
+.trees/<project>.branches/<lane>.git  its repository, with a lock beside it
+refs/baton/branches/<lane>            what its newest turn made, in the project's repository
+refs/baton/lent/<lane>/…              what its repository borrows, there too
+
+What people changed in the directory of a promoted branch, and what was kept aside there, stays
+in the project's repository as anything that had to make way; of a dropped one nothing does.
+"""
+
+import socket
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from psycopg import Connection
+
+from config.settings import settings
+from db import branch_files, events, projects
+from db import trees as ledger
+from db.events import Event
+from worker import history, removal, workspace
+from worker.errors import JobError
+from worker.publish import announce
+from worker.trees import Trees
+
+log = structlog.get_logger()
+
+REST = timedelta(minutes=10)  # after a lane's newest job: its worker may be at bookkeeping yet
+BATCH = 100  # branches removed in one run, so that no run is long
+LANE = "branch-*"  # as baton_lane names them
+# Refs that go again: what only they lead to is looked at, whether the ledger names it.
+PASSING = (
+    *(history.BEGUN, history.MADE, history.LOST, history.ASIDE),
+    *(history.LENT, history.KEPT),
+)
+
+
+def sweep(conn: Connection) -> int:
+    """Remove what this host has of branches that have ended; returns of how many."""
+    removed = 0
+    for project_id, lane in branch_files.ended(conn, _here(), rest=REST)[:BATCH]:
+        try:
+            remove(conn, project_id, lane)
+        except (JobError, OSError, subprocess.TimeoutExpired) as exc:
+            log.warning("branch.not_removed", project=project_id, lane=lane, error=str(exc))
+        else:
+            removed += 1
+    return removed
+
+
+def remove(conn: Connection, project_id: str, lane: str) -> list[tuple[Path, int]]:
+    """Remove what this host has of a lane that no job runs in: each place, with its files.
+
+    A commit that the ledger names stays in the project's repository, and so does what people
+    changed, where the branch is promoted. Raises JobError when git cannot look at it, and OSError.
+    """
+    place, trees = _places(project_id, lane)
+    removed: list[tuple[Path, int]] = []
+    if place.exists() or trees.git_dir.exists():
+        with trees.held():  # the repository goes last: what is left of it is found again
+            if branch_files.promoted(conn, project_id, lane):
+                _carry_over(conn, project_id, trees)
+            removed = [(each, removal.remove(each)) for each in (place, trees.git_dir)]
+            removal.remove(trees.git_dir.with_suffix(".lock"))
+    main = _main(project_id)
+    if main.exist():
+        with main.held():
+            _let_go(conn, project_id, lane, main)
+    return [(each, files) for each, files in removed if files]
+
+
+def _places(project_id: str, lane: str) -> tuple[Path, Trees]:
+    place = settings().workspaces / workspace.BRANCHES / project_id / lane
+    return place, Trees(workspace.branches(project_id) / f"{lane}.git", place)
+
+
+def _here() -> list[tuple[str, str]]:
+    """The lanes of which this host has something, as (project, lane)."""
+    directories = (settings().workspaces / workspace.BRANCHES).glob(f"*/{LANE}")
+    repositories = (settings().workspaces / workspace.OURS).glob(f"*.branches/{LANE}.git")
+    found = {(place.parent.name, place.name) for place in directories}
+    found |= {(place.parent.name[: -len(".branches")], place.stem) for place in repositories}
+    return sorted(found)
+
+
+def forget_ended(conn: Connection, project_id: str, main: Trees) -> int:
+    """Forget the refs of lanes that have ended and of which this host has nothing else.
+
+    Its caller is alone with the repository. Returns of how many lanes.
+    """
+    here = {lane for project, lane in _here() if project == project_id}
+    found = (ref.rpartition("/")[2] for ref in main.refs(history.BRANCHES))
+    left = [(project_id, lane) for lane in found if lane not in here]
+    ended = branch_files.ended(conn, left, rest=REST)
+    for _, lane in ended:
+        _let_go(conn, project_id, lane, main)
+    return len(ended)
+
+
+def _let_go(conn: Connection, project_id: str, lane: str, main: Trees) -> None:
+    """Forget the branch's refs. Commits that only they led to, and the ledger names, are kept
+    as upkeep keeps them."""
+    branch = f"{history.BRANCHES}/{lane}"
+    if commit := main.ref(branch):
+        lasting = [ref for ref in main.refs("refs") if not ref.startswith(PASSING)]
+        alone = main.beyond(commit, [ref for ref in lasting if ref != branch])
+        named = ledger.named_of(conn, project_id, alone)
+        for each in alone:
+            if each in named:
+                main.point(f"{history.KEPT}/{each}", each)
+            else:
+                main.forget(f"{history.KEPT}/{each}")
+    for ref in (*main.refs(branch), *main.refs(f"{history.LENT}/{lane}")):
+        main.forget(ref)
+
+
+def _carry_over(conn: Connection, project_id: str, trees: Trees) -> None:
+    """Let the project's repository have what no turn has made of the branch's directory."""
+    main = _main(project_id)
+    main.create()
+    trees.path.mkdir(parents=True, exist_ok=True)
+    trees.create()
+    trees.borrow(main.git_dir)
+
+    def committed(tree: str) -> bool:
+        return projects.has_tree(conn, project_id, tree)
+
+    kept = set(trees.refs(history.LOST)) | set(trees.refs(history.ASIDE))
+    lost = history.catch_up(trees, committed)
+    refs = [history.put_lost_aside(trees), history.put_edits_aside(trees)]
+    for below in (history.LOST, history.ASIDE):
+        main.fetch(str(trees.git_dir), f"+{below}/*:{below}/*")
+    for ref in refs:
+        if ref and ref not in kept:
+            _tell(conn, project_id, lane=trees.git_dir.stem, ref=ref)
+    workspace.forget_sent(trees, project_id, lost)
+
+
+def _tell(conn: Connection, project_id: str, *, lane: str, ref: str) -> None:
+    log.info("workspace.kept_aside", project_id=project_id, lane=lane, ref=ref)
+    body = {"ref": ref, "host": socket.gethostname(), "branch": lane}
+    told = Event("workspace.kept_aside", None, body)
+    announce(project_id, events.append(conn, project_id, [told]), [told], [])
+
+
+def _main(project_id: str) -> Trees:
+    repository = workspace.repository(project_id)
+    return Trees(repository, repository.parent)

@@ -1,0 +1,219 @@
+"""How an attempt ends that did not commit: its verdict, written into the job's row.
+
+Whatever is written states the attempt, so that it changes nothing where another has the job.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+import tenacity
+from psycopg import Connection
+
+from config.settings import settings
+from db import endings, limits, rescue, turns
+from db.attempts import Claimed
+from db.endings import End, Wait
+from db.events import Event
+from db.jobs import NEVER
+from db.pool import AWAY, connection, transaction
+from worker import drain, host, points
+from worker.commit import about, queued
+from worker.errors import Judgement, Verdict, tries_of
+from worker.following import despite_failure
+from worker.publish import announce
+from worker.retry import PAUSE, backoff, on_blip
+
+log = structlog.get_logger()
+
+WORKER_PAUSE = timedelta(seconds=30)  # before a job is tried again that this worker cannot run
+OUTAGE = 600  # seconds for which a worker waits for Postgres to tell it that it lives
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a delivery: `ignored`, `waits`, or the job's final state.
+
+    `owed`: a verdict that could not be written yet, since Postgres is away.
+    """
+
+    state: str
+    error_class: str | None = None
+    error: str | None = None
+    owed: tuple[Claimed, Judgement] | None = None
+
+
+@on_blip
+def write(job: Claimed, judgement: Judgement, text: str) -> Ran:
+    """Do with the job what the verdict says; `text` is for people."""
+    verdict, error_class = judgement.verdict, judgement.error_class
+    match verdict:
+        case Verdict.LOST:
+            return Ran("ignored", error_class, text)
+        case Verdict.CANCELLED:
+            return _finish(job, End(state="cancelled", error_class=error_class, error=text))
+        case Verdict.INTERRUPTED:
+            return _wait(job, Wait(counted=False, error_class=error_class, error=text))
+        case Verdict.WAIT:
+            pause = Wait(delay=WORKER_PAUSE, counted=False, error_class=error_class, error=text)
+            return _wait(job, pause)
+        case Verdict.PARK:
+            return _park(job, judgement, text)
+        case Verdict.ASK:
+            return _wait(
+                job,
+                Wait(
+                    state="parked",
+                    until=NEVER,
+                    counted=False,
+                    error_class=error_class,
+                    error=text,
+                ),
+            )
+        case Verdict.RETRY if error_class == "postgres_unreachable":
+            return _wait_for_postgres(job, text)
+        case Verdict.RETRY if _may_retry(job, error_class):
+            delay = backoff(job.attempts)
+            return _wait(job, Wait(delay=delay, error_class=error_class, error=text))
+        case _:
+            return _finish(
+                job,
+                End(
+                    state="failed",
+                    error_class=error_class,
+                    error=text,
+                    following=despite_failure(job),
+                ),
+            )
+
+
+def _wait_for_postgres(job: Claimed, text: str) -> Ran:
+    """It answers again: it was away, or did not take a statement. No job fails for that."""
+    counted = job.attempts < settings().attempts
+    delay = backoff(job.attempts)
+    wait = Wait(delay=delay, counted=counted, error_class="postgres_unreachable", error=text)
+    return _wait(job, wait)
+
+
+def _may_retry(job: Claimed, error_class: str) -> bool:
+    if job.attempts >= settings().attempts:
+        return False
+    tries = tries_of(error_class, settings().attempts)
+    if tries == settings().attempts:
+        return True
+    with connection() as conn:
+        return turns.failed_as(conn, job.id, error_class) < tries
+
+
+def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
+    """Set the job aside until its credential may be used again; tell of it once."""
+    credential, error_class = host.credential(), judgement.error_class
+    with transaction() as conn:
+        known = limits.standing(conn, credential)
+        until = limits.impose(
+            conn, credential, wait=judgement.wait, until=judgement.until, reason=error_class
+        )
+        wait = Wait(
+            state="parked",
+            until=until,
+            counted=False,
+            credential=credential,
+            error_class=error_class,
+            error=text,
+        )
+        told = _waits(job, wait)
+        if not known:
+            body = {**about(job), "reason": error_class}
+            told.append(Event("credential.limited", job.id, body))
+        put = _put_back(conn, job, wait, told)
+    return _after_wait(job, wait, told, put)
+
+
+def _wait(job: Claimed, wait: Wait) -> Ran:
+    told = _waits(job, wait)
+    with connection() as conn:
+        put = _put_back(conn, job, wait, told)
+    return _after_wait(job, wait, told, put)
+
+
+def _waits(job: Claimed, wait: Wait) -> list[Event]:
+    kind = "job.parked" if wait.state == "parked" else "job.waits"
+    body = {
+        **about(job),
+        "error_class": wait.error_class,
+        "error": wait.error,
+        "until": wait.until.isoformat() if wait.until else None,
+        "delay": round(wait.delay.total_seconds(), 3),
+    }
+    return [Event(kind, job.id, body)]
+
+
+def _put_back(
+    conn: Connection, job: Claimed, wait: Wait, told: list[Event]
+) -> tuple[int | None] | None:
+    points.reach("ending.before")
+    put = endings.put_back(conn, job, wait, told)
+    points.reach("ending.after")
+    return put
+
+
+def _after_wait(
+    job: Claimed, wait: Wait, told: list[Event], put: tuple[int | None] | None
+) -> Ran:
+    if put is None:  # replaced meanwhile, or to be cancelled
+        return _finish(
+            job, End(state="cancelled", error_class="cancelled", error="Cancelled on request.")
+        )
+    announce(job.project_id, put[0], told, [])
+    return Ran("waits", wait.error_class, wait.error)
+
+
+def _finish(job: Claimed, end: End) -> Ran:
+    body = {**about(job), "error_class": end.error_class, "error": end.error}
+    told = [Event(f"job.{end.state}", job.id, body)]
+    if end.following:
+        told.append(queued(job, end.following))
+    with connection() as conn:
+        points.reach("ending.before")
+        written = endings.finish(conn, job, end, told, settings().publish_after)
+        points.reach("ending.after")
+    if written is None:
+        return _as_it_stands(job, Ran("ignored", end.error_class, end.error))
+    announce(job.project_id, written[0], told, written[1])
+    return Ran(end.state, end.error_class, end.error)
+
+
+def _as_it_stands(job: Claimed, otherwise: Ran) -> Ran:
+    """What became of an attempt that there is nothing left to end of: another's it may be, or
+    it was ended, or committed, by a statement whose answer was lost."""
+    with connection() as conn:
+        over = endings.of_attempt(conn, job)
+    if over is None:
+        return otherwise
+    state, error_class, error = over
+    return Ran("waits" if state in ("queued", "parked") else state, error_class, error)
+
+
+def _enough(state: tenacity.RetryCallState) -> bool:
+    return drain.draining() or (state.seconds_since_start or 0) > OUTAGE
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(AWAY), wait=PAUSE, stop=_enough, reraise=True
+)
+def tell_of_outage(job: Claimed, judgement: Judgement, text: str) -> Ran:
+    """Postgres was away at the end of the hold: this worker did not die of its job.
+
+    As soon as Postgres answers, the verdict is written, if the job is still this attempt's; one
+    that was only cut off goes back to the queue. If the job was taken for one that killed its
+    worker, that is taken back.
+    """
+    if judgement.verdict is Verdict.LOST:
+        away = "Postgres was away for too long; another attempt goes on with it."
+        wait = Wait(counted=False, error_class="postgres_unreachable", error=away)
+        ran = _wait(job, wait)
+    else:
+        ran = write(job, judgement, text)
+    with connection() as conn:
+        rescue.uncount(conn, job)
+    return ran

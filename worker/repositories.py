@@ -1,0 +1,290 @@
+"""Upkeep of the workspaces' repositories on this host: they stay small, and lose nothing that
+one can go back to.
+
+    refs       lost, aside   go when finished jobs do (BATON_JOBS_KEPT after they were first seen)
+               made          settled or forgotten, as the project's next job would do it
+               kept          what the ledger names, and head does not lead to
+               branches      of those that have ended, and have nothing else here
+               lent          what branches' repositories have borrowed of the project's
+               (remote) made go when the ledger has not named them for a day
+    objects    are packed; what no ref leads to goes when it is a day old
+
+What is left here of projects that were deleted on another host goes too (worker/remains.py).
+
+Only while no job of the project runs, and alone with its repositories; what is busy is left to
+the next run. Every worker looks, and one of those that share a BATON_WORKSPACES does it:
+
+    .trees/upkeep.lock           held by who does it; its time is that of the newest run
+    <project>.git/baton-upkeep   when each ref that may go was first seen; its time: the last upkeep
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from subprocess import SubprocessError
+
+import psycopg
+import structlog
+from psycopg import Connection
+
+from config.settings import settings
+from db import pool, projects, trees
+from db.pool import NoDatabase
+from worker import branch_places, drain, history, remains, workspace
+from worker.errors import JobError, WorkspaceAway
+from worker.repository import Repository
+from worker.seen import Seen
+from worker.transport import transport
+
+log = structlog.get_logger()
+
+AT_ONCE = 20  # projects in a run
+WITHIN = 60.0  # seconds; none is begun later in a run
+OFTEN, SELDOM = 3600.0, 86400.0  # seconds from one upkeep of a repository to the next
+MANY = 500  # loose objects: do not wait for SELDOM
+SOME = 100  # loose objects, or
+PACKS = 10  # packs, from which on packing is worth its time
+UNNAMED = 86400.0  # seconds: an import sends before the ledger names it
+NOTES = "baton-upkeep"
+FAILURES = (JobError, OSError, ValueError, SubprocessError)  # of one: the others go on
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What was done for a project; sizes are of all its repositories, in kB."""
+
+    gone: int  # refs that went, here and from the remote
+    packed: bool
+    before: int
+    after: int
+
+
+def tend_for_good() -> None:
+    """Do what is due, each BATON_UPKEEP_EVERY, until the worker is told to stop."""
+    while True:
+        drain.wait(settings().upkeep_every.total_seconds())
+        if drain.draining():
+            return
+        try:
+            run_once()
+        except (NoDatabase, psycopg.Error, *FAILURES) as exc:
+            log.warning("repositories.not_tended", error=str(exc))
+
+
+def run_once() -> int:
+    """Tend what is due, unless this period's was done; returns how many projects'."""
+    with _turn() as now:
+        if now is None:
+            return 0
+        end, done = time.monotonic() + WITHIN, list[Tended]()
+        with pool.connect() as conn:
+            remains.sweep(conn)
+            due = _due(now)
+            for project_id in due:
+                if len(done) == AT_ONCE or drain.draining() or time.monotonic() > end:
+                    break
+                if tended := _tried(conn, project_id, now):
+                    done.append(tended)
+    if done:
+        log.info(
+            "repositories.tended",
+            projects=len(done),
+            gone=sum(each.gone for each in done),
+            freed_kb=sum(each.before - each.after for each in done),
+        )
+    return len(done)
+
+
+def _tried(conn: Connection, project_id: str, now: float) -> Tended | None:
+    try:
+        return tend(conn, project_id, now=now)
+    except FAILURES as exc:
+        log.warning("repository.not_tended", project_id=project_id, error=str(exc))
+        with suppress(OSError):
+            (workspace.repository(project_id) / NOTES).touch()  # not the next run's as well
+        return None
+
+
+@contextmanager
+def _turn() -> Generator[float | None]:
+    """The moment by the clock that dates the files here, if this run is ours: nobody else is
+    at it, and the last was a period ago; else None."""
+    root = settings().workspaces / workspace.OURS
+    if not root.is_dir():
+        yield None
+        return
+    with (root / "upkeep.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        try:
+            with tempfile.TemporaryFile(dir=root) as newest:
+                now = os.fstat(newest.fileno()).st_mtime
+            yield now if _claimed(lock.fileno(), now) else None
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _claimed(lock: int, now: float) -> bool:
+    last = os.fstat(lock)
+    every = settings().upkeep_every.total_seconds()
+    if last.st_size and now - last.st_mtime < every / 2:  # two that wait alike differ
+        return False
+    os.ftruncate(lock, 0)
+    os.write(lock, b"The time of this file is that of the newest upkeep.\n")
+    return True
+
+
+def _due(now: float) -> list[str]:
+    """The projects whose repositories are to be tended: in turns the one with most loose
+    objects, and the one that was not for longest."""
+    waits, loose = dict[str, float](), dict[str, int]()
+    for place in (settings().workspaces / workspace.OURS).glob("*.git"):
+        project_id, since = place.name.removesuffix(".git"), now - _tended_at(place)
+        if since < OFTEN:
+            continue
+        n = sum(each.loose() for each in _repositories(project_id))
+        if since >= SELDOM or n >= MANY:
+            waits[project_id], loose[project_id] = since, n
+    fullest = sorted(loose, key=lambda each: loose[each], reverse=True)
+    longest = sorted(waits, key=lambda each: waits[each], reverse=True)
+    in_turns = chain.from_iterable(zip(fullest, longest, strict=True))
+    return list(dict.fromkeys(in_turns))
+
+
+def _tended_at(place: Path) -> float:
+    notes = place / NOTES
+    return notes.stat().st_mtime if notes.exists() else 0.0
+
+
+def _repositories(project_id: str) -> list[Repository]:
+    """The project's own on this host, and after it those of its branches."""
+    root = settings().workspaces
+    main = Repository(workspace.repository(project_id), root)
+    lanes = sorted(workspace.branches(project_id).glob("*.git"))
+    return [main, *(Repository(lane, root) for lane in lanes)]
+
+
+def tend(conn: Connection, project_id: str, *, now: float) -> Tended | None:
+    """Tend the project's repositories on this host; `now` as the files' times are.
+
+    None, with nothing done, where a job or anybody else is at work in one of them, and where
+    the ledger does not know the project.
+    """
+    repositories = _repositories(project_id)
+    main, *lanes = repositories
+    with ExitStack() as held:
+        alone = (held.enter_context(each.held_now()) for each in repositories)
+        if not all(alone) or not all(each.exist() for each in repositories):
+            return None
+        named = trees.named(conn, project_id)
+        if named is None:
+            return None
+        seen = Seen.read(main.git_dir / NOTES, now)
+        before = _stored(repositories)
+        lost = _settle(conn, project_id, repositories)
+        gone = _let_go(repositories, seen) + _keep(main, named)
+        gone += branch_places.forget_ended(conn, project_id, main)
+        _take_lent(main, lanes)
+        packed = _pack(repositories, gone)
+        after = _stored(repositories)
+    for each, attempts in lost:  # what follows may wait for a server
+        workspace.forget_sent(each, project_id, attempts)
+    gone += _forget_unnamed(project_id, main, named, seen)
+    seen.write()
+    return Tended(gone, packed, before, after)
+
+
+def _settle(
+    conn: Connection, project_id: str, repositories: list[Repository]
+) -> list[tuple[Repository, list[str]]]:
+    """Settle what dead workers left; the attempts whose turns came to nothing."""
+
+    def committed(tree: str) -> bool:
+        return projects.has_tree(conn, project_id, tree)
+
+    return [(each, history.catch_up(each, committed)) for each in repositories]
+
+
+def _let_go(repositories: list[Repository], seen: Seen) -> int:
+    """Forget what was set aside long ago; how many refs."""
+    aside = {
+        f"{each.git_dir.name}:{ref}": (each, ref)
+        for each in repositories
+        for below in (history.LOST, history.ASIDE)
+        for ref in each.refs(below)
+    }
+    old = [aside[name] for name in seen.older(aside, settings().jobs_kept.total_seconds())]
+    for each, ref in old:
+        each.forget(ref)
+    return len(old)
+
+
+def _forget_unnamed(project_id: str, main: Repository, named: set[str], seen: Seen) -> int:
+    """Remove from the remote what the ledger has not named for UNNAMED; how many refs."""
+    way = transport(project_id)
+    try:
+        sent = way.sent(main)
+        unnamed = {f"remote:{name}": name for name in sent if sent[name] not in named}
+        old = [unnamed[key] for key in seen.older(unnamed, UNNAMED)]
+        way.forget(main, old)
+    except WorkspaceAway as exc:
+        log.warning("repository.remote_away", project_id=project_id, error=str(exc))
+        return 0
+    return len(old)
+
+
+def _keep(main: Repository, named: set[str]) -> int:
+    """Let a ref lead to each commit that the ledger names, and to no other; refs that went."""
+    head = main.ref(history.HEAD)
+    leads = main.led_to(head) if head else set[str]()
+    wanted = main.present(named) - leads
+    kept = main.pointed(history.KEPT)
+    for commit in wanted - set(kept.values()):
+        if main.whole(commit):
+            main.point(f"{history.KEPT}/{commit}", commit)
+    old = [ref for ref, commit in kept.items() if commit not in wanted]
+    for ref in old:
+        main.forget(ref)
+    return len(old)
+
+
+def _take_lent(main: Repository, lanes: list[Repository]) -> None:
+    """Have refs of all that branches' repositories need: they borrow from the main one.
+
+    Raises WorkspaceAway when one of them is damaged: then nothing of the project is packed.
+    """
+    for lane in lanes:
+        lane.point(history.INDEX, lane.commit_index())
+        main.take_refs(lane.git_dir, f"{history.LENT}/{lane.git_dir.stem}")
+    here = {lane.git_dir.stem for lane in lanes}
+    for ref in main.refs(history.LENT):
+        if ref.removeprefix(f"{history.LENT}/").partition("/")[0] not in here:
+            main.forget(ref)
+
+
+def _pack(repositories: list[Repository], gone: int) -> bool:
+    """Pack where it is worth it, and prune where it is not; the main one first."""
+    packed = False
+    for each in repositories:
+        counts = each.counts()
+        lane_has = each is not repositories[0] and counts["count"] + counts["packs"]
+        if gone or lane_has or counts["count"] >= SOME or counts["packs"] > PACKS:
+            each.pack()
+            packed = True
+        elif counts["count"]:
+            each.prune()
+    return packed
+
+
+def _stored(repositories: list[Repository]) -> int:
+    counted = [each.counts() for each in repositories]
+    return sum(counts["size"] + counts["size-pack"] for counts in counted)
