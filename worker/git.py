@@ -6,12 +6,20 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from worker import fence
-from worker.errors import JobError, RemoteMissing, WorkspaceAway, WorkspaceFailed
+from worker.errors import (
+    DISK_FULL,
+    NOT_WRITABLE,
+    JobError,
+    RemoteMissing,
+    WorkspaceAway,
+    WorkspaceFailed,
+)
 
 ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -43,6 +51,7 @@ SETTINGS = (
 )
 TIMEOUT = 300  # seconds
 FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")  # as git says it
+ROOM = 2**20  # bytes; what git had written it takes away when it fails
 # A packing beside us takes empty directories of objects away, also one that was just made.
 VANISHED = "unable to create temporary file: No such file or directory"
 TRIES = 5
@@ -111,6 +120,19 @@ def run(
         if VANISHED not in said:
             break
     fence.check()  # the relay may have killed it: then that is why it failed
-    if any(full in said for full in FULL) and failed is not_kept:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if failed is not_kept:
+        if any(full in said for full in FULL):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        _check_writable(cwd)
     raise failed(said)
+
+
+def _check_writable(place: Path) -> None:
+    """Raises OSError where the disk takes nothing: git does not always say that it is that
+    ("couldn't write '….lock'")."""
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(ROOM))
+    except OSError as exc:
+        if exc.errno in DISK_FULL | NOT_WRITABLE:
+            raise

@@ -20,7 +20,9 @@ from tests.faults.driving import drive, running, wrong
 from tests.machine import needs_mounts
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from worker import git
 from worker.client import Build, ChatPlan, enqueue
+from worker.errors import WorkspaceFailed
 
 MIB = 2**20
 PROMPT = "write b.txt: 2\nrun: head -c 60000 /dev/urandom > big"
@@ -97,6 +99,17 @@ def test_a_full_disk_of_workspaces_is_waited_for(
         tally.ran()
         assert (at_work.place / "big").stat().st_size == 60000
     tally.check(wrong(at_work))
+
+
+@needs_mounts
+def test_git_need_not_say_that_the_disk_is_full(tmp_path: Path):
+    mute = ("sh", "-c", "echo \"couldn't write 'a.lock'\" >&2; exit 1")
+    with disk(tmp_path / "small", 2) as small:
+        with pytest.raises(WorkspaceFailed, match=r"a\.lock"):
+            git.run(*mute, cwd=small.path)
+        small.fill(but=8192)
+        with pytest.raises(OSError, match="No space left"):
+            git.run(*mute, cwd=small.path)
 
 
 @needs_mounts

@@ -77,6 +77,7 @@ def test_a_templates_fork_that_broke_off_is_gone_on_from(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.long
 def test_a_templates_fork_that_had_ended_is_committed(at_work: AtWork):
     at_work.one(Build(project="shops", user="_template", prompt="say conventions"))
     asked = at_work.ask(Build(project=P, user=U, prompt="say mine", template="shops"))
@@ -91,6 +92,7 @@ def test_a_templates_fork_that_had_ended_is_committed(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.long
 def test_a_turn_may_be_gone_on_from_more_than_once(at_work: AtWork):
     at_work.build("write a.txt: a")
     head = at_work.head()

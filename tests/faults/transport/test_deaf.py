@@ -18,6 +18,7 @@ DEAF_AFTER = 3.0  # seconds
 AGAIN = 60.0  # seconds until a new worker has taken what waits, on a busy machine
 
 
+@pytest.mark.long
 def test_a_deaf_worker_is_replaced(tmp_path: Path, tally: Tally):
     tally.fault, tally.simulated = "a worker connected but deaf", "agent scripted"
     commands = {"worker": WORKER, "relay": RELAY}

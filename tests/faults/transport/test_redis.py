@@ -90,6 +90,7 @@ def test_away_for_a_while(
     tally.check(struck.wrong([*asked, running, UUID(by_hand["id"])]))
 
 
+@pytest.mark.long
 def test_slow(struck: Struck, tally: Tally, long: bool):
     tally.fault, tally.simulated = "Redis slow (CLIENT PAUSE)", SCRIPTED
     asked = struck.builds(30 if long else 5)
@@ -126,6 +127,7 @@ def test_far(tmp_path: Path, tally: Tally):
         tally.check(struck.wrong(asked))
 
 
+@pytest.mark.long
 def test_full(struck: Struck, tally: Tally, long: bool):
     """Messages are in the worker, in the queue, and not yet sent, when nothing can be written."""
     tally.fault = "Redis full (noeviction)"
