@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 
 WORKERS_AT_ONCE = 5  # of one slot each: a deploy of one leaves the others alone
 PAUSED_AT_ONCE = 3  # somebody must be there to take over
-SHORT = 6  # cells of the short run
+SHORT = 4  # cells of the short run
 RELAYS = "relay"  # whose strikes they are
 
 

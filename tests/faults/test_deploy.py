@@ -100,7 +100,6 @@ def test_a_worker_that_is_told_to_stop_lets_a_turn_end(running: Baton, tally: Ta
     )
 
 
-@pytest.mark.long
 def test_a_second_signal_is_obeyed_at_once_and_the_turn_is_gone_on_from(
     running: Baton, tally: Tally
 ):
@@ -124,6 +123,7 @@ def test_a_second_signal_is_obeyed_at_once_and_the_turn_is_gone_on_from(
     assert running.moves(project)[0]["source"] == "recovery"
 
 
+@pytest.mark.long
 def test_a_deploy_of_new_workers_beside_old_ones_loses_nothing(running: Baton, tally: Tally):
     tally.fault = "new workers beside old ones"
     first = begun(running, 3)

@@ -29,7 +29,7 @@ from tests.faults.strikes import WORKERS
 from tests.invariants import violations
 from tests.waiting import wait_until
 
-PROJECTS = {False: 3, True: 8}  # by whether this is the long run
+PROJECTS = {False: 2, True: 8}  # by whether this is the long run
 SECONDS = {False: 6.0, True: 100.0}  # of the storm
 CALM = 240.0  # seconds within which all must have ended after it
 COMMANDS = {
