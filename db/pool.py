@@ -34,6 +34,7 @@ AWAY = (
     psycopg.InterfaceError,
     errors.ReadOnlySqlTransaction,
     errors.IdleInTransactionSessionTimeout,
+    errors.TransactionTimeout,
 )
 
 
@@ -76,9 +77,23 @@ def pool() -> ConnectionPool:
         max_size=4,
         timeout=WAIT,
         open=True,
+        configure=_configure,
         check=_check,
         reconnect_timeout=RECONNECT,
         kwargs={"autocommit": True, "prepare_threshold": 0, **LIVENESS},
+    )
+
+
+def _configure(conn: Connection) -> None:
+    """The server notices a client that has died as soon as we notice a dead server: by default
+    it takes two hours, and holds the client's locks as long."""
+    conn.execute(
+        """
+        select set_config('tcp_keepalives_idle', '5', false),
+               set_config('tcp_keepalives_interval', '2', false),
+               set_config('tcp_keepalives_count', '3', false),
+               set_config('tcp_user_timeout', '8s', false)
+        """
     )
 
 

@@ -36,6 +36,9 @@ from db.transcript_form import (
 
 # A writer that stops in mid-transaction (a paused process) is let go of after this.
 WRITER_SILENT = "10s"
+# One that stops, or is cut off, in the middle of statements sent in one go counts as busy, and
+# not as silent: it is let go of after this (from Postgres 17 on).
+WRITER_LASTS = "30s"
 
 Summary = dict[str, Any]
 Fold = Callable[[Summary | None, list[Entry]], Summary]
@@ -171,14 +174,17 @@ def exists(conn: Connection, project_id: str, session_id: str) -> bool:
     return fingerprint(conn, project_id, session_id) is not None
 
 
-def lock(conn: Connection, project_id: str) -> None:
-    """Be the one writer of the project's transcripts until the transaction ends."""
+def lock(conn: Connection, project_id: str, *, lasts: str = "0") -> None:
+    """Be the one writer of the project's transcripts until the transaction ends; `lasts`: for
+    so long at most, in Postgres' units, "0" without an end."""
     conn.execute(
         """
         select set_config('idle_in_transaction_session_timeout', %s, true),
-               pg_advisory_xact_lock(hashtextextended('transcripts of ' || %s, 0))
+               pg_advisory_xact_lock(hashtextextended('transcripts of ' || %s, 0)),
+               case when current_setting('server_version_num')::int >= 170000
+                    then set_config('transaction_timeout', %s, true) end
         """,
-        (WRITER_SILENT, project_id),
+        (WRITER_SILENT, project_id, lasts),
     )
 
 
@@ -212,7 +218,7 @@ def _find(conn: Connection, where: dict[str, Any], bodies: list[Body]) -> _Found
         "uuids": [found.uuid for found in bodies if found.uuid],
     }
     with conn.pipeline():
-        lock(conn, where["project_id"])
+        lock(conn, where["project_id"], lasts=WRITER_LASTS)
         state = conn.execute(
             """
             select last_digest, summary from transcript_sessions

@@ -46,7 +46,7 @@ def simulate(clock: Clock, seed: str, *, flaws: frozenset[str] = frozenset()) ->
         Actor("doctor", partial(_clear, w), lambda: bool(w.ledger.model.limits) and not w.calm),
     ]
     _ask(w)
-    w.play(rng.randrange(8, 22))
+    w.play(rng.randrange(6, 15))
     return w.ledger
 
 

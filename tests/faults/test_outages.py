@@ -34,7 +34,7 @@ def test_an_outage_longer_than_the_lease_is_no_death_of_the_worker(
     at_work.configure(**SHORT_LEASE)
     with through_a_wire(at_work, dsn) as wire:
         asked = at_work.ask(Build(project=P, user=U, prompt="run: sleep 30\nsay done"))
-        for _ in range(3 if long else 1):
+        for _ in range(2 if long else 1):
             with running(at_work, asked):
                 cut(wire)
                 wait_until(lambda: over(at_work, asked), description="the lease's end")

@@ -148,7 +148,7 @@ def test_nothing_is_left_two_seconds_after_a_worker_was_killed(
 ):
     tally.fault = f"worker, SIGKILL: until nothing of it lives, box {sandbox}"
     at_work.configure(BATON_SANDBOX=sandbox)
-    for n in range(6 if long else 1):
+    for n in range(4 if long else 1):
         asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=PROMPT))
         with worker(asked) as process:
             attempt = at_its_sleep(at_work, asked)

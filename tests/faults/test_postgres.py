@@ -163,7 +163,7 @@ def test_no_acknowledged_enqueue_is_lost_when_postgres_is_killed(
     tally.fault = "Postgres: SIGKILL while four producers enqueue"
     tally.simulated = "a power cut: the kernel keeps what was written and not flushed"
     acknowledged = list[UUID]()
-    for kills in range(25 if long else 2):
+    for kills in range(15 if long else 2):
         threads = [threading.Thread(target=produce, args=(dsn, acknowledged)) for _ in range(4)]
         for thread in threads:
             thread.start()

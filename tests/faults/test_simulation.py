@@ -65,6 +65,7 @@ def play_all(
     return seen
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "part", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, PARTS))]
 )

@@ -274,6 +274,29 @@ def test_an_append_stores_again_what_a_sweep_is_taking_away(conn: Connection, ds
     assert transcripts.load(conn, P, "new") == said("a", 3)
 
 
+def test_a_writer_that_was_cut_off_in_mid_pipeline_lets_go(
+    conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transcripts, "WRITER_LASTS", "500ms")
+    with psycopg.connect(dsn, autocommit=True) as writer, ThreadPoolExecutor() as threads:
+        if writer.info.server_version < 170000:
+            pytest.skip("Postgres before 17 has no time-out for this")
+
+        def stop_halfway() -> None:
+            with writer.pipeline():
+                transcripts.lock(writer, P, lasts=transcripts.WRITER_LASTS)
+                writer.execute("select 1").fetchone()  # done: Postgres waits for what follows
+                appended = threads.submit(
+                    lambda: in_own_transaction(dsn, lambda c, _: append(c, "new", said("a", 3)))
+                )
+                wait_until(lambda: waiters(conn) == 1, description="the append to wait")
+                assert appended.result(10) == 3
+                writer.execute("select 1").fetchone()
+
+        with pytest.raises(psycopg.OperationalError):
+            stop_halfway()
+
+
 def append(
     conn: Connection, session: str, entries: list[Entry], *, project: str = P, **more: Any
 ) -> int:

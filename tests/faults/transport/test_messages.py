@@ -25,7 +25,7 @@ SCRIPTED = "agent scripted"
 def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "duplicate, late and unknown deliveries", SCRIPTED
     drawn = random.Random(seed)
-    asked = struck.builds(60 if long else 8, "pause 0.2")
+    asked = struck.builds(30 if long else 8, "pause 0.2")
     for _ in range(10_000 // BATCH if long else 2):
         known = struck.baton.rows(
             "select kind, id from jobs where chain_id = any(%s)", list(asked)

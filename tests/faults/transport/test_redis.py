@@ -41,9 +41,9 @@ def test_wiped_with_chains_queued(struck: Struck, tally: Tally, seed: int, long:
 def test_restarted_under_load(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "Redis restarted, with and without its data", SCRIPTED
     drawn = random.Random(seed)
-    asked = struck.chats(120 if long else 20, "pause 0.3") + struck.builds(10 if long else 2)
-    for number, keep_data in enumerate((True, False) * (5 if long else 1)):
-        struck.under_way(asked, number / 20)
+    asked = struck.chats(60 if long else 20, "pause 0.3") + struck.builds(10 if long else 2)
+    for number, keep_data in enumerate((True, False) * (3 if long else 1)):
+        struck.under_way(asked, number / 12)
         struck.end(keep_data=keep_data)
         struck.stay(drawn.uniform(0, 3))
         struck.begin()
@@ -93,8 +93,8 @@ def test_away_for_a_while(
 @pytest.mark.long
 def test_slow(struck: Struck, tally: Tally, long: bool):
     tally.fault, tally.simulated = "Redis slow (CLIENT PAUSE)", SCRIPTED
-    asked = struck.builds(30 if long else 5)
-    for number in range(8 if long else 2):
+    asked = struck.builds(15 if long else 5)
+    for number in range(4 if long else 2):
         struck.under_way(asked, number / 20)
         with struck.baton.redis(0) as client:
             client.client_pause(2500 if number % 2 else 700)
