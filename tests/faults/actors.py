@@ -68,7 +68,7 @@ def _credential(w: World) -> str:
 
 
 def _produce(w: World) -> Steps:
-    for _ in range(w.rng.choice((0, 0, 1, 1, 2))):
+    for _ in range(w.rng.choice((0, 0, 0, 1, 1, 2))):
         _ask(w)
         yield
 

@@ -91,8 +91,11 @@ def open_clock(dsn: str) -> Generator[Clock]:
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
         # Each statement is planned once, not anew for its first five runs.
         conn.execute("set plan_cache_mode = force_generic_plan")
-        # Nor by the size that a table had just then: the rows of histories that are over stay a while.
+        # Nor by the size that a table had just then, nor anew when somebody has looked at it.
         conn.execute("set enable_seqscan = off")
+        for table in WRITTEN:
+            off = sql.SQL("alter table {} set (autovacuum_enabled = off)")
+            conn.execute(off.format(sql.Identifier(table)))
         conn.execute("create index on events (job_id)")  # the audit of many histories asks
         yield Clock(conn)
 
