@@ -46,7 +46,7 @@ def simulate(clock: Clock, seed: str, *, flaws: frozenset[str] = frozenset()) ->
         Actor("doctor", partial(_clear, w), lambda: bool(w.ledger.model.limits) and not w.calm),
     ]
     _ask(w)
-    w.play(rng.randrange(6, 15))
+    w.play(rng.randrange(8, 22))
     return w.ledger
 
 
@@ -68,7 +68,7 @@ def _credential(w: World) -> str:
 
 
 def _produce(w: World) -> Steps:
-    for _ in range(w.rng.choice((0, 0, 0, 1, 1, 2))):
+    for _ in range(w.rng.choice((0, 0, 1, 1, 2))):
         _ask(w)
         yield
 

@@ -86,7 +86,8 @@ def test_no_interleaving_breaks_a_promise(
     tally.ran(times)
     took = time.monotonic() - began
     tally.note = f"{took:.0f} s; {seen['late']} late writes refused, {seen['rescued']} rescued"
-    missing = {"late", "rescued", "quarantined", "parked", "cancelled", "killed"} - set(seen)
+    rare = {"quarantined"} if long else set[str]()
+    missing = ({"late", "rescued", "parked", "cancelled", "killed"} | rare) - set(seen)
     assert not missing, f"in none of the histories: {missing}"
 
 
