@@ -27,6 +27,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 from config.settings import settings  # noqa: E402  (the environment is scrubbed first)
 from dev.embedded import open_postgres, open_redis  # noqa: E402
 from tests.machine import LACKS  # noqa: E402
+from worker import checkpoints  # noqa: E402
 
 BROKERS_OWN = ("_kombu.", "unacked")  # what Celery keeps in database 0, beside its queues
 TEMPLATE = "template_baton"
@@ -54,6 +55,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Configure:
             else:
                 monkeypatch.setenv(name, value)
         settings.cache_clear()
+        checkpoints.client.cache_clear()  # it may be another test's Redis, which is gone
 
     return change
 
