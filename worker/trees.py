@@ -61,13 +61,18 @@ class Trees:
     path: Path
 
     def exist(self) -> bool:
-        """Whether the repository is there."""
-        return (self.git_dir / "HEAD").exists()
+        """Whether the repository is there, and whole: its objects' place is made last."""
+        return (self.git_dir / "HEAD").exists() and (self.git_dir / "objects").is_dir()
 
     def create(self) -> None:
         """Make the repository unless it is there."""
         if not self.exist():
             self.git_dir.parent.mkdir(parents=True, exist_ok=True)
+            for name in (
+                "config.lock",
+                "HEAD.lock",
+            ):  # of a git that was killed while it made it
+                (self.git_dir / name).unlink(missing_ok=True)
             self._run("git", "init", "--quiet", "--bare", "--template=", str(self.git_dir))
         _let_say(self.git_dir / "info" / "attributes", ATTRIBUTES)
 

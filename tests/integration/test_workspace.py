@@ -145,6 +145,20 @@ def test_a_directory_that_vanished_is_brought_back(place: Path):
     assert (place / "a").read_text() == "1"
 
 
+def test_a_repository_that_a_killed_git_left_half_made_is_made_whole(tmp_path: Path):
+    half = tmp_path / "shop.git"
+    (half / "refs" / "heads").mkdir(parents=True)
+    (half / "HEAD").write_text("ref: refs/heads/master\n")
+    (half / "config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    for name in ("config.lock", "HEAD.lock"):
+        (half / name).touch()
+    trees = Trees(half, tmp_path)
+    assert not trees.exist()
+    trees.create()
+    assert trees.exist()
+    assert trees.has(trees.snapshot("whole", parent=None))
+
+
 def test_a_repository_of_the_projects_own_is_left_alone(place: Path):
     git(place, "init", "-q")
     (place / "a").write_text("1")
