@@ -217,7 +217,7 @@ FAIL_ORPHAN: LiteralString = """
     ), f as (
         update jobs set state = 'failed', finished_at = now(), error_class = q.gone,
                error = %(texts)s::jsonb ->> q.gone
-          from q where jobs.id = q.id and q.gone is not null
+          from q where jobs.id = q.id
         returning jobs.*
     ), h as (
         update projects p set event_seq = p.event_seq + 1 from f

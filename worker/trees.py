@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
@@ -61,19 +62,22 @@ class Trees:
     path: Path
 
     def exist(self) -> bool:
-        """Whether the repository is there, and whole: its objects' place is made last."""
-        return (self.git_dir / "HEAD").exists() and (self.git_dir / "objects").is_dir()
+        """Whether the repository is there."""
+        return (self.git_dir / "HEAD").exists()
 
     def create(self) -> None:
-        """Make the repository unless it is there."""
+        """Make the repository unless it is there: beside its place, and put there whole, so that
+        nobody finds what a git that was killed, or is at it, has made of it."""
         if not self.exist():
             self.git_dir.parent.mkdir(parents=True, exist_ok=True)
-            for name in (
-                "config.lock",
-                "HEAD.lock",
-            ):  # of a git that was killed while it made it
-                (self.git_dir / name).unlink(missing_ok=True)
-            self._run("git", "init", "--quiet", "--bare", "--template=", str(self.git_dir))
+            with tempfile.TemporaryDirectory(dir=self.git_dir.parent, prefix=".new") as beside:
+                new = Path(beside, "git")
+                self._run("git", "init", "--quiet", "--bare", "--template=", str(new))
+                try:
+                    new.rename(self.git_dir)
+                except OSError:
+                    if not self.exist():  # nobody was quicker
+                        raise
         _let_say(self.git_dir / "info" / "attributes", ATTRIBUTES)
 
     def borrow(self, other: Path) -> None:

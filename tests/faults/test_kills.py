@@ -154,6 +154,7 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed(
         )
         kill(field, 940 if long else 10, pause=0.1, with_agent=False)
         told(field, tally)
+        assert not long or median(tally.recoveries) <= BEGUN_AGAIN
         heard = heard_by_deeds(tmp_path / "deeds")
         tally.check(broken(history_of(baton.conn, field.requests, heard)))
         tally.check(_wrong_logs(field))

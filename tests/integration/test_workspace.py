@@ -10,7 +10,7 @@ import pytest
 from config.settings import settings
 from db.attempts import Claimed
 from worker import workspace
-from worker.errors import BadRequest
+from worker.errors import BadRequest, WorkspaceFailed
 from worker.trees import Trees
 from worker.workspace import Begun
 
@@ -39,6 +39,14 @@ def job(place: str | None = None) -> Claimed:
         fresh_next=False,
         seq=0,
     )
+
+
+# It ends in the middle of `git init … PLACE`.
+KILLED_GIT = """#!/bin/sh
+for place; do :; done
+mkdir "$place" && echo "ref: refs/heads/master" > "$place/HEAD"
+kill -TERM $$
+"""
 
 
 @pytest.fixture
@@ -145,18 +153,38 @@ def test_a_directory_that_vanished_is_brought_back(place: Path):
     assert (place / "a").read_text() == "1"
 
 
-def test_a_repository_that_a_killed_git_left_half_made_is_made_whole(tmp_path: Path):
-    half = tmp_path / "shop.git"
-    (half / "refs" / "heads").mkdir(parents=True)
-    (half / "HEAD").write_text("ref: refs/heads/master\n")
-    (half / "config").write_text("[core]\n\trepositoryformatversion = 0\n")
-    for name in ("config.lock", "HEAD.lock"):
-        (half / name).touch()
-    trees = Trees(half, tmp_path)
+def test_a_git_that_is_killed_while_it_makes_the_repository_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trees = Trees(tmp_path / "trees" / "shop.git", tmp_path)
+    killed = tmp_path / "bin" / "git"
+    killed.parent.mkdir()
+    killed.write_text(KILLED_GIT)
+    killed.chmod(0o755)
+    with monkeypatch.context() as here:
+        here.setenv("PATH", f"{killed.parent}:{os.environ['PATH']}")
+        with pytest.raises(WorkspaceFailed):
+            trees.create()
     assert not trees.exist()
     trees.create()
-    assert trees.exist()
     assert trees.has(trees.snapshot("whole", parent=None))
+    assert [each.name for each in trees.git_dir.parent.iterdir()] == ["shop.git"]
+
+
+def test_a_repository_that_another_has_made_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trees = Trees(tmp_path / "shop.git", tmp_path)
+    trees.create()
+    commit = trees.snapshot("theirs", parent=None)
+    looks = iter([False, True])  # it was not there at the first look
+
+    def looked(_: Trees) -> bool:
+        return next(looks)
+
+    monkeypatch.setattr(Trees, "exist", looked)
+    trees.create()
+    assert trees.has(commit)
 
 
 def test_a_repository_of_the_projects_own_is_left_alone(place: Path):
