@@ -71,7 +71,7 @@ def program(environment: dict[str, str], checkout: Path) -> Baton:
             capture_output=True,
             env=environment | env,
             cwd=cwd,
-            timeout=50,
+            timeout=150,
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -130,7 +130,7 @@ def on_a_terminal(arguments: list[str], env: dict[str, str], cwd: Path) -> str:
     ) as running:
         os.close(theirs)
         screen = b"".join(_read(ours, until=time.monotonic() + 20))
-        assert running.wait(10) == 0
+        assert running.wait(60) == 0
     os.close(ours)
     return screen.decode()
 

@@ -37,7 +37,7 @@ def worker(at_work: AtWork, asked: UUID, point: str = "") -> "subprocess.Popen[b
 def killed_at(at_work: AtWork, asked: UUID, point: str) -> None:
     """The job's worker died at that point, and the job is back in the queue."""
     with worker(at_work, asked, point) as process:
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(120) == -signal.SIGKILL
     rescued(at_work, asked)
 
 
@@ -51,7 +51,7 @@ def killed_after(at_work: AtWork, asked: UUID, *results: str) -> str:
         return session if all(f"'content': '{result}'" in told for result in results) else None
 
     with worker(at_work, asked) as process:
-        session = wait_until(stored, timeout=30, description=f"{results} to be stored")
+        session = wait_until(stored, timeout=120, description=f"{results} to be stored")
         process.kill()
         process.wait()
     rescued(at_work, asked)

@@ -180,7 +180,7 @@ def at_work(
             ANTHROPIC_BASE_URL=model.url,
             BATON_CLI_RETRIES="0",
             BATON_CANCEL_POLL="0.1",
-            BATON_IDLE_TIMEOUT="30",  # a CLI that hangs fails its test, and no more
+            BATON_IDLE_TIMEOUT="120",  # a CLI that hangs fails its test, and no more
             NO_PROXY="127.0.0.1",
         )
         app.conf.update(broker_url=redis_url)

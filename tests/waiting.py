@@ -5,15 +5,19 @@ from collections.abc import Callable
 from typing import TypeVar
 
 POLL = 0.02  # seconds
+PATIENCE = 4  # times as long as a quiet machine takes: a busy one fails no test
 
 T = TypeVar("T")
 
 
 def wait_until(predicate: Callable[[], T], *, timeout: float = 10.0, description: str) -> T:
-    """What `predicate` answers, as soon as that is true; fails with a sentence after `timeout` s."""
-    deadline = time.monotonic() + timeout
+    """What `predicate` answers, as soon as that is true; fails with a sentence if not in time.
+
+    `timeout` is what a quiet machine needs at most, in seconds.
+    """
+    deadline = time.monotonic() + timeout * PATIENCE
     while not (answer := predicate()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"after {timeout:g} s still waiting: {description}")
+            raise AssertionError(f"after {timeout * PATIENCE:g} s still waiting: {description}")
         time.sleep(POLL)
     return answer

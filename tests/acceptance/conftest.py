@@ -11,9 +11,9 @@ from tests.conftest import keys_without_end
 from tests.invariants import violations
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Baton]:
-    """Baton as `baton up` runs it, once per test process; projects are each test's own."""
+    """Baton as `baton up` runs it, once; projects are each test's own."""
     root = tmp_path_factory.mktemp("up")
     with baton_up(root, BATON_COMPACT="always", BATON_UPKEEP_EVERY="2") as baton:
         yield baton

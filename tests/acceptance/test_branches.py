@@ -14,8 +14,6 @@ import pytest
 from tests.acceptance.outside import Baton, Row, files, is_sentence
 from worker.client import Build, Update
 
-pytestmark = pytest.mark.timeout(150)
-
 LEARN = "say I know how shops are built"
 FIRST = "write index.html: a tea shop"
 BESIDE = "write beside.txt: of the branch\nsleep 1"

@@ -20,8 +20,6 @@ from tests.conftest import keys_without_end
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, Metadata, Update, chain, latest_version, wait
 
-pytestmark = pytest.mark.timeout(150)
-
 FIRST = "write index.html: <h1>One</h1>\nwrite notes/why.txt: because"
 SECOND = "Make the header blue, please; it is too red."
 QUESTION = "What did we do so far?"

@@ -10,8 +10,6 @@ from tests.acceptance.outside import Baton
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_a_job_goes_on_when_its_pool_child_is_killed(baton: Baton):
     project = baton.project()

@@ -8,8 +8,6 @@ from tests.acceptance.outside import Baton
 from worker.client import Build, ChatPlan, Update
 from worker.weigh import CHARS
 
-pytestmark = pytest.mark.timeout(180)
-
 FIRST = "write index.html: <h1>Tea</h1>\nsay the front page has a heading"
 SECOND = "write prices.html: green 4, black 3\nsay green tea costs 4"
 ASKED, QUESTION = "which tea do you like?\nsay the black one", "what did we do so far?"

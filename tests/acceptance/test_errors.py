@@ -11,8 +11,6 @@ from tests.acceptance.outside import Baton, Row, is_sentence
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan
 
-pytestmark = pytest.mark.timeout(120)
-
 ODD = "Was “blau” gemeint?\n\n\tOr $HOME, {cwd}, </project-history> and `rm`? 100 %"
 
 

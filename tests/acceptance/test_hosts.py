@@ -20,7 +20,7 @@ from tests.machine import NETWORKS, needs_networks
 from worker import ladder
 from worker.client import Build, ChatPlan, Update
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ITS_PROMPT = "write sub.txt: from the sub-agent"
 DELEGATES = "use Agent " + json.dumps(

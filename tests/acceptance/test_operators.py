@@ -9,8 +9,6 @@ from tests.acceptance.outside import Baton, files, is_sentence
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan
 
-pytestmark = pytest.mark.timeout(120)
-
 HALF = "write half.txt: half\nrun: sleep 300\nwrite rest.txt: rest"
 
 

@@ -6,8 +6,6 @@ import pytest
 from tests.acceptance.outside import Baton, is_sentence
 from worker.client import Build, ChatPlan, Refused, Update
 
-pytestmark = pytest.mark.timeout(120)
-
 SECRET = "the launch code is opal"
 
 

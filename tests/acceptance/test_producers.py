@@ -13,8 +13,6 @@ from tests.acceptance.outside import Baton, is_sentence
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, Refused
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_a_plain_message_that_is_delivered_three_times_runs_once(baton: Baton):
     project, task = baton.project(), str(uuid4())

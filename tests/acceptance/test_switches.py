@@ -19,8 +19,6 @@ from tests.acceptance.outside import Baton, Row, baton_up
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, Refused, Update, chain
 
-pytestmark = pytest.mark.timeout(150)
-
 FIRST = "write index.html: <h1>One</h1>"
 SECOND = "Make the header blue, please."
 TTL = 2  # seconds

@@ -61,7 +61,7 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @needs_compiler
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_wrong_clock_changes_nothing(
     at_work: AtWork, skewed: str, long: bool, tally: Tally, seed: int
 ):

@@ -54,7 +54,7 @@ def stack_of_workers(
         yield baton, strikes
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_a_chain_ends_well_wherever_its_worker_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int, long: bool
 ):
@@ -82,7 +82,7 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
 
 
 @pytest.mark.long  # the short run kills relays in transport/test_periodic.py
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_chain_ends_well_wherever_a_relay_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int, long: bool
 ):

@@ -19,7 +19,7 @@ from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import Build
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(360)
 
 PROMPT = "write a.txt: a\nrun: echo once | tee -a ran.txt\nrun: sleep {seconds}\nwrite b.txt: b"
 

@@ -23,7 +23,7 @@ from tests.machine import needs_pid_namespaces
 from tests.waiting import wait_until
 from worker.client import Build
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
 KILLS = 8
 SAME_HOST, OTHER_HOST = 3.0, 40.0  # seconds: what is promised
 PROMPT = "write a.txt: 1\nrun: setsid sleep 301 & sleep 300"

@@ -138,7 +138,7 @@ def told(field: Field, tally: Tally) -> None:
     assert again, "no kill met a job"
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_nothing_is_lost_or_done_twice_when_workers_are_killed(
     tmp_path: Path, tally: Tally, seed: int, long: bool
 ):
@@ -162,7 +162,7 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed(
 
 
 @pytest.mark.long  # the short run of the crash points kills the CLI too
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_nothing_is_lost_or_done_twice_when_workers_are_killed_in_mid_turn(
     tmp_path: Path, tally: Tally, seed: int
 ):

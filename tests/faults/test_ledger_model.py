@@ -56,7 +56,7 @@ def check(clock: Clock, seed: int, times: int, *, shrink: bool = True) -> Counte
     return seen
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_ledger_does_what_its_model_does(clock: Clock, tally: Tally, seed: int, long: bool):
     tally.fault = "any order of requests, deaths, late writes and operators"
     tally.simulated = "agent, worker, time"

@@ -21,7 +21,6 @@ from worker.agent import Request, Turn
 from worker.client import Build
 from worker.errors import AgentFailed
 
-pytestmark = pytest.mark.timeout(120)
 SHORT_LEASE = {"BATON_LEASE": "2", "BATON_RENEW_EVERY": "0.5", "BATON_CANCEL_POLL": "0.2"}
 
 

@@ -31,7 +31,7 @@ from worker.client import Build
 from worker.relay import rescue_once
 
 SANDBOXES = ["off", pytest.param("auto", marks=[needs_bubblewrap, pytest.mark.long])]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 # Children in sessions of their own, which ignore a wish to end.
 PROMPT = "run: trap '' TERM; (setsid sleep 301 &); setsid sleep 302 & sleep 60"
 # A git that comes to no end when it is to take the workspace's files in, nor what it begins.

@@ -27,7 +27,7 @@ from worker import points, relay
 from worker.client import Build, ChatPlan, Update, enqueue
 from worker.delivery import accept
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(800)
 PROMPT = "run: echo {n} >> log.txt; sleep 0.5\nsay done {n}"
 # Those that a build and its metadata pass in one process, each with Postgres in reach.
 PASSED = (

@@ -24,7 +24,7 @@ from worker.client import Build, Update
 from worker.errors import AgentFailed
 from worker.run import Ran
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 WHEN: list[When] = ["before", "sent", "answered"]
 # A part of each statement's text that no other has.
 CLAIMS = "update jobs set state = 'running', attempt ="

@@ -59,7 +59,7 @@ def rig(root: Path, compact: str) -> Generator[tuple[Stack, Standin]]:
             "BATON_CANCEL_POLL": "0.2",
             "BATON_DRAIN_GRACE": "0.5",
             "BATON_BACKOFF_FIRST": "0.2",
-            "BATON_IDLE_TIMEOUT": "20",
+            "BATON_IDLE_TIMEOUT": "60",
             "BATON_UPKEEP_EVERY": "5",
             # However often it is struck, a job is tried again and its session gone on from.
             "BATON_ATTEMPTS": "1000",
@@ -71,7 +71,7 @@ def rig(root: Path, compact: str) -> Generator[tuple[Stack, Standin]]:
             yield up, model
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_storm_of_faults_loses_nothing_and_does_nothing_twice(
     tmp_path: Path, tally: Tally, seed: int, long: bool, monkeypatch: pytest.MonkeyPatch
 ):

@@ -71,7 +71,7 @@ def test_waiting_follows_the_chain_to_its_end(
         last = ledger.claim(conn, following.id)
         assert last
         ledger.finish(conn, last)
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=100)
     lines = [re.sub(r" +", " ", line[10:]) for line in out.splitlines()]
     assert running.returncode == 0
     assert err == "No worker is online, the job waits for one: start `make up`.\n"
@@ -97,7 +97,7 @@ def test_waiting_for_a_chain_that_is_not_done_fails(
         last = ledger.claim(conn, following.id)
         assert last
         ledger.finish(conn, last, lost)
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=100)
     assert running.returncode == 1
     document = json.loads(out)
     assert [job["state"] for job in document["jobs"]] == ["done", lost]

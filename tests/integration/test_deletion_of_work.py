@@ -72,7 +72,7 @@ def test_at_a_terminal_it_asks_first(
     ) as running:
         os.close(theirs)
         os.write(ours, answer)
-        out, err = running.communicate(timeout=40)
+        out, err = running.communicate(timeout=100)
     os.close(ours)
     assert running.returncode == code, err
     assert b"Delete project p for good (" in err

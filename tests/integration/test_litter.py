@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import pytest
 
 from config.settings import settings
 from db import transcript_upkeep, transcripts
@@ -35,6 +38,25 @@ def test_each_turn_has_a_directory_of_its_own_that_is_gone_with_it(at_work: AtWo
         job = at_work.build(prompt, agent=looking)
         assert seen.pop() == [at_work.turns(job.id)[0]["minted_session_id"]]
         assert list(_scratch().iterdir()) == []
+
+
+def test_the_clis_socket_is_where_temporary_files_are(
+    at_work: AtWork, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+):
+    """However long the path of its own directory is: killed, it leaves nothing in /tmp."""
+    at_work.configure(BATON_SANDBOX="off", BATON_AGENT_HOME=str(tmp_path_factory.mktemp("x" * 80)))
+    with tempfile.TemporaryDirectory(prefix="s") as short:
+        monkeypatch.setenv("TMPDIR", short)
+        seen: list[str] = []
+
+        def looking(request: Request, *, store: JobStore, watch: Watch) -> Turn:
+            def saw(what: str, body: dict[str, Any]) -> None:
+                seen.extend(each.suffix for each in Path(short, "cc-socks").iterdir())
+
+            return claude(request, store=store, watch=replace(watch, saw=saw))
+
+        at_work.build("write a.txt: 1", agent=looking)
+        assert set(seen) == {".sock"}
 
 
 def test_a_session_is_resumed_though_nothing_is_on_the_disk(at_work: AtWork):

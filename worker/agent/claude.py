@@ -11,6 +11,7 @@ is gone when it ends: nothing of one project's sessions lies where another's age
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -61,6 +62,7 @@ NOTES_LIMIT = 20_000  # characters of it that the agent is told
 WORK = ["Bash", "Read(./**)", "Edit(./**)", "Write(./**)", "Glob", "Grep", "TodoWrite"]
 READ = ["Read(./**)", "Glob", "Grep"]
 
+SOCKET_PATH = 103  # bytes, as the CLI counts them
 ROOM = 2**20  # bytes; a turn that fails where there is less has failed for that
 PAID_FOR = {"drained", "turn_timeout", "idle_timeout"}  # a turn that ended all the same counts
 
@@ -191,6 +193,7 @@ def options(
     env = {
         "CLAUDE_CONFIG_DIR": own,
         "TMPDIR": own,
+        "XDG_RUNTIME_DIR": _sockets(own),
         "CLAUDE_CODE_MAX_RETRIES": str(
             settings().cli_retries
         ),  # left alone it goes on for minutes
@@ -238,6 +241,13 @@ def options(
         max_buffer_size=settings().max_message_bytes,
         stderr=report.heard,
     )
+
+
+def _sockets(own: str) -> str:
+    """Where the CLI's socket goes. Where its path is too long for one in the turn's directory,
+    the CLI would take /tmp whatever TMPDIR says, and a killed one leaves it there."""
+    fits = len(os.fsencode(f"{own}/cc-socks/4194304.sock")) <= SOCKET_PATH
+    return own if fits else os.environ.get("TMPDIR", own)
 
 
 def _notes(cwd: Path) -> str:

@@ -41,6 +41,7 @@ ALLOWED = frozenset(
         "TZ",
         "TERM",
         "TMPDIR",
+        "XDG_RUNTIME_DIR",
         "PWD",
         "HTTP_PROXY",
         "HTTPS_PROXY",

@@ -10,7 +10,7 @@ from tests.faults.transport.struck import COMMANDS, EVERY, Struck
 from tests.waiting import wait_until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack_of_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Struck]:
     """One worker; two beats and two relays, always: whatever is struck, they are in it."""
     with baton_up(

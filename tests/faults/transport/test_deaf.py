@@ -12,8 +12,6 @@ from tests.waiting import wait_until
 from worker.app import PLAIN
 from worker.publish import QUEUE
 
-pytestmark = pytest.mark.timeout(120)
-
 DEAF_AFTER = 3.0  # seconds
 AGAIN = 60.0  # seconds until a new worker has taken what waits, on a busy machine
 

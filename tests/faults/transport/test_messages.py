@@ -16,7 +16,7 @@ from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import ChatPlan, enqueue
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(800)
 
 BATCH = 250  # messages sent at a time
 SCRIPTED = "agent scripted"

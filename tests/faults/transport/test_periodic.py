@@ -9,7 +9,7 @@ from tests.faults.conftest import Tally
 from tests.faults.transport.struck import BEATS, EVERY, RELAYS, Struck
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(360)
 
 SCRIPTED = "agent scripted"
 SILENT = 2 * EVERY + 60  # seconds without a tick until doctor takes beat for dead

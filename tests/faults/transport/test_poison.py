@@ -7,7 +7,7 @@ from tests.faults.transport.cheap_worker import POISON
 from tests.faults.transport.struck import Struck
 from worker.client import ChatPlan
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(360)
 
 LIMIT = 3  # BATON_RESCUE_LIMIT
 

@@ -17,7 +17,7 @@ from tests.faults.transport.struck import COMMANDS, Struck
 from tests.waiting import wait_until
 from worker.publish import QUEUE
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 AGAIN = 10.0  # seconds after Redis answers until jobs are taken, as promised
 SCRIPTED = "agent scripted"
