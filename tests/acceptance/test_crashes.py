@@ -3,8 +3,6 @@
 import os
 import signal
 
-import pytest
-
 from dev.processes import alive, carrying, look
 from tests.acceptance.outside import Baton
 from tests.waiting import wait_until

@@ -1,7 +1,5 @@
 """When every session of a project is lost, a fresh one can still answer for its past."""
 
-import pytest
-
 from config.settings import Settings
 from dev.standin.model import Seen
 from tests.acceptance.outside import Baton

@@ -44,7 +44,9 @@ def test_the_clis_socket_is_where_temporary_files_are(
     at_work: AtWork, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ):
     """However long the path of its own directory is: killed, it leaves nothing in /tmp."""
-    at_work.configure(BATON_SANDBOX="off", BATON_AGENT_HOME=str(tmp_path_factory.mktemp("x" * 80)))
+    at_work.configure(
+        BATON_SANDBOX="off", BATON_AGENT_HOME=str(tmp_path_factory.mktemp("x" * 80))
+    )
     with tempfile.TemporaryDirectory(prefix="s") as short:
         monkeypatch.setenv("TMPDIR", short)
         seen: list[str] = []
