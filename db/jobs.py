@@ -222,6 +222,11 @@ def ended(conn: Connection, chain_id: UUID) -> bool:
     return bool(row and row[0])
 
 
+def known(conn: Connection, ids: list[UUID]) -> set[UUID]:
+    """Those of the ids that are jobs."""
+    return {row[0] for row in conn.execute("select id from jobs where id = any(%s)", (ids,))}
+
+
 def id_of_task(task_id: str) -> UUID | None:
     """The job of a Celery task: `<job id>` or `<job id>.<n>`; a stranger's id is hashed to one."""
     text = task_id.partition(".")[0]

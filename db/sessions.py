@@ -132,7 +132,7 @@ ADVANCE: LiteralString = (
            and (t.outcome in ('running', 'abandoned')
                 -- whole, and kept from its commit by no fault of its own
                 or t.outcome = 'failed' and t.error_class in ('drained', 'workspace_away',
-                                                                  'postgres_unreachable'))
+                                                     'git_ended', 'postgres_unreachable'))
            and not exists (select from turns c where c.job_id = t.job_id and c.step = t.step
                                                  and c.outcome = 'committed')
            for update of t

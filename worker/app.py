@@ -4,6 +4,7 @@ A message with a job id only wakes. No ETA, no countdown, no Celery retry, no re
 """
 
 import os
+import signal
 import socket
 import threading
 from typing import Any
@@ -22,12 +23,13 @@ from db.pool import NoDatabase
 from db.workers import Worker
 from worker import drain, host, losses, repositories, watchdog
 from worker.agent.box import usable
+from worker.agent.keeper import PR_SET_PDEATHSIG, libc
 from worker.agent.version import cli_version, warn_of_another
-from worker.publish import QUEUE
+from worker.orphans import reap_of_the_dead
+from worker.publish import PLAIN, QUEUE
 
 log = structlog.get_logger()
 
-PLAIN = "celery"  # the queue of producers that know nothing of us
 REPORT_EVERY = 10.0  # seconds between two signs of life of a worker
 UPKEEP = (
     *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
@@ -36,6 +38,7 @@ UPKEEP = (
 
 # Celery would let it go before the address below, and the relay counts messages there.
 os.environ.pop("CELERY_BROKER_URL", None)
+_main = os.getpid()
 _turn = settings().turn_timeout.total_seconds()
 app = Celery(
     "baton",
@@ -99,7 +102,10 @@ def _begin(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _begin_child(**_: Any) -> None:
-    """A pool child has connections of its own."""
+    """A pool child has connections of its own, and does not outlive the worker: without that
+    nobody tells it of a deploy, and its slot is counted by nobody."""
+    if os.getpid() != _main:  # it is, with `--pool solo`
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     pool.pool.cache_clear()  # the parent's, if any: not ours to close
     logs.configure()
 
@@ -121,6 +127,7 @@ def _report_for_good(name: str, slots: int) -> None:
         try:
             with pool.connect() as conn:
                 workers.report(conn, _myself(name, slots))
+                reap_of_the_dead(conn)  # there may be no relay on this host
                 if not adopted:
                     outbox.adopt(conn, host.credential())
                     adopted = True

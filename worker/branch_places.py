@@ -10,7 +10,6 @@ in the project's repository as anything that had to make way; of a dropped one n
 """
 
 import socket
-import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def sweep(conn: Connection) -> int:
     for project_id, lane in branch_files.ended(conn, _here(), rest=REST)[:BATCH]:
         try:
             remove(conn, project_id, lane)
-        except (JobError, OSError, subprocess.TimeoutExpired) as exc:
+        except (JobError, OSError) as exc:
             log.warning("branch.not_removed", project=project_id, lane=lane, error=str(exc))
         else:
             removed += 1

@@ -221,10 +221,9 @@ def _remote(conn: Connection) -> Iterator[Check]:
 def _broker() -> Iterator[Check]:
     from redis import RedisError
 
-    from worker.app import PLAIN
     from worker.broker import fitness
     from worker.checkpoints import client
-    from worker.publish import QUEUE
+    from worker.publish import PLAIN, QUEUE
 
     if not settings().redis_url:
         yield Check("redis", "fail", "REDIS_URL is not set: set it, or start `make up`.")

@@ -73,6 +73,10 @@ class WorkspaceFailed(JobError):
     """The workspace cannot be kept as it is; the text says why."""
 
 
+class GitEnded(JobError):
+    """Git was killed, or took too long: what it was to do is not done."""
+
+
 class WorkspaceAway(JobError):
     """The project's files cannot be fetched, or not be sent on; the text says why."""
 
@@ -168,11 +172,13 @@ KINDS = {
 }
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NOT_WRITABLE = {errno.EROFS, errno.EIO}
+EXHAUSTED = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 REFUSED = {400: "request_refused", 413: "request_too_large"}
 OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
     WorkspaceFailed: (Verdict.FAIL, "workspace_failed"),
+    GitEnded: (Verdict.RETRY, "git_ended"),
     WorkspaceAway: (Verdict.WAIT, "workspace_away"),
     NoRoom: (Verdict.RETRY, "disk_full"),
     AnswerNeeded: (Verdict.ASK, "ask"),
@@ -230,8 +236,14 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.RETRY, "disk_full")
         case OSError() if exc.errno in NOT_WRITABLE:
             return Judgement(Verdict.RETRY, "not_writable")
+        case MemoryError() | OSError() if _exhausted(exc):
+            return Judgement(Verdict.RETRY, "host_exhausted")
         case _:
             return Judgement(Verdict.FAIL, "internal_error")
+
+
+def _exhausted(exc: MemoryError | OSError) -> bool:
+    return isinstance(exc, MemoryError) or exc.errno in EXHAUSTED
 
 
 def _judge_agent(failed: AgentFailed, *, resumed: bool) -> Judgement:
@@ -285,6 +297,8 @@ def for_people(exc: BaseException) -> str:
             text = str(exc) or type(exc).__name__
         case OSError() if exc.errno in DISK_FULL:
             text = SENTENCES["disk_full"]
+        case MemoryError() | OSError() if _exhausted(exc):
+            text = SENTENCES["host_exhausted"]
         case OSError() if exc.errno in NOT_WRITABLE:
             text = f"{exc.filename or 'A file'} cannot be written: {exc.strerror}."
         case psycopg.Error() | psycopg_pool.PoolTimeout():
@@ -329,4 +343,6 @@ SENTENCES = {  # by error class; {text} is what the agent or the API said
     "malformed_response": "The answer of the model's API broke off.",
     "disk_full": "A disk is full that the worker writes to (BATON_WORKSPACES,"
     " BATON_AGENT_HOME): make room; the job is tried again.",
+    "host_exhausted": "The worker's host has no memory, processes or open files left: give it"
+    " more, or fewer jobs at once (BATON_SLOTS); the job is tried again.",
 }

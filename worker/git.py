@@ -15,6 +15,7 @@ from worker import fence
 from worker.errors import (
     DISK_FULL,
     NOT_WRITABLE,
+    GitEnded,
     JobError,
     RemoteMissing,
     WorkspaceAway,
@@ -54,6 +55,7 @@ FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")  #
 ROOM = 2**20  # bytes; what git had written it takes away when it fails
 # A packing beside us takes empty directories of objects away, also one that was just made.
 VANISHED = "unable to create temporary file: No such file or directory"
+STRUCK = " died of signal "  # a git that was started by git
 TRIES = 5
 LAST = 300  # characters of what git says
 WHOSE = re.compile(r"(?<=://)[^/\s]*@")  # user, password or token of a URL
@@ -98,33 +100,54 @@ def run(
     within: float = TIMEOUT,
 ) -> str:
     """Raises what `failed` makes of what git said, OSError when the disk is full, Stopped
-    when the workspace is another attempt's by now.
+    when the workspace is another attempt's by now; GitEnded when it was killed, or took too long.
 
     Git ends with this process; what is left of it is found by the attempt (orphans.py)."""
     fence.check()
-    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    said = ""
+    said, killed = "", False
     for _ in range(TRIES):
-        done = subprocess.run(
-            (*_bound(), *command),
-            cwd=cwd,
-            env={**around, **ENVIRONMENT, **fence.mark()},
-            input=given.encode(errors="surrogateescape"),
-            capture_output=True,
-            timeout=within,
-            check=False,
-        )
+        try:
+            done = _done(command, cwd=cwd, given=given, within=within)
+        except subprocess.TimeoutExpired:  # it names the URL, password and all
+            raise _ended(failed, f"no answer in {within:g} s") from None
         if done.returncode in fine:
             return done.stdout.decode(errors="surrogateescape")
         said = done.stderr.decode(errors="replace").strip()
+        killed = done.returncode < 0 or STRUCK in said
         if VANISHED not in said:
             break
     fence.check()  # the relay may have killed it: then that is why it failed
+    if killed:
+        raise _ended(failed, "it was killed")
     if failed is not_kept:
         if any(full in said for full in FULL):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _check_writable(cwd)
     raise failed(said)
+
+
+def _done(
+    command: tuple[str, ...], *, cwd: Path, given: str, within: float
+) -> "subprocess.CompletedProcess[bytes]":
+    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(
+        (*_bound(), *command),
+        cwd=cwd,
+        env={**around, **ENVIRONMENT, **fence.mark()},
+        input=given.encode(errors="surrogateescape"),
+        capture_output=True,
+        timeout=within,
+        check=False,
+    )
+
+
+def _ended(failed: Callable[[str], JobError], why: str) -> JobError:
+    """What is raised when git did not come to its end: that says nothing of the workspace."""
+    return (
+        GitEnded(f"Git could not keep the workspace: {why}.")
+        if failed is not_kept
+        else failed(why)
+    )
 
 
 def _check_writable(place: Path) -> None:

@@ -176,6 +176,8 @@ def _steer(lease: Lease) -> None:
     """Feed the keeper, or end it. Writes down once which process the agent is."""
     leash = lease.leash
     if leash is None:
+        if lease.left() <= 0:
+            reap(lease.job.attempt)  # a git that is at work: the directory is another's by now
         return
     if lease.stopped:
         _end(lease, leash)

@@ -5,24 +5,49 @@ works for a job. A tool's child may have cleaned its environment: it is found be
 has not, be it the keeper that has inherited it.
 """
 
-import contextlib
 import os
 import signal
 from pathlib import Path
 from uuid import UUID
 
+import structlog
+from psycopg import Connection
+
+from db import rescue
 from worker import host
+
+log = structlog.get_logger()
+
+PASSES = 5  # the next one finds what a fork has begun beside the one before
 
 
 def reap(attempt: UUID) -> int:
     """Kill every process of this host that carries the attempt, and all below it; how many
-    there were."""
+    there were. One of another user's, by sudo, is not ours to kill, nor to wait for."""
     mark = f"BATON_ATTEMPT={attempt}".encode()
-    found = _and_below([pid for pid in _pids() if mark in _environ(pid).split(b"\0")])
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(found)
+    struck = set[int]()
+    for _ in range(PASSES):
+        found = _and_below([pid for pid in _pids() if mark in _environ(pid).split(b"\0")])
+        killed = {pid for pid in found if _kill(pid)}
+        if not killed:
+            break
+        struck |= killed
+    return len(struck)
+
+
+def reap_of_the_dead(conn: Connection) -> None:
+    """Kill what is left here of jobs whose worker is gone: another host may run them by now."""
+    for _, attempt, pid, born in rescue.running_on(conn, host.boot()):
+        if host.started(pid) != born and (left := reap(attempt)):
+            log.warning("agent.reaped", processes=left)
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _and_below(roots: list[int]) -> set[int]:

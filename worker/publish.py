@@ -23,10 +23,11 @@ from worker.checkpoints import BROKER, PROGRESS, client
 log = structlog.get_logger()
 
 QUEUE = "baton"
+PLAIN = "celery"  # the queue of producers that know nothing of us
 
 
 @cache
-def _app() -> Celery:
+def celery_app() -> Celery:
     from worker.app import app
 
     return app
@@ -39,7 +40,7 @@ def send(messages: Sequence[Message]) -> int:
     try:
         client(BROKER).ping()  # fails at once, where Celery would try for seconds
         for message in messages:
-            _app().send_task(
+            celery_app().send_task(
                 f"tasks.{message.kind}",
                 kwargs=_body(message),
                 task_id=str(message.id)

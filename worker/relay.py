@@ -27,7 +27,7 @@ from config.settings import settings
 from db import jobs, outbox, rescue, workers
 from db.events import Event
 from db.pool import connection
-from worker import host, points
+from worker import host, points, strays
 from worker.broker import fitness
 from worker.checkpoints import BROKER, client
 from worker.following import despite_failure
@@ -40,6 +40,7 @@ LEAST_WINDOW = 4  # messages out while no worker is known to be online
 RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 NO_LIMIT = 2**31 - 1  # rescues
 RESCUE_EVERY = 1.0  # seconds between two looks for the dead
+STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
 
 
@@ -150,13 +151,17 @@ def main() -> None:
 
 
 def _loop(ended: threading.Event) -> None:
-    looked, away = 0.0, float("-inf")
+    looked = looked_for_strays = 0.0
+    away = float("-inf")
     while not ended.wait(settings().relay_poll.total_seconds()):
         answered = True
         if time.monotonic() - looked >= RESCUE_EVERY:  # Redis may be away: the dead are found
             looked = time.monotonic()
             shortly = looked - away < settings().lease.total_seconds()
             answered = _patiently(partial(rescue_once, after_outage=shortly), ended)
+        if time.monotonic() - looked_for_strays >= STRAYS_EVERY:
+            looked_for_strays = time.monotonic()
+            _patiently(strays.put_back, ended)
         if not (_patiently(run_once, ended) and answered):
             away = time.monotonic()
 

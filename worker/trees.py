@@ -9,7 +9,6 @@ What its `.gitignore` names is neither kept nor touched.
 import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Collection, Generator
@@ -20,12 +19,12 @@ from typing import IO
 from uuid import uuid4
 
 from worker import git
-from worker.errors import WorkspaceAway
 
 WITHOUT_HOOKS = "git -c core.hooksPath=/dev/null receive-pack"
 # Before any .gitattributes: bytes in, the same bytes out.
 ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding !diff !merge\n"
 PATIENCE = 30  # seconds
+LOCK_LASTS = 2.0  # seconds that a git that is at work may hold the lock of a ref
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without a file
 
 
@@ -98,6 +97,14 @@ class Trees:
     def mend(self) -> None:
         """Take away what a git that was killed left in the way of the next."""
         (self.git_dir / "index.lock").unlink(missing_ok=True)
+        names = ("HEAD.lock", "config.lock", "packed-refs.lock")
+        left = [self.git_dir / name for name in names if (self.git_dir / name).exists()]
+        left += (self.git_dir / "refs").rglob("*.lock")  # no ref may be named so
+        until = time.monotonic() + LOCK_LASTS  # a branch's git may be at it, and alive
+        while any(lock.exists() for lock in left) and time.monotonic() < until:
+            time.sleep(0.05)
+        for lock in left:
+            lock.unlink(missing_ok=True)
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -267,12 +274,9 @@ class Trees:
     def _talk(self, *arguments: str, within: float = git.TIMEOUT) -> str:
         """Talk to another repository. Raises WorkspaceAway with what git said."""
         where = (f"--git-dir={self.git_dir}", *git.SETTINGS)
-        try:
-            return git.run(
-                *("git", *where, *arguments), cwd=self.path, failed=git.away, within=within
-            )
-        except subprocess.TimeoutExpired:  # it names the URL, password and all
-            raise WorkspaceAway(f"no answer in {within:g} s") from None
+        return git.run(
+            *("git", *where, *arguments), cwd=self.path, failed=git.away, within=within
+        )
 
     def _run(self, *command: str, given: str = "", fine: tuple[int, ...] = (0,)) -> str:
         return git.run(*command, cwd=self.path, given=given, fine=fine)

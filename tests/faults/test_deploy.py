@@ -123,6 +123,24 @@ def test_a_second_signal_is_obeyed_at_once_and_the_turn_is_gone_on_from(
     assert running.moves(project)[0]["source"] == "recovery"
 
 
+def test_nothing_of_a_worker_outlives_its_main_process(running: Baton, tally: Tally):
+    """Nobody but the kernel sees to it: this worker has no supervisor."""
+    tally.fault = "SIGKILL of a worker's main process alone"
+    running.up.supervisor.hold("worker")
+    try:
+        with another_worker(running) as new:
+            project, job = begun(running, 8)
+            before = [*running.agents(job), look(running.job(job)["pid"])]
+            new.kill()
+            told = time.monotonic()
+            running.gone([process for process in before if process])
+            tally.recovered(time.monotonic() - told)
+    finally:
+        running.up.supervisor.resume("worker")
+    assert running.over(job)["rescues"] == 1
+    whole(running, tally, project, job)
+
+
 @pytest.mark.long
 def test_a_deploy_of_new_workers_beside_old_ones_loses_nothing(running: Baton, tally: Tally):
     tally.fault = "new workers beside old ones"

@@ -1,5 +1,6 @@
 """What a dead attempt left is committed, gone on from, or given up: never done twice."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from tests.dying import killed_after, killed_at, recovered
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker import host, recovery
+from worker.agent import Request, Turn, Watch
+from worker.agent.claude import claude
+from worker.agent.store import JobStore
 from worker.client import Build, ChatPlan, Metadata, Update
 
 
@@ -39,6 +43,32 @@ def test_a_turn_that_had_ended_is_committed_and_not_run_again(at_work: AtWork):
         "write a.txt: a",
         "write b.txt: b\nsay both",
     )
+
+
+def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
+    at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b\nsay both"))
+    killed = tmp_path / "bin" / "git"
+    killed.parent.mkdir()
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+
+    def until_git_dies(request: Request, *, store: JobStore, watch: Watch) -> Turn:
+        turn = claude(request, store=store, watch=watch)
+        monkeypatch.setenv("PATH", f"{killed.parent}:{os.environ['PATH']}")
+        return turn
+
+    ran = at_work.run(asked, until_git_dies)
+    assert (ran.state, ran.error_class) == ("waits", "git_ended")
+    killed.unlink()
+    calls = len(at_work.model.requests)
+    assert at_work.again(asked).state == "done"
+    assert len(at_work.model.requests) == calls
+    assert recovered(at_work) == [("finished", "git_ended")]
+    assert text(at_work, "b.txt") == "b"
+    assert violations(at_work.conn) == []
 
 
 def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):

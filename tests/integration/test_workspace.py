@@ -10,7 +10,7 @@ import pytest
 from config.settings import settings
 from db.attempts import Claimed
 from worker import workspace
-from worker.errors import BadRequest, WorkspaceFailed
+from worker.errors import BadRequest, GitEnded
 from worker.trees import Trees
 from worker.workspace import Begun
 
@@ -163,12 +163,24 @@ def test_a_git_that_is_killed_while_it_makes_the_repository_leaves_none(
     killed.chmod(0o755)
     with monkeypatch.context() as here:
         here.setenv("PATH", f"{killed.parent}:{os.environ['PATH']}")
-        with pytest.raises(WorkspaceFailed):
+        with pytest.raises(GitEnded):
             trees.create()
     assert not trees.exist()
     trees.create()
     assert trees.has(trees.snapshot("whole", parent=None))
     assert [each.name for each in trees.git_dir.parent.iterdir()] == ["shop.git"]
+
+
+def test_the_locks_of_a_git_that_was_killed_with_its_host_do_not_stay(tmp_path: Path):
+    trees = Trees(tmp_path / "shop.git", tmp_path)
+    trees.create()
+    trees.point("refs/baton/head", trees.snapshot("one", parent=None))
+    for lock in ("index.lock", "packed-refs.lock", "HEAD.lock", "refs/baton/head.lock"):
+        (trees.git_dir / lock).touch()
+    trees.mend()
+    later = trees.snapshot("two", parent=None)
+    trees.point("refs/baton/head", later)
+    assert trees.ref("refs/baton/head") == later
 
 
 def test_a_repository_that_another_has_made_meanwhile_is_taken(

@@ -90,11 +90,17 @@ def descendants(root: int) -> list[int]:
 
 
 def kill_all() -> None:
-    """Kill everything below this process, and return when nothing of it is left."""
-    while below := descendants(os.getpid()):
+    """Kill everything below this process, and return when nothing of it is left but what is
+    another user's (sudo): that is not ours to kill."""
+    others = set[int]()
+    while below := [pid for pid in descendants(os.getpid()) if pid not in others]:
         for pid in below:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(pid, signal.SIGKILL)
+            except PermissionError:
+                others.add(pid)
+            except ProcessLookupError:
+                pass
         reap()
         time.sleep(0.005)
 
