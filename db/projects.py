@@ -123,14 +123,16 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
 
     Returns the git commit to which the workspace goes back with it, now or when the next
     job begins; None: that session's is not known, and the files stay. Raises HeadHeld, with
-    nothing changed, when the lane runs, or the session was never a head of this project, is
-    another user's than the project, or cannot be resumed.
+    nothing changed, when a chain is under way, or the session was never a head of this project,
+    is another user's than the project, or cannot be resumed.
     """
     with conn.transaction():
         head = hold_head(conn, project_id)
         known = conn.execute(
             """
-            select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true)
+            select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true),
+                   exists (select from transcript_sessions t where t.session_id = m.session_id
+                                                           and t.project_id = m.project_id)
               from (select id, project_id, new_session_id, version_id, tree
                       from session_transitions
                      union all
@@ -149,6 +151,11 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
         if not known[3]:
             raise HeadHeld(
                 "That session is another user's than the project: choose another of `baton chain`."
+            )
+        if not known[4]:
+            raise HeadHeld(
+                "The transcript of that session is not here: `baton import-session` brings in"
+                " one from before Baton; or choose another of `baton chain`."
             )
         conn.execute(
             """
@@ -259,7 +266,7 @@ def may_take_in(
 
 
 def hold_head(conn: Connection, project_id: str) -> str | None:
-    """The head, under the project's lock, with no job running in the main lane."""
+    """The head, under the project's lock, with no chain under way in the main lane."""
     row = conn.execute(
         "select last_ai_session_id from projects where project_id = %s for no key update",
         (project_id,),
@@ -275,4 +282,16 @@ def hold_head(conn: Connection, project_id: str) -> str | None:
     ).fetchone()
     if running:
         raise HeadHeld(f"Job {running[0]} is running: wait for it, or cancel it first.")
+    following: tuple[UUID, str] | None = conn.execute(
+        """
+        select id, kind from jobs
+         where project_id = %s and lane = 'main' and finished_at is null and id <> chain_id
+        """,
+        (project_id,),
+    ).fetchone()
+    if following:  # it would go on from the other session, in the name of the chain's version
+        raise HeadHeld(
+            f"The {following[1]} {following[0]} of a build is still to come: wait for it, or"
+            " cancel it first."
+        )
     return row[0]

@@ -117,8 +117,10 @@ def fail(
     error_class: str,
     raw_cost_usd: float | None = None,
     weight: float = 0,
+    cli_version: str | None = None,
 ) -> None:
-    """A run of the agent came to nothing: why, and the CLI's cumulative cost (USD), if known.
+    """A run of the agent came to nothing: why, the CLI's cumulative cost (USD) and its version,
+    if known.
 
     Where it is not, the cost is an estimate and marked so: `weight` (tokens of plain input)
     at the price of the project's newest turn; null when there is none to go by.
@@ -128,7 +130,8 @@ def fail(
         + COST
         + """, t as (
             update turns set outcome = 'failed', error_class = %(class)s, ended_at = now(),
-                   cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null
+                   cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null,
+                   cli_version = %(cli_version)s
               from cost
              where job_id = %(job)s and minted_session_id = %(minted)s and outcome = 'running'
         )
@@ -143,6 +146,7 @@ def fail(
             "class": error_class,
             "raw": raw_cost_usd,
             "weight": weight,
+            "cli_version": cli_version,
             **WEIGHTS,
         },
     )

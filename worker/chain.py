@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import structlog
 from psycopg_pool import PoolTimeout
 
+from config.settings import settings
 from db import events, projects, registry, turns
 from db.attempts import Claimed
 from db.events import Event
@@ -151,7 +152,9 @@ class Attempt:
         """How a head of too many turns may be gone on from: it is compacted once at the most."""
         if step.mode == "compact":
             return ()
-        return ("fresh",) if Verdict.COMPACT in self.settled else ("compact", "fresh")
+        if Verdict.COMPACT in self.settled or settings().compact == "never":
+            return ("fresh",)
+        return ("compact", "fresh")
 
     def _run_on(self, step: Step, choice: Choice) -> Turn:
         minted = uuid4()
@@ -241,14 +244,16 @@ class Attempt:
         )
         if judgement.verdict is Verdict.LOST:
             return  # it is another's by now: whoever takes it over looks at what is there
+        told = exc if isinstance(exc, JobError) else JobError()
         with contextlib.suppress(*AWAY, PoolTimeout), connection() as conn:
             turns.fail(
                 conn,
                 self.job,
                 minted=str(request.minted),
                 error_class=judgement.error_class,
-                raw_cost_usd=exc.raw_cost_usd if isinstance(exc, JobError) else None,
-                weight=exc.weight if isinstance(exc, JobError) else 0,
+                raw_cost_usd=told.raw_cost_usd,
+                weight=told.weight,
+                cli_version=told.cli_version,
             )
 
     def _prompt(self, step: Step, choice: Choice) -> str:

@@ -228,7 +228,8 @@ PLACES: LiteralString = """
            (select project_id from projects
              where (project_id = %(neighbour)s or workspace = %(default)s)
                and project_id <> %(project)s
-               and not exists (select from projects where project_id = %(project)s) limit 1)"""
+               and not exists (select from projects where project_id = %(project)s) limit 1),
+           (select workspace_tree is not null from projects where project_id = %(project)s)"""
 
 
 def _places(ask: _Ask) -> dict[str, str | None]:
@@ -256,7 +257,7 @@ def _check_text(ask: _Ask) -> None:
 
 def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
     """What Postgres cannot see: the workspace on this host, if it has workspaces."""
-    known, other = places or (None, None)
+    known, other, kept = places or (None, None, None)
     if other:
         raise Refused("This workspace belongs to another project: choose another directory.")
     given = known or ask.workspace
@@ -269,7 +270,9 @@ def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
     if not PROJECT_ID.fullmatch(ask.project):
         return  # Postgres has the sentence
     try:
-        path = place_of(ask.project, known) if known else Path(given or default)
+        path = (
+            place_of(ask.project, known, kept=bool(kept)) if known else Path(given or default)
+        )
         check_place(path)
     except BadRequest as exc:
         raise Refused(str(exc)) from exc

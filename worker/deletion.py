@@ -82,6 +82,11 @@ def delete(conn: Connection, what: str, subject: str) -> Deleted:
                 deletion.take_project(conn, receipt.id, project_id, turns_here=_turns_here())
             if user:
                 deletion.take_user(conn, receipt.id, user)
+                for project_id in deletion.projects_of(conn, what, subject):  # begun meanwhile
+                    deletion.take_project(
+                        conn, receipt.id, project_id, turns_here=_turns_here()
+                    )
+                    projects.append(project_id)
         except Held:
             receipts.withdraw(conn, receipt.id)
             raise

@@ -38,11 +38,13 @@ class JobError(Exception):
     """Something this system says about its own work.
 
     If a run of the agent failed with it: `raw_cost_usd` is the CLI's cumulative figure, if
-    it gave one, and `weight` else what was seen of its use, in tokens of plain input.
+    it gave one, and `weight` else what was seen of its use, in tokens of plain input;
+    `cli_version` is which CLI it was, if that was heard.
     """
 
     raw_cost_usd: float | None = None
     weight: float = 0.0
+    cli_version: str | None = None
 
 
 class BadRequest(JobError):

@@ -48,7 +48,11 @@ def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> 
             conn, project_id, user_id=user_id, workspace=place, version=version
         )
         found = projects.get(conn, project_id)
-        path = workspace.place_of(project_id, found.workspace if found else None)
+        path = workspace.place_of(
+            project_id,
+            found.workspace if found else None,
+            kept=bool(found and found.workspace_tree),
+        )
         in_place = path.resolve() == Path(source).expanduser().resolve()
         remains.clear(conn, project_id, files=not in_place)
         tree, left_out = _keep(project_id, version, source, path)

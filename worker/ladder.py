@@ -128,6 +128,10 @@ class _Climb:
         if chosen or session.age <= settings().stale_after:
             return None
         registry.mark_stale(self.conn, [session.session_id])
+        if self.weighed and self.weighed.way == "fresh":
+            return (
+                "stale"  # to begin fresh costs less than the head: it knows more than this one
+            )
         weighed = _weigh("stale", ("fresh", "resume"), session)
         if session.session_id == self.job.head:
             self.weighed = weighed

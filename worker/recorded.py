@@ -10,9 +10,10 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import psycopg
+import structlog
 from psycopg import Connection
 
 from db import imports, transcripts
@@ -23,6 +24,8 @@ from worker.agent.store import summarise
 from worker.agent.usage import context
 from worker.complaints import Failed
 from worker.ladder import UUID_FORM, summary_of
+
+log = structlog.get_logger()
 
 LARGEST = 200 * 2**20  # bytes of one file; the CLI itself is slow long before
 UNSOUND = {
@@ -108,11 +111,16 @@ def _entries(path: Path, session: str) -> list[Entry]:
     if (there := path.stat().st_size) > LARGEST:
         raise Failed(f"{path} has {there} bytes, and {LARGEST} is the limit: compact it first.")
     entries = list[Entry]()
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    written = path.read_bytes()
+    lines = written.splitlines()
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if 1 < number == len(lines) and not (written.endswith(b"\n") or _is_object(line)):
+            log.warning("import.half_line_left_out", file=str(path), line=number)
+            break  # the CLI was killed while it wrote; it leaves such a line out too
         entry = _object(line, path, number)
-        if entry.get("sessionId", session) != session:
+        if (entry.get("sessionId") or session) != session:
             raise Failed(
                 f"Line {number} of {path} is of session {entry['sessionId']}, and not of {session}."
             )
@@ -121,15 +129,18 @@ def _entries(path: Path, session: str) -> list[Entry]:
 
 
 def _object(line: bytes, path: Path, number: int) -> Entry:
-    try:
-        entry: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        entry = None
-    if not isinstance(entry, dict):
+    if not _is_object(line):
         raise Failed(
             f"Line {number} of {path} is no JSON object: it is no transcript of the CLI."
         )
-    return cast(Entry, entry)
+    return cast(Entry, json.loads(line))
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _figures(session: str, entries: list[Entry]) -> Figures:

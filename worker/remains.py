@@ -43,7 +43,11 @@ def clear(conn: Connection, project_id: str, *, files: bool = True) -> None:
         if not main.git_dir.exists() or not _is_old(conn, project_id, main):
             return  # somebody was quicker
         found = projects.get(conn, project_id)
-        place = workspace.place_of(project_id, found.workspace if found else None)
+        place = workspace.place_of(
+            project_id,
+            found.workspace if found else None,
+            kept=bool(found and found.workspace_tree),
+        )
         _remove(main, project_id, removal.empty(place) if files else 0)
 
 
@@ -61,7 +65,7 @@ def sweep(conn: Connection) -> int:
 
 
 def _swept(conn: Connection, project_id: str) -> bool:
-    main, place = _main(project_id), workspace.place_of(project_id, None)
+    main, place = _main(project_id), workspace.place_of(project_id, None, kept=False)
     with main.held_now() as alone:
         if not alone or projects.get(conn, project_id) or not _is_old(conn, project_id, main):
             return False

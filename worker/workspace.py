@@ -52,18 +52,19 @@ def place(job: Claimed) -> Path:
     """Where the job's project has its workspace. Raises BadRequest if that is not allowed."""
     if job.lane != MAIN and job.workspace:
         return Path(job.workspace)  # below BRANCHES: the claim says so, nobody else may
-    return place_of(job.project_id, job.workspace)
+    return place_of(job.project_id, job.workspace, kept=job.tree is not None)
 
 
-def place_of(project_id: str, workspace: str | None) -> Path:
+def place_of(project_id: str, workspace: str | None, *, kept: bool) -> Path:
     """Where a project's workspace is on this host; `workspace` as the ledger has it.
 
-    Files that come through a remote lie where each host has its workspaces, so there a path
-    of another host's counts for nothing. Raises BadRequest if the place is not allowed.
+    Files lie where each host has its workspaces, so a path of another host's counts for
+    nothing: that is what it is if the ledger has files of it (`kept`), or if they come through
+    a remote. Raises BadRequest if the place is not allowed.
     """
     default = settings().workspaces / project_id
     path = Path(workspace) if workspace else default
-    if settings().workspace_remote and not _inside(path):
+    if (kept or settings().workspace_remote) and not _inside(path):
         path = default
     check_place(path)
     return path
@@ -128,9 +129,10 @@ def bring_now(conn: Connection, project: Project) -> list[str] | None:
     """
     commit = project.workspace_tree
     try:
-        trees = _trees(project.project_id, place_of(project.project_id, project.workspace))
+        place = place_of(project.project_id, project.workspace, kept=commit is not None)
     except BadRequest:
-        return None  # its workspace is on another host
+        return None  # there is none yet
+    trees = _trees(project.project_id, place)
     if commit is None or not trees.git_dir.parent.is_dir():
         return None
     trees.path.mkdir(parents=True, exist_ok=True)

@@ -54,10 +54,6 @@ def two(fleet: Baton, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Host]]:
 
 def done(baton: Baton, ask: Build | Update | ChatPlan) -> str:
     """Ask, wait for the chain's end; the head then."""
-    # The path is one host's. (A git remote makes it count for nothing on the others.)
-    baton.conn.execute(
-        "update projects set workspace = null where project_id = %s", (ask.project,)
-    )
     job = baton.ended(baton.ask(ask))
     assert job["state"] == "done", job["error"]
     head = baton.head(ask.project)

@@ -251,7 +251,6 @@ def test_without_a_remote_files_that_are_not_here_are_waited_for(hosts: Hosts):
     at_work.configure(BATON_WORKSPACE_REMOTE=None)
     at_work.build("write a.txt: a")
     place = hosts.on("two")
-    at_work.conn.execute("update projects set workspace = null")
     job = at_work.chat("what?")
     assert (job.state, job.error_class) == ("queued", "workspace_away")
     assert job.error

@@ -11,6 +11,7 @@ import pytest
 from claude_agent_sdk import ClaudeAgentOptions, query
 from psycopg import Connection
 
+from db import transcripts
 from tests.commandline import Baton, bare
 from tests.invariants import violations
 from tests.ledger import contents
@@ -161,6 +162,14 @@ def test_a_file_of_another_name_needs_the_sessions_id(take: Any, file: Path):
     session, renamed = file.stem, file.rename(file.with_name("old.jsonl"))
     assert take(renamed).err.startswith("old.jsonl is not named after a session")
     assert take(renamed, "--session", session).code == 0
+
+
+def test_half_a_last_line_is_left_out_as_the_cli_does(conn: Connection, take: Any, file: Path):
+    with file.open("a") as more:
+        more.write('{"type": "user", "sess')
+    assert take(file).code == 0
+    kept = transcripts.load(conn, P, file.stem) or []
+    assert [e.get("uuid") for e in kept] == [e.get("uuid") for e in said(file.stem)]
 
 
 def test_what_is_in_the_store_already_is_not_imported_again(take: Any, file: Path):

@@ -324,6 +324,34 @@ def test_a_long_head_of_many_turns_is_compacted_first_while_the_cache_is_warm(at
     assert told["costs"]["compact"] < told["costs"]["fresh"]
 
 
+def test_a_head_of_many_turns_is_left_for_a_fresh_session_where_nothing_is_to_be_compacted(
+    at_work: AtWork,
+):
+    at_work.configure(BATON_RESET_AFTER_TURNS="1", BATON_COMPACT="never")
+    at_work.build("begin", agent=scripted())
+    at_work.conn.execute("update project_ai_session_metrics set context_tokens = 150000")
+    assert at_work.build("go on", agent=scripted()).state == "done"
+    assert at_work.moves()[-1][:2] == ("reset", "reset")
+
+
+def test_an_older_session_is_not_gone_on_from_where_the_head_is_too_stale(at_work: AtWork):
+    """It may be the shorter one, and knows less than the digest of them all."""
+    at_work.configure(BATON_DIGEST_CHARS="20000")
+    older, head = heads(at_work, 2)
+    for session, tokens in ((older, 6_000), (head, 60_000)):
+        at_work.age(session, hours=25)
+        at_work.conn.execute(
+            "update project_ai_session_metrics set context_tokens = %s where session_id = %s",
+            (tokens, session),
+        )
+    job = at_work.build("go on", agent=scripted())
+    assert at_work.tries(job.id) == [
+        (head, "rejected", "stale"),
+        (older, "rejected", "stale"),
+        (None, "fresh", "stale"),
+    ]
+
+
 def test_a_stale_head_shorter_than_its_digest_is_resumed_and_the_event_says_why(
     at_work: AtWork,
 ):

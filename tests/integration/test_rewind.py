@@ -12,8 +12,9 @@ from tests.commandline import bare as bare
 from tests.hosts import Hosts, aside, files, kept, trees
 from tests.hosts import hosts as hosts
 from tests.invariants import violations
-from tests.running import AtWork
+from tests.running import AtWork, P, U
 from worker import points
+from worker.client import Update
 from worker.errors import AgentFailed
 
 
@@ -43,6 +44,29 @@ def test_the_files_go_back_at_once_and_what_was_there_is_kept(
     assert files(at_work.place) == {"a.txt": "one", "d.txt": "three"}
     assert aside(at_work) == [ref]
     assert violations(at_work.conn) == []
+
+
+def test_a_head_stays_while_a_chain_is_under_way(hosts: Hosts, bare: Baton, first: str):
+    """What follows the build would go on from the other session in the build's name."""
+    at_work = hosts.at_work
+    asked = at_work.ask(Update(project=P, user=U, prompt="write c.txt: three"))
+    assert bare("project", "shop", "--rewind", first).code == 0
+    at_work.run(asked)
+    head = at_work.head()
+    told = bare("project", "shop", "--rewind", first)
+    assert (told.code, at_work.head()) == (1, head)
+    assert "The metadata " in told.err
+    assert "is still to come: wait for it, or cancel it first." in told.err
+
+
+def test_a_session_without_a_transcript_is_nothing_to_go_back_to(
+    hosts: Hosts, bare: Baton, first: str
+):
+    head = hosts.at_work.head()
+    hosts.at_work.lose(first)
+    told = bare("project", "shop", "--rewind", first)
+    assert (told.code, hosts.at_work.head()) == (1, head)
+    assert "The transcript of that session is not here" in told.err
 
 
 @pytest.mark.parametrize("then", ["chat", "build"])

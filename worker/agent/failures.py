@@ -54,6 +54,7 @@ class Report:
         """Note on a failure what the run cost, or what was seen of its use."""
         exc.raw_cost_usd = self.result.total_cost_usd if self.result else None
         exc.weight = weight(self.usages.values())
+        exc.cli_version = self.cli_version
 
 
 def rate_limited(retry: dict[str, Any]) -> AgentFailed | None:
