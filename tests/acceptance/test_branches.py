@@ -61,12 +61,12 @@ def _tell(baton: Baton) -> Story:
     jobs[FIRST] = baton.ask(Build(project=shop, user="ann", prompt=FIRST, template=template))
     ended(FIRST)
 
-    jobs[MAIN] = baton.ask(Update(project=shop, user="ann", prompt=MAIN))
     beside = baton.cli_json(
         *("enqueue", "update", "--project", shop, "--user", "ann", "--prompt", BESIDE),
         *("--branch-from", str(heads[FIRST])),
     )
     jobs[BESIDE] = UUID(beside["id"])
+    jobs[MAIN] = baton.ask(Update(project=shop, user="ann", prompt=MAIN))
     ended(BESIDE)
     ended(MAIN)
     (branch,) = baton.cli_json("branches", shop)["branches"]
