@@ -1,13 +1,15 @@
 """What must hold in the ledger at any moment, looked up in its tables.
 
 `violations` is what the fault suite asks after every run; the numbers are those of the
-invariants in docs/architecture.md. (1, 8, 11, 13 and 14 need the machine, the store or
-Redis, and are looked at where those are.)
+invariants in docs/architecture.md. (1, 8 and 14 need the machine or Redis, and are looked at
+where those are.)
 """
 
 from typing import LiteralString
 
 from psycopg import Connection
+
+from worker.ladder import look
 
 # Each query gives a line of text for each thing that is wrong.
 ALWAYS: dict[str, LiteralString] = {
@@ -116,6 +118,14 @@ ALWAYS: dict[str, LiteralString] = {
         select format('job %s tried %s and did not say why not', job_id, session_id)
           from session_resume_attempts
          where outcome in ('rejected', 'failed', 'abandoned') and reason is null""",
+    "11: a session is gone on from by its own project and user": """
+        select format('job %s of %s (%s) went on from %s of %s (%s)', j.id, j.project_id,
+                      j.user_id, m.session_id, m.project_id, m.user_id)
+          from turns t join jobs j on j.id = t.job_id
+          join project_ai_session_metrics m on m.session_id = t.parent_session_id
+          join projects p on p.project_id = m.project_id
+         where (m.project_id <> j.project_id or m.user_id <> j.user_id)
+           and p.user_id <> '_template'""",
     "12: events are numbered without a gap": """
         select format('project %s has %s events and the number %s', p.project_id,
                       count(e.seq), p.event_seq)
@@ -124,6 +134,9 @@ ALWAYS: dict[str, LiteralString] = {
         having count(e.seq) <> p.event_seq or coalesce(max(e.seq), 0) <> p.event_seq
             or coalesce(min(e.seq), 1) <> 1""",
 }
+
+HEADS: LiteralString = """
+    select project_id, last_ai_session_id from projects where last_ai_session_id is not null"""
 
 # What holds once nothing is left to do.
 IN_THE_END: dict[str, LiteralString] = {
@@ -140,12 +153,16 @@ IN_THE_END: dict[str, LiteralString] = {
 }
 
 
-def violations(conn: Connection, *, ended: bool = False) -> list[str]:
+def violations(conn: Connection, *, ended: bool = False, stored: bool = False) -> list[str]:
     """A sentence for each thing that is wrong; none is as it should be.
 
-    `ended`: nothing is left to do, so every job must have ended too.
+    `ended`: nothing is left to do, so every job must have ended too. `stored`: the sessions
+    are those of turns, not only of a ledger, so that each head must load (13).
     """
     found = list[str]()
     for name, query in (ALWAYS | IN_THE_END if ended else ALWAYS).items():
         found += [f"{name}: {text}" for (text,) in conn.execute(query)]
+    for project, head in conn.execute(HEADS) if stored else ():
+        if reason := look(conn, project, head).reason:
+            found.append(f"13: a head loads: {head} of {project} does not ({reason})")
     return found

@@ -58,7 +58,7 @@ def give_up(conn: psycopg.Connection, job_id: UUID) -> None:
 
 def wrong(at_work: AtWork, redis_url: str = "") -> list[str]:
     """What does not hold although nothing is left to do: in the ledger, Redis, /proc."""
-    found = violations(at_work.conn, ended=True)
+    found = violations(at_work.conn, ended=True, stored=True)
     for (attempt,) in at_work.rows("select distinct attempt from turns"):
         found += [
             f"{one} of {attempt} lives" for one in carrying("BATON_ATTEMPT", str(attempt))

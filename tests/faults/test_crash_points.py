@@ -147,7 +147,7 @@ def keep_starting(baton: Baton) -> None:
 def of_the_stack(baton: Baton, agents: Agents) -> list[str]:
     """What is wrong with all that ran, once everything has ended."""
     return [
-        *violations(baton.conn, ended=True),
+        *violations(baton.conn, ended=True, stored=True),
         *baton.in_step.wrong,
         *agents.violations(baton.conn),
         *interleaved(heard_by(baton.model.requests)),

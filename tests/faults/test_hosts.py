@@ -59,7 +59,7 @@ def until_another_begins(baton: Baton, asked: UUID, attempt: UUID, within: float
 def over(baton: Baton, asked: UUID, tally: Tally) -> None:
     jobs.cancel(baton.conn, asked)
     baton.ended(asked)
-    wrong = violations(baton.conn, ended=True) + baton.in_step.wrong
+    wrong = violations(baton.conn, ended=True, stored=True) + baton.in_step.wrong
     tally.check(wrong + keys_without_end(baton.up.redis_url))
 
 

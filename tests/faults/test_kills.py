@@ -218,7 +218,7 @@ def _wrong_logs(field: Field) -> list[str]:
 
 def _of_the_stack(baton: Baton) -> list[str]:
     return [
-        *violations(baton.conn, ended=True),
+        *violations(baton.conn, ended=True, stored=True),
         *baton.in_step.wrong,
         *(f"14: {key} has no TTL" for key in keys_without_end(baton.up.redis_url)),
     ]

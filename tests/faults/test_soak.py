@@ -94,7 +94,7 @@ def test_a_storm_of_faults_loses_nothing_and_does_nothing_twice(
             tally.note = told(history)
             tally.check(broken(history))
             tally.check(in_vain(history))
-            tally.check(violations(conn, ended=True))
+            tally.check(violations(conn, ended=True, stored=True))
             tally.check(agents.violations(conn) + agents.left(conn))
         tally.check([f"14: {key} has no TTL" for key in keys_without_end(up.redis_url)])
 

@@ -224,7 +224,7 @@ class Struck:
         return [
             *(line for job in asked for line in self._of_chain(job)),
             *self._doubled(),
-            *violations(self.baton.conn, ended=True),
+            *violations(self.baton.conn, ended=True, stored=True),
             *self.baton.in_step.wrong,
             *self._left_over(),
             *(f"14: key {key} has no end" for key in keys_without_end(self.baton.up.redis_url)),

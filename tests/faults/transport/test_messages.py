@@ -150,7 +150,7 @@ def test_a_plain_message_while_postgres_is_away(tmp_path: Path, tally: Tally):
                 description="the request to be done",
             )
             tally.ran()
-            tally.check(violations(conn, ended=True))
+            tally.check(violations(conn, ended=True, stored=True))
             assert conn.execute("select count(*) from turns").fetchone() == (1,)
 
 
