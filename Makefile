@@ -22,7 +22,7 @@ demo: $(READY) ## Build a small site, update it and ask about it, each job resum
 	@$(RUN) exec baton demo
 
 test: $(READY) ## Run the tests (some of them: make test TESTS=tests/unit)
-	@$(RUN) exec pytest -n 3 --dist loadgroup -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 3 --dist loadscope -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(TESTS)
 
 up: $(READY) ## Run every process of the Procfile, with a database and a broker, until Ctrl-C
@@ -35,7 +35,7 @@ check: $(READY) ## Check style, types and layers
 	@lint-imports
 
 faults: $(READY) ## Kill, stop and cut off every part, many times, and print what held and how long it took
-	@$(RUN) exec pytest -n 3 --dist loadgroup --no-loadscope-reorder --long --timeout 900 -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 3 --dist loadscope --no-loadscope-reorder --long --timeout 900 -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(FAULTS)
 
 bench: $(READY) ## Measure throughput and latency

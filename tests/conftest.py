@@ -27,22 +27,13 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 from config.settings import settings  # noqa: E402  (the environment is scrubbed first)
 from dev.embedded import open_postgres, open_redis  # noqa: E402
 from tests.machine import LACKS  # noqa: E402
+from tests.sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler  # noqa: E402
 from worker import checkpoints  # noqa: E402
 
 BROKERS_OWN = ("_kombu.", "unacked")  # what Celery keeps in database 0, beside its queues
 TEMPLATE = "template_baton"
-# Fixtures that are a whole Baton or a server for several tests, by their names.
-STACKS = {"fleet", "other", "running", "server", "stack_of_two", "stack_of_workers", "up"}
 
 Configure = Callable[..., None]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a stack run in one process: it is started once, and ends with them."""
-    for item in items:
-        for name in STACKS.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{name}"))
 
 
 @pytest.fixture(autouse=True)

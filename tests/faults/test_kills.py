@@ -28,9 +28,6 @@ from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import Build
 
-# In one process with the crash points, one after the other: what is measured needs a core.
-pytestmark = pytest.mark.xdist_group("faults/stack_of_workers")
-
 # Seconds; half of the reruns begin sooner. (Where ten are killed a second they wait for a slot.)
 BEGUN_AGAIN = 3.0
 IDLE = 0.05  # share of kills that meet any child, also one that has nothing to do

@@ -1,0 +1,38 @@
+"""Which tests run in one process, one after the other: those that share a stack.
+
+It is then started once, and ends with them. (xdist's own groups have no effect with pytest
+9.2: it sets `_nodeid`, which that no longer reads.)
+"""
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+# The tests of a folder or file, by the beginning of their path; the longest that fits counts.
+TOGETHER = {
+    "tests/acceptance/": "acceptance",
+    "tests/acceptance/test_hosts.py": "two hosts",
+    "tests/acceptance/test_switches.py": "another product",
+    "tests/faults/test_crash_points.py": "storms",
+    "tests/faults/test_deploy.py": "deploys",
+    "tests/faults/test_hosts.py": "hosts",
+    "tests/faults/test_kills.py": "storms",  # what is measured needs a core
+    "tests/faults/test_postgres.py": "postgres",
+    "tests/faults/transport/": "transport",
+}
+ALONE = "tests/acceptance/test_up.py"
+
+
+class Sharing(LoadScopeScheduling):
+    """Any other test goes to whichever process is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        fits = [start for start in TOGETHER if nodeid.startswith(start)]
+        if not fits or nodeid.startswith(ALONE):
+            return nodeid
+        return TOGETHER[max(fits, key=len)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing:
+    return Sharing(config, log)
