@@ -5,8 +5,8 @@ It is then started once, and ends with them. (xdist's own groups have no effect 
 """
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
+from xdist.remote import Producer  # pyright: ignore[reportMissingTypeStubs]
+from xdist.scheduler import LoadScopeScheduling  # pyright: ignore[reportMissingTypeStubs]
 
 # The tests of a folder or file, by the beginning of their path; the longest that fits counts.
 TOGETHER = {
