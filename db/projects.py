@@ -130,9 +130,7 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
         head = hold_head(conn, project_id)
         known = conn.execute(
             """
-            select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true),
-                   exists (select from transcript_sessions t where t.session_id = m.session_id
-                                                           and t.project_id = m.project_id)
+            select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true)
               from (select id, project_id, new_session_id, version_id, tree
                       from session_transitions
                      union all
@@ -151,11 +149,6 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
         if not known[3]:
             raise HeadHeld(
                 "That session is another user's than the project: choose another of `baton chain`."
-            )
-        if not known[4]:
-            raise HeadHeld(
-                "The transcript of that session is not here: `baton import-session` brings in"
-                " one from before Baton; or choose another of `baton chain`."
             )
         conn.execute(
             """

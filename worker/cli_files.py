@@ -16,10 +16,19 @@ MOST_NAMED = 5  # of what an import left out
 
 
 def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
-    """Move the head back, and the files with it if they are here; what was done."""
-    from worker import workspace
+    """Move the head back, and the files with it if they are here; what was done.
 
-    tree = projects.rewind(conn, project_id, session)
+    Raises HeadHeld, with nothing changed, also where the session does not load.
+    """
+    from worker import ladder, workspace
+
+    with conn.transaction():
+        tree = projects.rewind(conn, project_id, session)
+        if lost := ladder.look(conn, project_id, session).reason:
+            raise projects.HeadHeld(
+                f"The transcript of that session cannot be loaded ({lost}): choose another of"
+                " `baton chain`; `baton import-session` brings in one from before Baton."
+            )
     moved = f"Its session is {session} now"
     if tree is None:
         return [f"{moved}; its files stay: which it had then is not known."]

@@ -5,6 +5,7 @@ from uuid import uuid4
 from psycopg import Connection
 
 from db import limits, transcripts
+from db.transcript_form import Entry
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare
@@ -72,10 +73,18 @@ def test_the_chain_shows_each_move_of_the_head(baton: Baton, conn: Connection):
         assert told in line
 
 
+def said(session: str) -> Entry:
+    message = {"role": "user", "content": "hello"}
+    more = {"parentUuid": None, "sessionId": session, "message": message}
+    return {"type": "user", "uuid": str(uuid4()), **more}
+
+
 def test_an_operator_moves_the_head_back_and_asks_for_a_fresh_session(
     baton: Baton, conn: Connection
 ):
     first, second = ledger.built(conn), ledger.built(conn, version="v2")
+    with conn.transaction():
+        transcripts.append(conn, "p", str(first.head), [said(str(first.head))])
     assert baton("project", "p", "--rewind", str(first.head)).code == 0
     shown = baton("project", "p", "--json").document
     assert shown["project"]["last_ai_session_id"] == first.head

@@ -66,7 +66,7 @@ def test_a_session_without_a_transcript_is_nothing_to_go_back_to(
     hosts.at_work.lose(first)
     told = bare("project", "shop", "--rewind", first)
     assert (told.code, hosts.at_work.head()) == (1, head)
-    assert "The transcript of that session is not here" in told.err
+    assert "The transcript of that session cannot be loaded (not_found): choose" in told.err
 
 
 @pytest.mark.parametrize("then", ["chat", "build"])
