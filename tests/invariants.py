@@ -124,7 +124,7 @@ ALWAYS: dict[str, LiteralString] = {
           from turns t join jobs j on j.id = t.job_id
           join project_ai_session_metrics m on m.session_id = t.parent_session_id
           join projects p on p.project_id = m.project_id
-         where (m.project_id <> j.project_id or m.user_id <> j.user_id)
+         where (m.project_id <> j.project_id or m.user_id not in ('', j.user_id))
            and p.user_id <> '_template'""",
     "12: events are numbered without a gap": """
         select format('project %s has %s events and the number %s', p.project_id,

@@ -27,12 +27,13 @@ from config.settings import settings
 from db import jobs, outbox, rescue, workers
 from db.events import Event
 from db.pool import connection
-from worker import host, points, strays
+from worker import host, points
 from worker.broker import fitness
 from worker.checkpoints import BROKER, client
 from worker.following import despite_failure
 from worker.orphans import reap
 from worker.publish import QUEUE, copy, send
+from worker.strays import Strays
 
 log = structlog.get_logger()
 
@@ -152,7 +153,7 @@ def main() -> None:
 
 def _loop(ended: threading.Event) -> None:
     looked = looked_for_strays = 0.0
-    away = float("-inf")
+    away, strays = float("-inf"), Strays()
     while not ended.wait(settings().relay_poll.total_seconds()):
         answered = True
         if time.monotonic() - looked >= RESCUE_EVERY:  # Redis may be away: the dead are found

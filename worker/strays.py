@@ -1,13 +1,14 @@
 """Plain messages that a worker took and died with: back into their queue.
 
 Celery does that after its visibility timeout, which is hours here, since jobs are long. But
-the row of a plain message is committed within seconds after a worker took it: one that has
-none after LATE was lost on the way. Put back in vain it does no harm: the row's id is the
-task's.
+the row of a plain message is committed within seconds after a worker took it: one that is
+still without a row after LATE was lost on the way. Put back in vain it does no harm: the
+row's id is the task's.
 """
 
 import json
 import time
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -21,40 +22,46 @@ from worker.publish import PLAIN, celery_app
 log = structlog.get_logger()
 
 LATE = 60.0  # seconds; Postgres is waited for no longer than 10
-TAKEN, WHEN = "unacked", "unacked_index"  # as kombu calls them
+TAKEN = "unacked"  # as kombu calls what workers have taken
 
 
-def put_back() -> int:
-    """Put the lost ones back, and say how many."""
-    lost = _lost()
-    if lost:
-        with celery_app().connection_for_write() as broker:
-            channel: Any = broker.default_channel
-            for tag in lost:
-                channel.qos.restore_by_tag(tag)
-                log.warning("message.put_back", error="worker died")
-    return len(lost)
+@dataclass
+class Strays:
+    """Since when (monotonic seconds) each plain message is seen to be with a worker."""
+
+    late: float = LATE
+    seen: dict[str, float] = field(default_factory=dict[str, float])
+
+    def put_back(self) -> int:
+        """Put those back that are late and without a row, and say how many."""
+        now, taken = time.monotonic(), _taken()
+        self.seen = {tag: self.seen.get(tag, now) for tag in taken}
+        late = {tag: taken[tag] for tag, since in self.seen.items() if now - since > self.late}
+        lost = _without_row(late) if late else []
+        if lost:
+            with celery_app().connection_for_write() as broker:
+                channel: Any = broker.default_channel
+                for tag in lost:
+                    channel.qos.restore_by_tag(tag)
+                    log.warning("message.put_back", error="worker died")
+        return len(lost)
 
 
-def _lost() -> list[str]:
+def _taken() -> dict[str, UUID]:
+    """Of each plain message that a worker has: the id of the row that it becomes."""
     broker: Any = client(BROKER)
-    tags = broker.zrangebyscore(WHEN, 0, time.time() - LATE)
-    found = dict[str, UUID]()
-    for tag, text in zip(tags, broker.hmget(TAKEN, tags) if tags else (), strict=True):
-        if job_id := _asked(text):
-            found[tag] = job_id
-    if not found:
-        return []
-    with connection() as conn:
-        known = jobs.known(conn, list(found.values()))
-    return [tag for tag, job_id in found.items() if job_id not in known]
+    asked = {tag: _asked(text) for tag, text in broker.hgetall(TAKEN).items()}
+    return {tag: job_id for tag, job_id in asked.items() if job_id}
 
 
-def _asked(text: str | None) -> UUID | None:
-    """The id of the row that this message becomes; None if it is none of a plain producer's."""
-    if text is None:
-        return None
+def _asked(text: str) -> UUID | None:
     message, _exchange, queue = json.loads(text)
     if queue != PLAIN:
         return None
     return jobs.id_of_task(str(message["properties"].get("correlation_id") or ""))
+
+
+def _without_row(messages: dict[str, UUID]) -> list[str]:
+    with connection() as conn:
+        known = jobs.known(conn, list(messages.values()))
+    return [tag for tag, job_id in messages.items() if job_id not in known]
