@@ -105,7 +105,7 @@ def test_a_worker_that_is_cut_off_has_no_agent_when_its_lease_ends(
         taken_over(at_work, asked)
         ended = at_work.rows("select * from jobs, turns order by jobs.id, turns.id")
         cut_off(False)
-        process.wait(40)
+        process.wait(120)
         assert at_work.rows("select * from jobs, turns order by jobs.id, turns.id") == ended
     tally.ran()
     tally.check(wrong(at_work))
