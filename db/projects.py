@@ -266,25 +266,20 @@ def hold_head(conn: Connection, project_id: str) -> str | None:
     ).fetchone()
     if row is None:
         raise HeadHeld(f"Project {project_id} is unknown.")
-    running: tuple[UUID] | None = conn.execute(
+    # What follows a build would go on from the other session, in the name of its version.
+    under_way: tuple[UUID, str, str] | None = conn.execute(
         """
-        select id from jobs
-         where project_id = %s and lane = 'main' and state = 'running'
+        select id, kind, state from jobs
+         where project_id = %s and lane = 'main' and finished_at is null
+           and (state = 'running' or id <> chain_id)
         """,
         (project_id,),
     ).fetchone()
-    if running:
-        raise HeadHeld(f"Job {running[0]} is running: wait for it, or cancel it first.")
-    following: tuple[UUID, str] | None = conn.execute(
-        """
-        select id, kind from jobs
-         where project_id = %s and lane = 'main' and finished_at is null and id <> chain_id
-        """,
-        (project_id,),
-    ).fetchone()
-    if following:  # it would go on from the other session, in the name of the chain's version
-        raise HeadHeld(
-            f"The {following[1]} {following[0]} of a build is still to come: wait for it, or"
-            " cancel it first."
-        )
-    return row[0]
+    if under_way is None:
+        return row[0]
+    job_id, kind, state = under_way
+    if state == "running":
+        raise HeadHeld(f"Job {job_id} is running: wait for it, or cancel it first.")
+    raise HeadHeld(
+        f"The {kind} {job_id} of a build is still to come: wait for it, or cancel it first."
+    )

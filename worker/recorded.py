@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import structlog
@@ -101,7 +101,9 @@ def _sub_agent(file: Path, session: str) -> list[Entry]:
     entries = _entries(file, session)
     noted = file.with_suffix(".meta.json")
     if noted.is_file():
-        entries.append({**_object(noted.read_bytes(), noted, 1), "type": "agent_metadata"})
+        if (known := _object(noted.read_bytes())) is None:
+            raise _no_object(noted, 1)
+        entries.append({**known, "type": "agent_metadata"})
     return entries
 
 
@@ -116,10 +118,12 @@ def _entries(path: Path, session: str) -> list[Entry]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        if 1 < number == len(lines) and not (written.endswith(b"\n") or _is_object(line)):
+        entry = _object(line)
+        if entry is None and 1 < number == len(lines) and not written.endswith(b"\n"):
             log.warning("import.half_line_left_out", file=str(path), line=number)
             break  # the CLI was killed while it wrote; it leaves such a line out too
-        entry = _object(line, path, number)
+        if entry is None:
+            raise _no_object(path, number)
         if (entry.get("sessionId") or session) != session:
             raise Failed(
                 f"Line {number} of {path} is of session {entry['sessionId']}, and not of {session}."
@@ -128,19 +132,16 @@ def _entries(path: Path, session: str) -> list[Entry]:
     return entries
 
 
-def _object(line: bytes, path: Path, number: int) -> Entry:
-    if not _is_object(line):
-        raise Failed(
-            f"Line {number} of {path} is no JSON object: it is no transcript of the CLI."
-        )
-    return cast(Entry, json.loads(line))
-
-
-def _is_object(line: bytes) -> bool:
+def _object(line: bytes) -> Entry | None:
     try:
-        return isinstance(json.loads(line), dict)
+        found: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return False
+        return None
+    return cast(Entry, found) if isinstance(found, dict) else None
+
+
+def _no_object(path: Path, number: int) -> Failed:
+    return Failed(f"Line {number} of {path} is no JSON object: it is no transcript of the CLI.")
 
 
 def _figures(session: str, entries: list[Entry]) -> Figures:
