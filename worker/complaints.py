@@ -63,7 +63,8 @@ def _usage(exc: TyperException) -> str:
 
 
 def _sentence(exc: BaseException) -> str:
-    from worker.errors import BadRequest, WorkspaceAway, WorkspaceFailed, for_people
+    from worker.errors import BadRequest, WorkspaceAway, WorkspaceFailed
+    from worker.sentences import for_people
 
     match exc:
         case Failed() | BadRequest() | WorkspaceAway() | WorkspaceFailed():

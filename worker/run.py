@@ -27,10 +27,11 @@ from worker.agent.claude import claude
 from worker.chain import Attempt
 from worker.commit import about
 from worker.ending import Ran, tell_of_outage, write
-from worker.errors import Judgement, Verdict, for_people, judge
+from worker.errors import Judgement, Verdict, judge
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import on_blip
+from worker.sentences import for_people
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from tests.running import AtWork, P, U
 from worker import ladder
 from worker.agent.scripted import scripted
 from worker.client import Build, Update
-from worker.errors import SENTENCES
+from worker.sentences import SENTENCES
 from worker.telling import LOST_SESSION
 
 PROMPT = "Please make the header blue; keep  the spaces\nand lines."

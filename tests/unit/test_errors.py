@@ -8,10 +8,11 @@ import pytest
 import redis
 
 from db.transcripts import TranscriptDamaged
-from worker import errors
+from worker import errors, sentences
 from worker.agent.failures import said
 from worker.client import Refused
-from worker.errors import AgentFailed, Verdict, for_people, judge
+from worker.errors import AgentFailed, GitEnded, Verdict, judge
+from worker.sentences import for_people
 
 SESSION = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
@@ -47,6 +48,9 @@ def agent(kind: str = "unknown", **more: object) -> AgentFailed:
         (Refused("x"), True, "fail", "bad_request"),
         (psycopg.OperationalError("x"), True, "retry", "postgres_unreachable"),
         (psycopg_pool.PoolTimeout("x"), True, "retry", "postgres_unreachable"),
+        (OSError(errno.ENOMEM, "x"), False, "retry", "host_exhausted"),
+        (MemoryError(), False, "retry", "host_exhausted"),
+        (GitEnded("x"), False, "retry", "git_ended"),
         (redis.ConnectionError("x"), True, "retry", "redis_unreachable"),
         (OSError(errno.ENOSPC, "full"), True, "retry", "disk_full"),
         (OSError(errno.EACCES, "no"), True, "fail", "internal_error"),
@@ -89,9 +93,9 @@ def test_people_are_told_no_id_and_no_secret(failure: BaseException):
 
 
 def test_every_reason_to_stop_has_a_verdict_and_a_sentence():
-    assert set(errors.STOPS) == set(errors.STOP_TEXTS)
-    assert all(text.endswith(".") for text in errors.STOP_TEXTS.values())
-    assert all(text.endswith((".", "{text}")) for text in errors.SENTENCES.values())
+    assert set(errors.STOPS) == set(sentences.STOP_TEXTS)
+    assert all(text.endswith(".") for text in sentences.STOP_TEXTS.values())
+    assert all(text.endswith((".", "{text}")) for text in sentences.SENTENCES.values())
 
 
 def test_what_the_api_said_is_taken_out_of_its_json():

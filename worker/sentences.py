@@ -1,0 +1,96 @@
+"""What people are told of a failure: one line that says what to do."""
+
+import re
+
+import psycopg
+import psycopg_pool
+
+from db.transcripts import TranscriptDamaged
+from worker.errors import (
+    DISK_FULL,
+    NOT_WRITABLE,
+    AgentFailed,
+    AnswerNeeded,
+    JobError,
+    NoRoom,
+    NotResumable,
+    Stopped,
+    exhausted,
+    judge,
+)
+from worker.plain import plain
+
+IDS = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\breq_\w+", re.IGNORECASE
+)
+KEYS = re.compile(r"sk-[A-Za-z0-9_-]{6,}|(?<=://)[^/\s:@]*:[^@\s/]+(?=@)")
+LONGEST = 500  # characters
+
+
+def for_people(exc: BaseException) -> str:
+    """The error as one line for people: no session ids, no keys, not endless (R048, R153)."""
+    match exc:
+        case Stopped():
+            text = STOP_TEXTS.get(str(exc), str(exc))
+        case AgentFailed():
+            known = SENTENCES.get(judge(exc, resumed=False).error_class, "{text}")
+            text = known.replace("{text}", exc.text.rstrip(".") + ".")
+        case AnswerNeeded():
+            text = f"The previous session cannot be resumed ({exc}): answer retry or start_new."
+        case NotResumable() | TranscriptDamaged():
+            text = "The previous session cannot be resumed."
+        case NoRoom():
+            text = SENTENCES["disk_full"]
+        case JobError():
+            text = str(exc) or type(exc).__name__
+        case OSError() if exc.errno in DISK_FULL:
+            text = SENTENCES["disk_full"]
+        case MemoryError() | OSError() if exhausted(exc):
+            text = SENTENCES["host_exhausted"]
+        case OSError() if exc.errno in NOT_WRITABLE:
+            text = f"{exc.filename or 'A file'} cannot be written: {exc.strerror}."
+        case psycopg.Error() | psycopg_pool.PoolTimeout():
+            text = "Postgres did not answer, or refused: see the worker's log."
+        case _:
+            text = f"{type(exc).__name__}: {exc}"
+    line = " ".join(plain(text).split())
+    return KEYS.sub("[secret]", IDS.sub("[id]", line))[:LONGEST]
+
+
+STOP_TEXTS = {
+    "cancelled": "Cancelled on request.",
+    "replaced_by_request": "Stopped for a newer request.",
+    "drained": "Its worker was stopped; another goes on with it.",
+    "lease_lost": "Its worker lost the job to another.",
+    "turn_timeout": "The agent ran longer than BATON_TURN_TIMEOUT allows.",
+    "idle_timeout": "The agent said nothing for as long as BATON_IDLE_TIMEOUT allows.",
+}
+SENTENCES = {  # by error class; {text} is what the agent or the API said
+    "authentication_failed": "The model's API refused the key: correct ANTHROPIC_API_KEY, then"
+    " run `baton doctor`; the jobs that wait for it go on.",
+    "billing_error": "The account has no credit left at the model's API: top it up, then run"
+    " `baton doctor`; the jobs that wait for it go on.",
+    "rate_limit": "The model's API asked to wait: the job goes on when the limit ends.",
+    "model_not_found": "The model is unknown, or this key may not use it: choose another model.",
+    "request_refused": "The model's API refused the request: {text}",
+    "request_too_large": "The request is too large for the model's API: shorten the prompt, or"
+    " begin a fresh session.",
+    "prompt_too_long": "The conversation is too long for the model: shorten the prompt, or"
+    " begin a fresh session.",
+    "blocking_limit": "The prompt is too long for the model: shorten it, or put the text into"
+    " a file of the workspace.",
+    "max_turns": "The agent reached the limit of its turns: ask for less at once, or raise"
+    " max_turns.",
+    "budget_exhausted": "The agent reached its budget: ask for less at once, or raise it.",
+    "structured_output_retry_exhausted": "The agent's answer is not of the form that was"
+    " asked for.",
+    "server_error": "The model's API failed.",
+    "overloaded": "The model's API is overloaded.",
+    "unreachable": "The model's API does not answer: check the network, and"
+    " ANTHROPIC_BASE_URL if it is set.",
+    "malformed_response": "The answer of the model's API broke off.",
+    "disk_full": "A disk is full that the worker writes to (BATON_WORKSPACES,"
+    " BATON_AGENT_HOME): make room; the job is tried again.",
+    "host_exhausted": "The worker's host has no memory, processes or open files left: give it"
+    " more, or fewer jobs at once (BATON_SLOTS); the job is tried again.",
+}
