@@ -11,7 +11,7 @@ from db.transcripts import TranscriptDamaged
 from worker import errors, sentences
 from worker.agent.failures import said
 from worker.client import Refused
-from worker.errors import AgentFailed, GitEnded, Verdict, judge
+from worker.errors import AgentFailed, Verdict, judge
 from worker.sentences import for_people
 
 SESSION = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -50,7 +50,7 @@ def agent(kind: str = "unknown", **more: object) -> AgentFailed:
         (psycopg_pool.PoolTimeout("x"), True, "retry", "postgres_unreachable"),
         (OSError(errno.ENOMEM, "x"), False, "retry", "host_exhausted"),
         (MemoryError(), False, "retry", "host_exhausted"),
-        (GitEnded("x"), False, "retry", "git_ended"),
+        (errors.GitEnded("x"), False, "retry", "git_ended"),
         (redis.ConnectionError("x"), True, "retry", "redis_unreachable"),
         (OSError(errno.ENOSPC, "full"), True, "retry", "disk_full"),
         (OSError(errno.EACCES, "no"), True, "fail", "internal_error"),
