@@ -25,6 +25,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from config.settings import settings
+from db import transcripts
+from db.transcript_form import Entry
 from dev.processes import Process, alive, carrying, free_port
 from dev.standin.model import Seen
 from dev.standin.server import Standin, standin
@@ -219,15 +221,25 @@ class Baton:
         return len({one.session for one in self.seen(project) if one.prompt == prompt})
 
     def at_work(self, job_id: UUID, program: str) -> list[Process]:
-        """The job's processes, once the agent runs that program for it."""
+        """The job's processes, once the agent runs that program for it and the call is in
+        the store, where it comes up to 0.1 s later: a death before then loses it."""
 
         def found() -> list[Process]:
             carried = self.agents(job_id)
-            return carried if any(_name(one) == program for one in carried) else []
+            runs = any(_name(one) == program for one in carried)
+            return carried if runs and _called(program, self._newest(job_id)) else []
 
         return wait_until(
             found, timeout=LONG, description=f"{program} to run for {self.told(job_id)}"
         )
+
+    def _newest(self, job_id: UUID) -> list[Entry]:
+        """What the store holds of the job's newest turn."""
+        turns = self.rows("select * from turns where job_id = %s order by id", job_id)
+        if not turns:
+            return []
+        session = str(turns[-1]["minted_session_id"])
+        return transcripts.load(self.conn, turns[-1]["project_id"], session) or []
 
     def gone(self, processes: list[Process]) -> None:
         wait_until(
@@ -296,6 +308,12 @@ def _name(process: Process) -> str:
         return Path(f"/proc/{process.pid}/comm").read_text().strip()
     except OSError:
         return ""  # it has just ended
+
+
+def _called(program: str, entries: list[Entry]) -> bool:
+    """Whether the agent's last call is one of that program."""
+    calls = [text for one in entries if '"tool_use"' in (text := json.dumps(one))]
+    return bool(calls) and program in calls[-1]
 
 
 def files(directory: Path) -> dict[str, bytes]:
