@@ -27,6 +27,22 @@ class Due(Message):
     seq: int | None
 
 
+def owes(conn: Connection, *, older_than: timedelta) -> bool:
+    """Whether there may be anything for `take_due`, `recall` or `tell_ends` to do now."""
+    row = conn.execute(
+        """
+        select exists (select from jobs
+                        where state in ('queued', 'parked') and publish_after <= now())
+            or exists (select from jobs
+                        where published_at < now() - %s and state in ('queued', 'parked')
+                          and publish_after > now() and run_at <= now())
+            or exists (select from jobs where untold)
+        """,
+        (older_than,),
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def take_due(conn: Connection, *, room: int, pause: timedelta, longest: timedelta) -> list[Due]:
     """Up to `room` jobs to publish now, the most urgent first; each goes to one relay.
 

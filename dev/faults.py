@@ -9,6 +9,7 @@ many are there, and only then does what it says:
 
     kill   SIGKILL to itself                     pause  SIGSTOP to itself
     term   SIGTERM to the worker: a deploy       error, db_error  an exception
+    none   nothing: this time it goes on
 
 BATON_SCRIPTED names kinds of jobs whose agent is none of the CLI's, but `dev.deeds`.
 """
@@ -98,6 +99,7 @@ FAULTS = {
     "term": _term,
     "error": _error,
     "db_error": _db_error,
+    "none": lambda: None,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, LiteralString, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection, Cursor, sql
 from psycopg.types.json import Jsonb
 
 from db import attempts, endings, sessions, turns
@@ -192,3 +192,16 @@ def blocked(conn: Connection, count: int = 1) -> bool:
         """,
     )
     return waiting >= count
+
+
+def sent(conn: Connection) -> list[object]:
+    """The statements that the connection sends from now on."""
+    statements = list[object]()
+
+    class Noting(Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            statements.append(query)
+            return super().execute(query, *args, **kwargs)
+
+    conn.cursor_factory = Noting
+    return statements

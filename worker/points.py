@@ -13,6 +13,7 @@ POINTS = (
     "workspace.begun",
     "turn.recorded",  # the run and its candidates are written down, the agent not yet spawned
     "turn.began",
+    "agent.ready",  # it runs, and nothing of the model's has come
     "transcript.stored",  # a batch that the agent wrote is committed
     "tool",
     "tool.done",

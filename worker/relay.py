@@ -48,6 +48,8 @@ PAUSE = 1.0  # seconds, when Postgres or Redis is away
 def run_once() -> int:
     """Publish one batch and say how many. A crash in between publishes twice: harmless."""
     with connection() as conn:
+        if not outbox.owes(conn, older_than=RECALL_AFTER):
+            return 0
         outbox.tell_ends(conn)
         room = workers.slots(conn, silent_after=settings().worker_silent_after) * 2
     waiting: Any = client(BROKER).llen(QUEUE)

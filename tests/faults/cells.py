@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ MAY_FAIL = {
     "workspace.begun",
     "turn.recorded",
     "turn.began",
+    "agent.ready",
     "transcript.stored",
     "tool",
     "tool.done",
@@ -61,13 +63,15 @@ class Cell:
         return [*before, (self.point, self.fault)]
 
 
-ALL = [
-    Cell(point, fault, retried)
-    for point in WORKER_POINTS
-    for fault in FAULTS
-    for retried in (False, True)
-    if not (fault == "db_error" and retried)  # a retry is judged as the first attempt is
-]
+def matrix(points: Iterable[str]) -> list[Cell]:
+    """Every fault at each of the points, on the first attempt and on a retry."""
+    return [
+        Cell(point, fault, retried)
+        for point in points
+        for fault in FAULTS
+        for retried in (False, True)
+        if not (fault == "db_error" and retried)  # a retry is judged as the first attempt is
+    ]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from dev.processes import look
 from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.faults.agents import Agents, watching
-from tests.faults.cells import ALL, FAULTS, PATIENCE, RELAY_POINTS, Case, Cell
+from tests.faults.cells import PATIENCE, RELAY_POINTS, WORKER_POINTS, Case, Cell, matrix
 from tests.faults.conftest import Tally
 from tests.faults.history import heard_by, interleaved
 from tests.faults.strikes import RELAY, WORKERS, Strikes
@@ -61,8 +61,8 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
     tally.fault = "crash points of a worker"
     tally.simulated = "agent of the metadata turns"
     baton, strikes = stack_of_workers
-    draw = random.Random(seed)
-    cells = draw.sample(ALL, len(ALL) if long else SHORT)
+    cells = matrix(WORKER_POINTS)
+    cells = random.Random(seed).sample(cells, len(cells) if long else SHORT)
     with watching() as agents:
         cases = run_all(baton, strikes, cells)
         wrong = [text for case in cases for text in case.wrong()]
@@ -84,33 +84,34 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
 @pytest.mark.long  # the short run kills relays in transport/test_periodic.py
 @pytest.mark.timeout(1200)
 def test_a_chain_ends_well_wherever_a_relay_is_struck(
-    stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int, long: bool
+    stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int
 ):
     tally.fault = "crash points of a relay"
     tally.simulated = "agent of the metadata turns"
     baton, strikes = stack_of_workers
-    cells = [(point, fault) for point in RELAY_POINTS for fault in FAULTS]
+    cells = matrix(RELAY_POINTS)
     with watching() as agents:
-        for point, fault in random.Random(seed).sample(cells, len(cells) if long else 1):
-            case = strike_relay(baton, strikes, point, fault)
+        for cell in random.Random(seed).sample(cells, len(cells)):
+            case = strike_relay(baton, strikes, cell)
             tally.ran()
             tally.check(case.wrong() + case.left_over())
     tally.check(of_the_stack(baton, agents))
 
 
-def strike_relay(baton: Baton, strikes: Strikes, point: str, fault: str) -> Case:
+def strike_relay(baton: Baton, strikes: Strikes, cell: Cell) -> Case:
     """Strike a relay while a chain runs whose worker dies, so that there is something to
-    rescue too; a relay that was paused goes on at the end."""
-    strikes.order(RELAYS, [(point, fault)])
-    case = Case(Cell("turn.recorded", "kill", retried=False), baton, strikes)
+    rescue too, and for a retry the second time. One that was paused goes on at the end."""
+    before = [(cell.point, "none")] if cell.retried else []
+    strikes.order(RELAYS, [*before, (cell.point, cell.fault)])
+    case = Case(Cell("turn.recorded", "kill", cell.retried), baton, strikes)
 
     def over() -> bool:
         keep_starting(baton)
         return case.over() and not strikes.left(RELAYS)
 
-    wait_until(over, timeout=PATIENCE, description=f"{fault} at {point}")
+    wait_until(over, timeout=PATIENCE, description=str(cell))
     struck = strikes.struck(RELAYS)[-1]
-    if fault == "pause" and look(struck.pid):
+    if cell.fault == "pause" and look(struck.pid):
         os.kill(struck.pid, signal.SIGCONT)
     return case
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import Connection, Cursor
+from psycopg import Connection
 
 from db import attempts, chat, events, projects, registry, turns
 from db.attempts import Claimed
@@ -31,6 +31,7 @@ from tests.ledger import (
     job_row,
     next_job,
     one,
+    sent,
     turn,
     types,
 )
@@ -469,16 +470,10 @@ def test_a_number_is_not_seen_before_the_one_below_it(conn: Connection, dsn: str
 
 def counted(dsn: str, work: Callable[[Connection], object]) -> int:
     """How many statements the work sends, each a transaction of its own."""
-    sent = list[object]()
-
-    class Counting(Cursor[Any]):
-        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            sent.append(query)
-            return super().execute(query, *args, **kwargs)
-
-    with psycopg.connect(dsn, autocommit=True, cursor_factory=Counting) as own:
+    with psycopg.connect(dsn, autocommit=True) as own:
+        statements = sent(own)
         work(own)
-    return len(sent)
+    return len(statements)
 
 
 def test_a_claim_a_commit_and_a_finish_are_one_statement_each(conn: Connection, dsn: str):

@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
@@ -30,6 +30,7 @@ from tests.ledger import (
     job_row,
     next_job,
     one,
+    sent,
     turn,
     types,
 )
@@ -263,6 +264,20 @@ def test_the_relay_keeps_a_small_window_of_messages_out(conn: Connection, servic
     assert services.llen(publish.QUEUE) == 6
     services.rpop(publish.QUEUE, 3)
     assert relay.run_once() == 3
+
+
+def test_a_relay_with_nothing_to_do_asks_one_question(
+    conn: Connection, dsn: str, configure: Configure
+):
+    configure(DATABASE_URL=dsn, REDIS_URL="redis://127.0.0.1:1/0")  # nobody answers there
+    pool.close()
+    ask(conn, run_at=datetime.now(UTC) + timedelta(hours=1))
+    begun(conn, project="q")
+    with pool.connection() as own:
+        statements = sent(own)
+    assert relay.run_once() == 0
+    pool.close()
+    assert len([one for one in statements if one]) == 1  # an empty one is the pool's ping
 
 
 def test_a_wiped_redis_loses_nothing(conn: Connection, services: Any):

@@ -40,6 +40,7 @@ from claude_agent_sdk.types import SessionStore
 
 from config.settings import STANDIN_KEY, settings
 from db.transcripts import TranscriptDamaged
+from worker import points
 from worker.agent import Request, Turn, Watch, relation
 from worker.agent.box import own_directory
 from worker.agent.failures import Report, failure, rate_limited
@@ -150,6 +151,7 @@ def _note_system(subtype: str, data: dict[str, Any], watch: Watch, report: Repor
             report.cli_version = data.get("claude_code_version")
             report.model = data.get("model")
             report.seen_ids.append(str(data.get("session_id")))
+            points.reach("agent.ready")
         case "compact_boundary":
             report.boundary = data.get("compact_metadata") or {}
         case "api_retry":
