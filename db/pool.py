@@ -54,7 +54,8 @@ def connect(url: str | None = None) -> Connection:
     if not url:
         raise NoDatabase("No database: set DATABASE_URL, or start `make up` in this checkout.")
     try:
-        return psycopg.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS)
+        conn = psycopg.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS)
+        _configure(conn)
     except psycopg.OperationalError as exc:
         _, refused, why = str(exc).partition("FATAL:")
         if refused:
@@ -64,6 +65,7 @@ def connect(url: str | None = None) -> Connection:
         raise NoDatabase(
             "Postgres does not answer at DATABASE_URL: start it, or correct the address."
         ) from exc
+    return conn
 
 
 @cache
@@ -86,13 +88,15 @@ def pool() -> ConnectionPool:
 
 def _configure(conn: Connection) -> None:
     """The server notices a client that has died as soon as we notice a dead server: by default
-    it takes two hours, and holds the client's locks as long."""
+    it takes two hours, and holds the client's locks as long. One that was stopped in the
+    middle of a transaction answers still: it loses that transaction."""
     conn.execute(
         """
         select set_config('tcp_keepalives_idle', '5', false),
                set_config('tcp_keepalives_interval', '2', false),
                set_config('tcp_keepalives_count', '3', false),
-               set_config('tcp_user_timeout', '8s', false)
+               set_config('tcp_user_timeout', '8s', false),
+               set_config('idle_in_transaction_session_timeout', '60s', false)
         """
     )
 

@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
-from db import costs, events, lanes
+from db import costs, events, lanes, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.lanes import Message, Next
@@ -86,6 +86,7 @@ def advance(
         "project": job.project_id,
         "was_fresh": job.fresh_next,
         **costs.WEIGHTS,
+        "no_fault": list(turns.NOT_ITS_FAULT),
         "result": Jsonb(to.result),
         "files": None if to.files is None else Jsonb(to.files),
         "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
@@ -131,8 +132,7 @@ ADVANCE: LiteralString = (
          where t.minted_session_id = %(minted)s
            and (t.outcome in ('running', 'abandoned')
                 -- whole, and kept from its commit by no fault of its own
-                or t.outcome = 'failed' and t.error_class in ('drained', 'workspace_away',
-                                                     'git_ended', 'postgres_unreachable'))
+                or t.outcome = 'failed' and t.error_class = any(%(no_fault)s))
            and not exists (select from turns c where c.job_id = t.job_id and c.step = t.step
                                                  and c.outcome = 'committed')
            for update of t

@@ -12,8 +12,11 @@ from db.attempts import Claimed
 from db.costs import COST, WEIGHTS
 
 # Failures after which what the turn made is as good as before: it may be gone on from, or
-# committed if it had ended (worker/recovery.py; sessions.ADVANCE has them too).
-NOT_ITS_FAULT = ("drained", "workspace_away", "git_ended", "postgres_unreachable")
+# committed if it had ended (worker/recovery.py; sessions.advance).
+NOT_ITS_FAULT = (
+    *("drained", "workspace_away", "git_ended", "postgres_unreachable"),
+    *("disk_full", "not_writable", "host_exhausted", "host_failed"),
+)
 
 # Failures that say nothing of the session: what was gone on from may be gone on from again.
 NOT_THE_SESSIONS = (

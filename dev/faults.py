@@ -17,35 +17,22 @@ BATON_SCRIPTED names kinds of jobs whose agent is none of the CLI's, but `dev.de
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from celery import signals
-from celery.app.task import Task
 
 from db import jobs
 from db.pool import connection
 from dev.deeds import deeds
-from tasks.build import do_build
-from tasks.chat_plan import do_chat_plan
-from tasks.compaction import do_compaction
-from tasks.metadata import do_metadata
 from worker import points, relay
 from worker.app import app
 from worker.chain import Attempt
-from worker.delivery import deliver
+from worker.delivery import WORK, Do
 
 RELAY = "relay"
-DOES = {
-    "build": do_build,
-    "metadata": do_metadata,
-    "compaction": do_compaction,
-    "chat_plan": do_chat_plan,
-}
-Do = Callable[[Attempt], None]
 
 _place = Path(os.environ.get("BATON_STRIKES", "strikes"))
 _scripted = os.environ.get("BATON_SCRIPTED", "").split(",")
@@ -115,30 +102,20 @@ def _note_project(kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         _at_work_for = job.project_id if job else ""
 
 
-def _with_agent(kind: str) -> Do:
-    """What is done for a job of this kind, by the agent that was asked for."""
-    if kind not in _scripted:
-        return DOES[kind]
+def _with_deeds(do: Do) -> Do:
+    """The same with the agent of dev/deeds.py."""
 
-    def do(at: Attempt) -> None:
+    def work(at: Attempt) -> None:
         at.agent = deeds(_place / "deeds")
-        DOES[kind](at)
+        do(at)
 
-    return do
-
-
-def _task(kind: str) -> None:
-    def work(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
-        deliver(self, kind, _with_agent(kind), given, asked)
-
-    app.task(name=f"tasks.{kind}", bind=True)(work)
+    return work
 
 
-app.conf.include = ["tasks.upkeep"]
 app.finalize()
-for name in DOES:
-    app.tasks.pop(f"tasks.{name}", None)
-    _task(name)
+app.loader.import_default_modules()
+for name in filter(None, _scripted):
+    WORK[name] = _with_deeds(WORK[name])
 points.strike = strike
 
 

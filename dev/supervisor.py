@@ -31,6 +31,7 @@ from dev.processes import Process
 from dev.procfile import CHECKOUT
 
 TICK = 0.05  # seconds between two looks at the processes
+AGAIN = 1.0  # seconds before what the system refused is tried again
 STEADY = 20.0  # seconds; who lived that long begins anew with its pauses
 PAUSE_LIMIT = 30.0  # seconds
 SECOND_TERM = 2.0  # seconds after the grace; "a second signal is obeyed at once"
@@ -140,12 +141,11 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._mend()
-            for child in self.children.values():
-                self._bury(child)
-                if not child.popen and child.wanted and time.monotonic() >= child.due:
-                    self._begin(child)
-            self._pump(TICK)
+            try:
+                self._tick()
+            except OSError as exc:  # a full disk, no process left to be had: it may pass
+                self._say("up", f"{exc.strerror or exc}; trying again")
+                self._stopping.wait(AGAIN)
         everyone = frozenset(self.children)
         self._end(everyone - self._last)
         self._end(everyone & self._last)
@@ -153,6 +153,14 @@ class Supervisor:
         for key in list(self._selector.get_map().values()):
             os.close(key.fd)
         self._selector.close()
+
+    def _tick(self) -> None:
+        self._mend()
+        for child in self.children.values():
+            self._bury(child)
+            if not child.popen and child.wanted and time.monotonic() >= child.due:
+                self._begin(child)
+        self._pump(TICK)
 
     def _begin(self, child: Child) -> None:
         # the shell reads ${PORT:-5555} and makes way: the leader is the program itself
@@ -165,6 +173,9 @@ class Supervisor:
                 cwd=self._cwd,
                 output=writing,
             )
+        except OSError:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
         child.process = processes.look(child.popen.pid)
@@ -244,7 +255,7 @@ class Supervisor:
             return
         lines = bytes(rest[:end]).decode(errors="replace").splitlines()
         del rest[:end]
-        with child.log.open("a") as log:
+        with suppress(OSError), child.log.open("a") as log:  # the disk may be full
             log.writelines(f"{line}\n" for line in lines)
         for line in lines:
             child.tail.append(line)

@@ -177,24 +177,33 @@ def _grace(number: int) -> float:
 
 def _mender(root: Path, running: Services, say: Say) -> Callable[[], None]:
     """Start an embedded server again that has died; called by the supervisor's thread."""
-    due, pause = 0.0, 0.0
+    due, pause, whole = 0.0, 0.0, True
 
     def mend() -> None:
-        nonlocal due, pause
-        for server in running.embedded:
-            if not server.wanted or server.process or time.monotonic() < due:
-                continue
-            say("up", f"{server.name} has ended; starting it again")
-            try:
-                server.start()
-                embedded.note(root, running)
-                due, pause = 0.0, 0.0
-            except ServiceError as exc:
-                say("up", str(exc))
-                pause = min(2 * pause + 1, 30)
-                due = time.monotonic() + pause
+        nonlocal due, pause, whole
+        gone = [one for one in running.embedded if one.wanted and not one.process]
+        if (whole and not gone) or time.monotonic() < due:
+            return
+        for one in gone:
+            say("up", f"{one.name} has ended; starting it again")
+        wrong = [_refused(one.start) for one in gone]
+        wrong.append(_refused(lambda: embedded.note(root, running)))
+        whole = not any(wrong)
+        for line in filter(None, wrong):
+            say("up", line)
+        pause = 0.0 if whole else min(2 * pause + 1, 30)
+        due = time.monotonic() + pause
 
     return mend
+
+
+def _refused(work: Callable[[], None]) -> str | None:
+    """Do it, if that is possible now; else why it is not."""
+    try:
+        work()
+    except (ServiceError, OSError) as exc:
+        return str(exc)
+    return None
 
 
 def _print_ready(running: Stack) -> None:

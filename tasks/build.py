@@ -11,16 +11,17 @@ from worker import prompts, workspace
 from worker.app import app
 from worker.chain import Attempt
 from worker.commit import Outcome, commit
-from worker.delivery import SHOWN, deliver
+from worker.delivery import SHOWN, deliver, does
 from worker.step import Step
 
 
 @app.task(name="tasks.build", bind=True, throws=SHOWN)
 def build(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "build", do_build, given, asked)
+    deliver(self, "build", given, asked)
 
 
+@does("build")
 def do_build(at: Attempt) -> None:
     """Let the agent do what the user asks, and record the version it leaves."""
     job = at.job

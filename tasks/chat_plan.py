@@ -7,16 +7,17 @@ from celery.app.task import Task
 from worker.app import app
 from worker.chain import Attempt
 from worker.commit import Outcome, commit
-from worker.delivery import SHOWN, deliver
+from worker.delivery import SHOWN, deliver, does
 from worker.step import Step
 
 
 @app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)
 def chat_plan(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "chat_plan", do_chat_plan, given, asked)
+    deliver(self, "chat_plan", given, asked)
 
 
+@does("chat_plan")
 def do_chat_plan(at: Attempt) -> None:
     """One turn that reads only; question and answer go to the chat log."""
     prompt = str(at.job.args["prompt"])

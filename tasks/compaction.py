@@ -16,7 +16,7 @@ from worker.app import app
 from worker.chain import Attempt
 from worker.commit import Outcome, commit
 from worker.compaction import not_compacted
-from worker.delivery import SHOWN, deliver
+from worker.delivery import SHOWN, deliver, does
 from worker.errors import NotResumable
 from worker.run import without_turn
 from worker.step import Step
@@ -25,9 +25,10 @@ from worker.step import Step
 @app.task(name="tasks.compaction", bind=True, throws=SHOWN)
 def compaction(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "compaction", do_compaction, given, asked)
+    deliver(self, "compaction", given, asked)
 
 
+@does("compaction")
 def do_compaction(at: Attempt) -> None:
     """One /compact of the head, verified before it becomes the head."""
     if reason := _needless(at):

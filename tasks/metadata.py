@@ -18,7 +18,7 @@ from worker.agent import Turn
 from worker.app import app
 from worker.chain import Attempt
 from worker.commit import Outcome, commit
-from worker.delivery import SHOWN, deliver
+from worker.delivery import SHOWN, deliver, does
 from worker.digest import DOCUMENTATION
 from worker.errors import AgentFailed, BadRequest, NotWhole
 from worker.step import Step
@@ -44,9 +44,10 @@ class Recommendations(BaseModel):
 @app.task(name="tasks.metadata", bind=True, throws=SHOWN)
 def metadata(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "metadata", do_metadata, given, asked)
+    deliver(self, "metadata", given, asked)
 
 
+@does("metadata")
 def do_metadata(at: Attempt) -> None:
     """Both steps; one that is committed already is not run again."""
     version = version_of(at)

@@ -6,8 +6,10 @@ Connection   asked again within seconds, however long Redis was away (left alone
              another socket than the queue's)
 Pending      a message that cannot be noted as taken, because Redis is full, is worked
              on all the same (left alone, it is gone: it has left the queue)
+Transport    what is no message is dropped, and said (left alone, it ends the worker)
 """
 
+import json
 from typing import Any, Literal, cast
 
 import kombu
@@ -44,9 +46,24 @@ class Channel(transport.Channel):
             raise redis.ConnectionError("The connection was closed.")
         return cast(Any, super())._connparams(asynchronous=asynchronous)
 
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return cast(Any, super())._brpop_read(**options)
+        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+            log.warning("message.unreadable", error=type(exc).__name__)
+            return True
+
 
 class Transport(transport.Transport):
     Channel = Channel
+
+    def _deliver(self, message: Any, queue: str | None) -> None:
+        try:
+            virtual.Message(message, channel=cast(Any, self).channels[0])
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            log.warning("message.unreadable", queue=queue, error=type(exc).__name__)
+            return
+        cast(Any, super())._deliver(message, queue)
 
 
 class Connection(kombu.Connection):

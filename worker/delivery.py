@@ -35,6 +35,8 @@ ASKS: dict[str, Any] = {
     "compaction": Compaction,
     "chat_plan": ChatPlan,
 }
+Do = Callable[[Attempt], None]
+WORK: dict[str, Do] = {}  # by the kind of the job; tasks/ has it
 PLACES = ("project_id", "user_id", "prompt", "version_id", "previous_session_id", "key")
 FIELDS = {"project_id": "project", "user_id": "user", "version_id": "version"}
 
@@ -50,16 +52,23 @@ class RefusedMessage(Exception):
 SHOWN = (JobFailed, RefusedMessage)  # ends as expected: a line in the log, no traceback
 
 
+def does(kind: str) -> Callable[[Do], Do]:
+    """Marks what is done for a job of this kind."""
+
+    def note(do: Do) -> Do:
+        WORK[kind] = do
+        return do
+
+    return note
+
+
 def deliver(
-    task: Task[Any, Any],
-    kind: str,
-    do: Callable[[Attempt], None],
-    given: tuple[Any, ...],
-    asked: dict[str, Any],
+    task: Task[Any, Any], kind: str, given: tuple[Any, ...], asked: dict[str, Any]
 ) -> None:
     """Run what the message is about, and end the task as Flower should show it.
 
-    `asked` is the message's fields by name, `given` those that came by place.
+    `asked` is the message's fields by name, `given` those that came by place. What is done
+    for a job is the row's to say, whatever task woke it; `kind` is what a plain message asks for.
     """
     job_id = asked.get("job_id")
     try:
@@ -71,7 +80,7 @@ def deliver(
     except ValueError as exc:
         raise RefusedMessage("The job id of the message is not a UUID.") from exc
     try:
-        ran = run(job, do)
+        ran = run(job, lambda at: WORK[at.job.kind](at))
     except (psycopg.Error, psycopg_pool.PoolTimeout, NoDatabase) as exc:
         if job_id:
             raise Ignore from exc  # the row waits; the relay publishes it again

@@ -27,6 +27,7 @@ from worker.retry import PAUSE, backoff, on_blip
 log = structlog.get_logger()
 
 WORKER_PAUSE = timedelta(seconds=30)  # before a job is tried again that this worker cannot run
+LONGER = 3  # times that the pause after an outage grows
 OUTAGE = 600  # seconds for which a worker waits for Postgres to tell it that it lives
 
 
@@ -88,10 +89,12 @@ def write(job: Claimed, judgement: Judgement, text: str) -> Ran:
 
 
 def _wait_for_postgres(job: Claimed, text: str) -> Ran:
-    """It answers again: it was away, or did not take a statement. No job fails for that."""
-    counted = job.attempts < settings().attempts
-    delay = backoff(job.attempts)
-    wait = Wait(delay=delay, counted=counted, error_class="postgres_unreachable", error=text)
+    """It answers again: it was away, or did not take a statement. No job fails for that, and no
+    attempt is spent; it is the later tried again, the more turns were lost to it."""
+    with connection() as conn:
+        lost = turns.failed_as(conn, job.id, "postgres_unreachable")
+    delay = backoff(1 + min(lost, LONGER))
+    wait = Wait(delay=delay, counted=False, error_class="postgres_unreachable", error=text)
     return _wait(job, wait)
 
 

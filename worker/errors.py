@@ -161,6 +161,7 @@ KINDS = {
     "cli_missing": Verdict.WAIT,
     "agent_home_unwritable": Verdict.WAIT,
     "workspace_missing": Verdict.RETRY,
+    "unanswered": Verdict.RETRY,
     "id_in_use": Verdict.RETRY,
     "message_too_large": Verdict.FAIL,
     "start_failed": Verdict.FAIL,
@@ -170,7 +171,7 @@ KINDS = {
     "unreachable": Verdict.RETRY,
 }
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-NOT_WRITABLE = {errno.EROFS, errno.EIO}
+NOT_WRITABLE = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 EXHAUSTED = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 REFUSED = {400: "request_refused", 413: "request_too_large"}
 OWN: dict[type[JobError], tuple[Verdict, str]] = {
@@ -237,6 +238,8 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.RETRY, "not_writable")
         case MemoryError() | OSError() if exhausted(exc):
             return Judgement(Verdict.RETRY, "host_exhausted")
+        case OSError():
+            return Judgement(Verdict.RETRY, "host_failed")
         case _:
             return Judgement(Verdict.FAIL, "internal_error")
 

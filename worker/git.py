@@ -15,6 +15,7 @@ from worker import fence
 from worker.errors import (
     DISK_FULL,
     NOT_WRITABLE,
+    AgentFailed,
     GitEnded,
     JobError,
     RemoteMissing,
@@ -108,6 +109,10 @@ def run(
     for _ in range(TRIES):
         try:
             done = _done(command, cwd=cwd, given=given, within=within)
+        except FileNotFoundError:
+            if cwd.is_dir():
+                raise
+            raise AgentFailed("workspace_missing", f"{cwd} is gone") from None
         except subprocess.TimeoutExpired:  # it names the URL, password and all
             raise _ended(failed, f"no answer in {within:g} s") from None
         if done.returncode in fine:

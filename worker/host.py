@@ -23,21 +23,29 @@ def now() -> float:
 
 def parent(pid: int) -> int | None:
     """The process that it is a child of; None if it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[1])
+    found = _stat(pid)
+    return int(found[1]) if found else None
 
 
 def started(pid: int) -> int | None:
     """The process's start in clock ticks since boot; None if it is gone or a zombie."""
+    found = _stat(pid)
+    return int(found[19]) if found and found[0] not in "ZX" else None
+
+
+def stopped(pid: int) -> bool:
+    """Whether somebody has stopped it (SIGSTOP)."""
+    found = _stat(pid)
+    return bool(found) and found[0] == "T"
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What proc(5) says of it, from its state on; None if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return text.rpartition(")")[2].split()
 
 
 @cache

@@ -20,6 +20,7 @@ import psycopg
 import psycopg_pool
 import redis
 import structlog
+from kombu.exceptions import OperationalError
 from psycopg import Connection
 
 from config import logging as logs
@@ -119,7 +120,10 @@ def _patiently(work: Callable[[], int], ended: threading.Event) -> bool:
     """Do it, or pause if that is not possible now. Whether Postgres answered."""
     try:
         work()
-    except (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OSError) as exc:
+    except (
+        *(psycopg.Error, psycopg_pool.PoolTimeout),
+        *(redis.RedisError, OperationalError, OSError),
+    ) as exc:
         log.warning("relay.waits", error=type(exc).__name__)
         ended.wait(PAUSE)
         return not isinstance(exc, (psycopg.Error, psycopg_pool.PoolTimeout))

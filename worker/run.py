@@ -27,7 +27,7 @@ from worker.agent.claude import claude
 from worker.chain import Attempt
 from worker.commit import about
 from worker.ending import Ran, tell_of_outage, write
-from worker.errors import Judgement, Verdict, judge
+from worker.errors import Judgement, Stopped, Verdict, judge
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import on_blip
@@ -113,6 +113,11 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         if at and at.pending:
             _discard(at, exc)
         return _settle(at.job if at else job, exc, resumed=_resumed(at))
+    except (
+        SystemExit
+    ):  # Celery's cold shutdown, or whoever signals all of a service's processes
+        _settle(at.job if at else job, Stopped("drained"), resumed=_resumed(at))
+        raise
     log.info("job.done")
     return Ran("done")
 

@@ -89,6 +89,7 @@ SENTENCES = {  # by error class; {text} is what the agent or the API said
     "unreachable": "The model's API does not answer: check the network, and"
     " ANTHROPIC_BASE_URL if it is set.",
     "malformed_response": "The answer of the model's API broke off.",
+    "unanswered": "The agent was started and did not answer: {text}",
     "disk_full": "A disk is full that the worker writes to (BATON_WORKSPACES,"
     " BATON_AGENT_HOME): make room; the job is tried again.",
     "host_exhausted": "The worker's host has no memory, processes or open files left: give it"

@@ -55,8 +55,15 @@ def _taken() -> dict[str, UUID]:
 
 
 def _asked(text: str) -> UUID | None:
-    message, _exchange, queue = json.loads(text)
-    if queue != PLAIN:
+    """None also for what is no message: Celery has its own ways with that."""
+    try:
+        return _row_of(*json.loads(text))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def _row_of(message: Any, _exchange: str, queue: str) -> UUID | None:
+    if queue != PLAIN or message["headers"].get("eta"):  # that one is to wait at its worker
         return None
     return jobs.id_of_task(str(message["properties"].get("correlation_id") or ""))
 

@@ -11,11 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from config.settings import settings
 from db.jobs import NEVER, Job
 from tests.conftest import Configure
 from tests.running import AtWork, P, U
+from worker.agent.claude import _translated  # pyright: ignore[reportPrivateUsage]
+from worker.agent.failures import Report
 from worker.client import Build
 
 UNSAFE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-|sk-|req_|\{|Traceback")
@@ -203,6 +207,30 @@ def test_a_cli_that_ends_badly(
     assert (job.state, job.error_class) == (state, error_class)
     assert at_work.head() is None
     assert_fit_for_people(job)
+
+
+def test_an_agent_that_never_answers_is_started_again(at_work: AtWork):
+    """The SDK gives it a minute, and has no class for what it raises then."""
+
+    def silent(request: Any, *, watch: Any, **_: Any) -> Any:
+        with _translated(Report(), watch, request):
+            raise Exception("Control request timeout: initialize")  # noqa: TRY002
+
+    job = at_work.build("write a.txt: 1", agent=silent)
+    assert (job.state, job.error_class) == ("queued", "unanswered")
+    assert_fit_for_people(job)
+
+
+def test_a_postgres_that_was_away_costs_no_attempt_however_often(at_work: AtWork):
+    def cut_off(*_: Any, **__: Any) -> Any:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    job = at_work.build("write a.txt: 1", agent=cut_off)
+    for _ in range(settings().attempts):
+        job = at_work.again(job.id, agent=cut_off)
+    assert (job.state, job.attempts, job.error_class) == ("queued", 0, "postgres_unreachable")
+    assert_fit_for_people(job)
+    assert at_work.again(job.id).state == "done"
 
 
 def test_a_workspace_that_goes_away_is_tried_once_more(at_work: AtWork):

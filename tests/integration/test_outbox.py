@@ -273,6 +273,7 @@ def test_a_relay_with_nothing_to_do_asks_one_question(
     pool.close()
     ask(conn, run_at=datetime.now(UTC) + timedelta(hours=1))
     begun(conn, project="q")
+    pool.pool().wait()  # else it may have two connections
     with pool.connection() as own:
         statements = sent(own)
     assert relay.run_once() == 0

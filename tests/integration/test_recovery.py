@@ -1,6 +1,7 @@
 """What a dead attempt left is committed, gone on from, or given up: never done twice."""
 
 import os
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,21 @@ def test_a_turn_that_had_ended_is_committed_and_not_run_again(at_work: AtWork):
     )
 
 
-def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
-    at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("git", "error_class"),
+    [
+        ("kill -KILL $$", "git_ended"),
+        ("echo fatal: No space left on device >&2; exit 128", "disk_full"),
+    ],
+)
+def test_a_turn_whose_files_git_could_not_keep_is_committed_and_not_run_again(
+    at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git: str, error_class: str
 ):
     at_work.build("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b\nsay both"))
     killed = tmp_path / "bin" / "git"
     killed.parent.mkdir()
-    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.write_text(f"#!/bin/sh\n{git}\n")
     killed.chmod(0o755)
 
     def until_git_dies(request: Request, *, store: JobStore, watch: Watch) -> Turn:
@@ -61,14 +69,50 @@ def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
         return turn
 
     ran = at_work.run(asked, until_git_dies)
-    assert (ran.state, ran.error_class) == ("waits", "git_ended")
+    assert (ran.state, ran.error_class) == ("waits", error_class)
     killed.unlink()
     calls = len(at_work.model.requests)
     assert at_work.again(asked).state == "done"
     assert len(at_work.model.requests) == calls
-    assert recovered(at_work) == [("finished", "git_ended")]
+    assert recovered(at_work) == [("finished", error_class)]
     assert text(at_work, "b.txt") == "b"
     assert violations(at_work.conn) == []
+
+
+def test_a_workspace_that_is_gone_at_the_end_of_a_turn_is_provided_and_the_turn_run_again(
+    at_work: AtWork,
+):
+    at_work.build("write a.txt: a")
+    asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))
+
+    def and_all_is_gone(request: Request, *, store: JobStore, watch: Watch) -> Turn:
+        turn = claude(request, store=store, watch=watch)
+        shutil.rmtree(request.cwd)
+        return turn
+
+    ran = at_work.run(asked, and_all_is_gone)
+    assert (ran.state, ran.error_class) == ("waits", "workspace_missing")
+    assert at_work.again(asked).state == "done"
+    assert (text(at_work, "a.txt"), text(at_work, "b.txt")) == ("a", "b")
+    assert violations(at_work.conn) == []
+
+
+def test_a_job_whose_process_is_told_to_go_is_not_taken_for_one_that_killed_it(at_work: AtWork):
+    """SIGTERM to every process of a service, and Celery's cold shutdown."""
+    asked = at_work.ask(Build(project=P, user=U, prompt="write b.txt: b\nsay both"))
+
+    def until_told(request: Request, *, store: JobStore, watch: Watch) -> Turn:
+        claude(request, store=store, watch=watch)
+        raise SystemExit(-15)
+
+    with pytest.raises(SystemExit):
+        at_work.run(asked, until_told)
+    job = at_work.job(asked)
+    assert (job.state, job.attempts, job.error_class) == ("queued", 0, "drained")
+    calls = len(at_work.model.requests)
+    assert at_work.run(asked).state == "done"
+    assert len(at_work.model.requests) == calls
+    assert recovered(at_work) == [("finished", "drained")]
 
 
 def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):

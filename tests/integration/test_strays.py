@@ -14,7 +14,7 @@ from worker.publish import PLAIN, QUEUE
 from worker.strays import Strays
 
 
-def taken(task_id: UUID, queue: str) -> None:
+def taken(task_id: UUID, queue: str, *, countdown: float | None = None) -> None:
     """A message of that queue is with a worker."""
     broker: Any = client(BROKER)
     app.send_task(
@@ -22,6 +22,7 @@ def taken(task_id: UUID, queue: str) -> None:
         kwargs={"project_id": P, "user_id": U, "prompt": "hello"},
         task_id=str(task_id),
         queue=queue,
+        countdown=countdown,
     )
     (message,) = broker.lrange(queue, 0, -1)
     broker.delete(queue)
@@ -53,6 +54,14 @@ def test_a_message_is_left_where_it_is(at_work: AtWork, queue: str, strays: Stra
     taken(uuid4(), queue)
     assert [strays.put_back() for _ in range(3)] == [0, 0, 0]
     assert waiting(queue) == []
+
+
+def test_a_message_that_is_to_wait_at_its_worker_is_left_there(at_work: AtWork):
+    strays = Strays(late=0)
+    taken(uuid4(), PLAIN, countdown=3600)
+    client(BROKER).hset("unacked", "what is no message", "{")
+    assert [strays.put_back() for _ in range(3)] == [0, 0, 0]
+    assert waiting(PLAIN) == []
 
 
 def test_a_message_whose_row_is_there_is_with_a_worker_that_runs_it(at_work: AtWork):

@@ -1,5 +1,6 @@
 """Keeping processes alive: started again when they die, asked before they are killed."""
 
+import errno
 import os
 import signal
 import time
@@ -49,6 +50,32 @@ def test_lines_are_told_with_the_name_of_who_said_them(tmp_path: Path):
         wait_until(lambda: ("one", "no end") in told, description="the line without an end")
         assert ("one", "whole line") in told
         assert supervisor.children["one"].log.read_text().startswith("whole line\nno end\n")
+
+
+def test_what_cannot_be_written_to_the_log_costs_no_process(tmp_path: Path):
+    with _supervised({"one": "sh -c 'sleep 0.2; echo said; sleep 1000'"}, tmp_path) as (
+        supervisor,
+        told,
+    ):
+        log = supervisor.children["one"].log
+        log.unlink(missing_ok=True)
+        log.mkdir()  # as good as a full disk
+        first = _pid(supervisor, "one")
+        wait_until(lambda: ("one", "said") in told, description="the line")
+        supervisor.kill("one")
+        assert _pid(supervisor, "one", other_than=first)
+
+
+def test_what_the_system_refuses_is_tried_again(tmp_path: Path):
+    refused = [OSError(errno.EAGAIN, "Resource temporarily unavailable")]
+
+    def mend() -> None:
+        if refused:
+            raise refused.pop()
+
+    with _supervised({"one": SLEEP}, tmp_path, mend=mend) as (supervisor, told):
+        assert _pid(supervisor, "one")
+        assert ("up", "Resource temporarily unavailable; trying again") in told
 
 
 def test_the_shell_reads_the_command_and_makes_way(tmp_path: Path):
@@ -158,7 +185,12 @@ def test_a_paused_one_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @contextmanager
 def _supervised(
-    commands: Mapping[str, str], root: Path, *, last: list[str] | None = None, **env: str
+    commands: Mapping[str, str],
+    root: Path,
+    *,
+    last: list[str] | None = None,
+    mend: Callable[[], None] = lambda: None,
+    **env: str,
 ) -> Generator[tuple[Supervisor, Told]]:
     told: Told = []
 
@@ -166,7 +198,7 @@ def _supervised(
         told.append((name, line))
 
     supervisor = Supervisor(
-        commands, env={**os.environ, **env}, cwd=root, say=say, last=last or []
+        commands, env={**os.environ, **env}, cwd=root, say=say, last=last or [], mend=mend
     )
     supervisor.start()
     try:

@@ -102,7 +102,8 @@ def _directory(request: Request, report: Report) -> Generator[None]:
         yield
     finally:
         tempfile.tempdir = None
-        report.no_room = shutil.disk_usage(own.parent).free < ROOM
+        with contextlib.suppress(OSError):  # it is gone: what was raised says more
+            report.no_room = shutil.disk_usage(own.parent).free < ROOM
         shutil.rmtree(own, ignore_errors=True)
 
 
@@ -287,6 +288,13 @@ def _translated(report: Report, watch: Watch, request: Request) -> Generator[Non
             raise exc.__cause__ from exc
         kind = "store_failed" if request.resume else "unknown"
         raise AgentFailed(kind, str(exc)) from exc
+    except Exception as exc:
+        if type(exc) is not Exception:
+            raise
+        # The SDK has no class for an agent that does not answer, in the first minute or later.
+        if reason := watch.stopped():
+            raise Stopped(reason) from exc
+        raise AgentFailed("unanswered", str(exc)) from exc
 
 
 def _turn(request: Request, store: JobStore, report: Report) -> Turn:

@@ -5,6 +5,7 @@ nothing else that tells it from a bad flag (docs/sessions.md, the error table).
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from worker.errors import AgentFailed, JobError
 PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start
 ID_IN_USE = "is already in use"
+ENDED = re.compile(r"exit code: (-?\d+)")  # what the SDK says of a program that ended early
 SIGNALS = (137, 143, -9, -15)
 
 
@@ -79,6 +81,9 @@ def failure(exc: BaseException | None, report: Report) -> AgentFailed:
             )
         case CLIConnectionError() if "Working directory" in str(exc):
             return AgentFailed("workspace_missing", "The workspace is missing.")
+        case CLIConnectionError() if ended := ENDED.search(str(exc)):
+            code = int(ended[1])  # it ended before it was written to: why, is as below
+            return _of_process(ProcessError(str(exc), exit_code=code), report)
         case CLIConnectionError() if not isinstance(exc, ProcessError):
             return AgentFailed(
                 "cli_missing", f"The agent's program could not be started: {exc}"

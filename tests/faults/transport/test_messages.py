@@ -1,5 +1,6 @@
 """Messages doubled, late, out of order and about nothing: each step is done once all the same."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +16,13 @@ from tests.faults.transport.struck import RELAY, WORKER, Struck
 from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import ChatPlan, enqueue
+from worker.publish import PLAIN, QUEUE
 
 pytestmark = pytest.mark.timeout(800)
 
 BATCH = 250  # messages sent at a time
 SCRIPTED = "agent scripted"
+KINDS = ("build", "metadata", "compaction", "chat_plan")
 
 
 def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long: bool):
@@ -30,7 +33,11 @@ def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long
         known = struck.baton.rows(
             "select kind, id from jobs where chain_id = any(%s)", list(asked)
         )
-        wakes = [(row["kind"], row["id"]) for row in drawn.choices(known, k=BATCH)]
+        # under any task's name: what is done for a job is its row's to say
+        wakes = [
+            (drawn.choice((row["kind"], *KINDS)), row["id"])
+            for row in drawn.choices(known, k=BATCH)
+        ]
         wakes[:2] = [("build", uuid4()), ("chat_plan", "no id at all")]
         struck.wake(wakes)
         tally.ran(len(wakes))
@@ -38,6 +45,23 @@ def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long
     struck.ended(asked, within=120)
     tally.note = f"{tally.runs} deliveries, 0 doubled steps"
     tally.check(struck.wrong(asked))
+
+
+def test_what_is_no_message_costs_no_worker(struck: Struck, tally: Tally):
+    tally.fault = "what is no message in a queue"
+    told = {"body": "W10=", "properties": {"delivery_tag": "t", "body_encoding": "base64"}}
+    rubbish: list[Any] = [
+        *("garbage", b"\xff\xfe", "", "null", "7", "[1, 2]", "{}", '{"properties": 1}'),
+        json.dumps({**told, "body": "W10"}),  # the padding is wrong
+        json.dumps({**told, "properties": {"delivery_tag": [], "body_encoding": "base64"}}),
+        json.dumps(told),  # a message of nothing
+    ]
+    with struck.baton.redis(0) as broker:
+        for queue in (QUEUE, PLAIN):
+            broker.lpush(queue, *rubbish)
+    tally.ran(2 * len(rubbish))
+    struck.idle()
+    tally.recovered(struck.taken())
 
 
 def test_delivered_five_times_during_a_turn_and_after_it(struck: Struck, tally: Tally):
