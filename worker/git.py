@@ -80,7 +80,7 @@ def away(said: str) -> JobError:
 
 
 @cache
-def _bound() -> tuple[str, ...]:
+def bound() -> tuple[str, ...]:
     """What starts a command so that the kernel ends it with the thread that started it: here
     that thread waits for it. By SIGTERM, on which git takes its locks away and ends what it has
     begun. Empty where there is no such `setpriv` (util-linux 2.33)."""
@@ -136,7 +136,7 @@ def _done(
 ) -> "subprocess.CompletedProcess[bytes]":
     around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(
-        (*_bound(), *command),
+        (*bound(), *command),
         cwd=cwd,
         env={**around, **ENVIRONMENT, **fence.mark()},
         input=given.encode(errors="surrogateescape"),
