@@ -32,9 +32,11 @@ HALF_WRITTEN = re.compile(r"\.tmp\.\d+\.[0-9a-f]{12}$")
 
 
 def settle(trees: Trees, attempt: str, commit: str) -> None:
-    """The attempt's turn was committed."""
+    """The attempt's turn was committed. Its own notes go last: as long as they are there, it is
+    not settled."""
     trees.point(HEAD, commit)
-    for ref in (*trees.refs(BEGUN), f"{MADE}/{attempt}"):
+    own = f"{BEGUN}/{attempt}"
+    for ref in (*sorted(trees.refs(BEGUN), key=own.__eq__), f"{MADE}/{attempt}"):
         trees.forget(ref)
 
 
@@ -47,12 +49,15 @@ def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:
     lost: list[str] = []
     for ref in trees.refs(MADE):
         attempt, commit = ref.rpartition("/")[2], trees.ref(ref)
-        if commit and commit == trees.ref(f"{BEGUN}/{attempt}"):
+        begun = trees.ref(f"{BEGUN}/{attempt}")
+        if commit and commit == begun:
             continue  # it changed nothing: the commit says nothing of the turn
-        if commit and committed(commit):
-            settle(trees, attempt, commit)
-        else:
+        if not commit or not committed(commit):
             lost.append(attempt)
+        elif begun:
+            settle(trees, attempt, commit)
+        else:  # it was settled, or passed over: what is noted of others is of later attempts
+            trees.forget(ref)
     return lost
 
 

@@ -172,7 +172,7 @@ def test_postgres_whose_disk_is_full_loses_nothing(
         small = stays.enter_context(disk(tmp_path / "small", 160))
         server = stays.enter_context(open_postgres(small.path, durable=True))
         migrate(server.url)
-        at_work.configure(DATABASE_URL=server.url, BATON_ATTEMPTS="30")
+        at_work.configure(DATABASE_URL=server.url)
         pool.close()
         stays.callback(pool.close)
         at_work.conn = stays.enter_context(psycopg.connect(server.url, autocommit=True))

@@ -116,7 +116,7 @@ def test_postgres_may_be_restarted_at_any_point_of_a_job(
     redis_url: str,
 ):
     tally.fault = "Postgres: killed, or stopped at once, and restarted at a point"
-    at_work.configure(BATON_RENEW_EVERY="0.2", BATON_CANCEL_POLL="0.1", BATON_ATTEMPTS="30")
+    at_work.configure(BATON_RENEW_EVERY="0.2", BATON_CANCEL_POLL="0.1")
     draw = random.Random(seed)
     for n, point in enumerate(PASSED if long else draw.sample(PASSED, 2)):
         end = draw.choice([kill, stop_at_once])

@@ -125,7 +125,7 @@ def test_chains_come_through_connections_that_are_lost_at_random(
     at_work: AtWork, dsn: str, how: str, long: bool, tally: Tally, seed: int, redis_url: str
 ):
     tally.fault = f"Postgres: connections {how} at random"
-    at_work.configure(BATON_COMPACT="always", BATON_ATTEMPTS="30")
+    at_work.configure(BATON_COMPACT="always")
     draw = random.Random(seed)
     with through_a_wire(at_work, dsn) as wire, psycopg.connect(dsn, autocommit=True) as other:
 

@@ -302,8 +302,9 @@ def test_a_turn_that_was_committed_and_not_settled_is_settled_and_others_are_los
     at_work.build("write b.txt: b")
     main, committed = repository(), str(repository().ref(history.HEAD))
     main.point(history.HEAD, first)
-    main.point(f"{history.MADE}/{uuid4()}", committed)
-    main.point(f"{history.BEGUN}/{uuid4()}", first)
+    attempt = uuid4()
+    main.point(f"{history.MADE}/{attempt}", committed)
+    main.point(f"{history.BEGUN}/{attempt}", first)
     upkeep(at_work)
     assert main.pointed("refs/baton") == {history.HEAD: committed}
     nothing = lost_turn(at_work, "c.txt", "c")

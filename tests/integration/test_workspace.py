@@ -134,6 +134,18 @@ def test_a_turn_that_was_committed_and_not_settled_is_not_taken_for_lost(place: 
     assert kept("refs/baton/head") == {"a": "2"}
 
 
+def test_settling_an_older_turn_takes_nothing_from_an_attempt_that_began_after_it(place: Path):
+    head = turn(place, a="1")
+    unchanged, begun = began(place)
+    assert workspace.finish(unchanged, begun)[0] == head  # committed, and its worker died here
+    dead, begun = began(place, head)
+    (place / "a").write_text("2")
+    workspace.finish(dead, begun)  # its worker died here too, before the commit
+    following = job()
+    provided(following, head)
+    assert workspace.begin(following, place, after=dead.attempt).went_on
+
+
 def test_a_turn_that_was_finished_and_not_committed_is_lost(place: Path):
     turn(place, a="1")
     one, begun = began(place)
