@@ -28,7 +28,8 @@ def report(conn: Connection, worker: Worker) -> None:
         insert into workers (id, host, pid, slots, box, cli_version, credential)
         values (%(id)s, %(host)s, %(pid)s, %(slots)s, %(box)s, %(cli_version)s, %(credential)s)
         on conflict (id) do update
-           set seen_at = now(), host = excluded.host, pid = excluded.pid, slots = excluded.slots, box = excluded.box,
+           set seen_at = now(), host = excluded.host, pid = excluded.pid,
+               slots = excluded.slots, box = excluded.box,
                cli_version = excluded.cli_version, credential = excluded.credential
         """,
         {

@@ -159,8 +159,16 @@ class Supervisor:
         for child in self.children.values():
             self._bury(child)
             if not child.popen and child.wanted and time.monotonic() >= child.due:
-                self._begin(child)
+                self._try(child)
         self._pump(TICK)
+
+    def _try(self, child: Child) -> None:
+        """Begin it, or later: those that live are not to wait for that."""
+        try:
+            self._begin(child)
+        except OSError as exc:
+            child.due = time.monotonic() + AGAIN
+            self._say("up", f"{child.name} cannot be started: {exc.strerror}; trying again")
 
     def _begin(self, child: Child) -> None:
         # the shell reads ${PORT:-5555} and makes way: the leader is the program itself

@@ -108,7 +108,8 @@ def _share(**_: Any) -> None:
     garbage: no collection looks at it again, so that they share its memory too. (Celery
     collects before each fork: 0.1 s of a core.)"""
     if gc.get_freeze_count() == 0:
-        usable()
+        if not usable():
+            usable.cache_clear()  # it may have failed just now: each child asks for itself
         bound()
         gc.collect()
         gc.freeze()

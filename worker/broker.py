@@ -9,7 +9,7 @@ Pending      a message that cannot be noted as taken, because Redis is full, is 
 Transport    what is no message is dropped, and said (left alone, it ends the worker)
 """
 
-import json
+import contextlib
 from typing import Any, Literal, cast
 
 import kombu
@@ -49,7 +49,7 @@ class Channel(transport.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return cast(Any, super())._brpop_read(**options)
-        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        except (ValueError, TypeError, RecursionError) as exc:  # what is no JSON
             log.warning("message.unreadable", error=type(exc).__name__)
             return True
 
@@ -59,11 +59,18 @@ class Transport(transport.Transport):
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         try:
-            virtual.Message(message, channel=cast(Any, self).channels[0])
+            cast(Any, super())._deliver(message, queue)
         except (LookupError, TypeError, ValueError, AttributeError) as exc:
             log.warning("message.unreadable", queue=queue, error=type(exc).__name__)
-            return
-        cast(Any, super())._deliver(message, queue)
+            self._drop(message)
+
+    def _drop(self, message: Any) -> None:
+        """Nobody is to take it any more, if somebody has."""
+        with contextlib.suppress(LookupError, TypeError, AttributeError):
+            tag = message["properties"]["delivery_tag"]
+            for channel in cast(Any, self).channels:
+                if tag in channel.qos._delivered:
+                    channel.basic_reject(tag, requeue=False)
 
 
 class Connection(kombu.Connection):

@@ -66,12 +66,17 @@ def bring(trees: Trees, commit: str) -> list[str]:
     if trees.ref(HEAD) == commit:
         if not any(trees.path.iterdir()):  # lost: a turn that empties it is the head itself
             trees.restore(commit)
+            _forget_begun(trees)  # what an attempt had made went with it
         return []
     kept = _make_way(trees, commit)
-    for ref in trees.refs(BEGUN):
-        trees.forget(ref)
+    _forget_begun(trees)
     trees.point(HEAD, commit)  # the last thing: whoever dies before begins anew
     return kept
+
+
+def _forget_begun(trees: Trees) -> None:
+    for ref in trees.refs(BEGUN):
+        trees.forget(ref)
 
 
 def _make_way(trees: Trees, commit: str) -> list[str]:

@@ -32,7 +32,7 @@ LEASES = 2  # so many of them a child may stay stopped
 
 
 @dataclass
-class Stopped:
+class StoppedChildren:
     """Since when (monotonic seconds) each child is seen to be stopped."""
 
     seen: dict[int, float] = field(default_factory=dict[int, float])
@@ -57,7 +57,7 @@ class Look(bootsteps.StartStopStep):
         children: Any = getattr(worker.pool, "_pool", None)
         if hasattr(children, "maintain_pool"):  # other pools have no children
             hub.call_repeatedly(LOOK_EVERY, children.maintain_pool)
-            stopped = Stopped()
+            stopped = StoppedChildren()
             hub.call_repeatedly(STOPPED_EVERY, lambda: stopped.kill(_pids(children)))
 
 

@@ -36,6 +36,7 @@ from worker.sentences import for_people
 log = structlog.get_logger()
 
 CUT_OFF = Judgement(Verdict.LOST, "lease_lost")
+TOLD_WITHIN = 1.0  # seconds; the main process hears of a signal to all of them a little later
 WORKER_ID = host.boot().rpartition("/")[0][:8]
 
 
@@ -113,10 +114,10 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         if at and at.pending:
             _discard(at, exc)
         return _settle(at.job if at else job, exc, resumed=_resumed(at))
-    except (
-        SystemExit
-    ):  # Celery's cold shutdown, or whoever signals all of a service's processes
-        _settle(at.job if at else job, Stopped("drained"), resumed=_resumed(at))
+    except SystemExit:
+        drain.wait(TOLD_WITHIN)
+        if drain.draining():  # all processes of the worker were told to go, not this one alone
+            _settle(at.job if at else job, Stopped("drained"), resumed=_resumed(at))
         raise
     log.info("job.done")
     return Ran("done")

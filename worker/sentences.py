@@ -43,18 +43,24 @@ def for_people(exc: BaseException) -> str:
             text = SENTENCES["disk_full"]
         case JobError():
             text = str(exc) or type(exc).__name__
-        case OSError() if exc.errno in DISK_FULL:
-            text = SENTENCES["disk_full"]
-        case MemoryError() | OSError() if exhausted(exc):
-            text = SENTENCES["host_exhausted"]
-        case OSError() if exc.errno in NOT_WRITABLE:
-            text = f"{exc.filename or 'A file'} cannot be written: {exc.strerror}."
+        case MemoryError() | OSError():
+            text = _of_the_host(exc)
         case psycopg.Error() | psycopg_pool.PoolTimeout():
             text = "Postgres did not answer, or refused: see the worker's log."
         case _:
             text = f"{type(exc).__name__}: {exc}"
     line = " ".join(plain(text).split())
     return KEYS.sub("[secret]", IDS.sub("[id]", line))[:LONGEST]
+
+
+def _of_the_host(exc: MemoryError | OSError) -> str:
+    if exhausted(exc):
+        return SENTENCES["host_exhausted"]
+    if isinstance(exc, MemoryError) or exc.errno in DISK_FULL:
+        return SENTENCES["disk_full"]
+    if exc.errno in NOT_WRITABLE:
+        return f"{exc.filename or 'A file'} cannot be used: {exc.strerror}."
+    return f"The worker's host refused: {exc.strerror or exc} ({exc.filename or 'no file'})."
 
 
 STOP_TEXTS = {

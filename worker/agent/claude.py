@@ -39,6 +39,7 @@ from claude_agent_sdk import (
 from claude_agent_sdk.types import SessionStore
 
 from config.settings import STANDIN_KEY, settings
+from db.pool import AWAY
 from db.transcripts import TranscriptDamaged
 from worker import points
 from worker.agent import Request, Turn, Watch, relation
@@ -284,7 +285,7 @@ def _translated(report: Report, watch: Watch, request: Request) -> Generator[Non
         raise
     except RuntimeError as exc:
         # The SDK wraps what the store raised while a session was loaded for a resume.
-        if isinstance(exc.__cause__, TranscriptDamaged):
+        if isinstance(exc.__cause__, (TranscriptDamaged, *AWAY)):
             raise exc.__cause__ from exc
         kind = "store_failed" if request.resume else "unknown"
         raise AgentFailed(kind, str(exc)) from exc

@@ -55,6 +55,10 @@ def test_what_is_no_message_costs_no_worker(struck: Struck, tally: Tally):
         json.dumps({**told, "body": "W10"}),  # the padding is wrong
         json.dumps({**told, "properties": {"delivery_tag": [], "body_encoding": "base64"}}),
         json.dumps(told),  # a message of nothing
+        '{"__type__": "x", "__value__": 1}',
+        "9" * 5000,
+        "[" * 100_000,
+        *(json.dumps(one) for one in misshapen()),
     ]
     with struck.baton.redis(0) as broker:
         for queue in (QUEUE, PLAIN):
@@ -62,6 +66,19 @@ def test_what_is_no_message_costs_no_worker(struck: Struck, tally: Tally):
     tally.ran(2 * len(rubbish))
     struck.idle()
     tally.recovered(struck.taken())
+
+
+def misshapen() -> list[dict[str, Any]]:
+    """Messages in order on the outside, and with something missing or wrong in them."""
+    headers = {"task": "tasks.build", "id": "7", "lang": "py"}
+    about = {"delivery_info": {"exchange": "", "routing_key": QUEUE}, "body_encoding": "base64"}
+    sound = {"content-type": "application/json", "content-encoding": "utf-8"}
+    return [
+        {**sound, "body": body, "headers": told, "properties": {**about, "delivery_tag": tag}}
+        for body in ("W10=", "bnVsbA==", "eyJhIjogMX0=", "")  # [], null, {"a": 1}, none
+        for told in (headers, {"task": "tasks.build"}, {"id": "7"}, {**headers, "eta": "soon"})
+        for tag in (str(uuid4()),)
+    ]
 
 
 def test_delivered_five_times_during_a_turn_and_after_it(struck: Struck, tally: Tally):
