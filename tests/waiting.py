@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 POLL = 0.02  # seconds
+REST = 4  # times as long as the look itself took: who waits is not to be what is waited for
 PATIENCE = 4  # times as long as a quiet machine takes: a busy one fails no test
 
 T = TypeVar("T")
@@ -16,8 +17,11 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 10.0, description
     `timeout` is what a quiet machine needs at most, in seconds.
     """
     deadline = time.monotonic() + timeout * PATIENCE
-    while not (answer := predicate()):
-        if time.monotonic() > deadline:
+    while True:
+        looked = time.monotonic()
+        if answer := predicate():
+            return answer
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"after {timeout * PATIENCE:g} s still waiting: {description}")
-        time.sleep(POLL)
-    return answer
+        time.sleep(max(POLL, REST * (now - looked)))

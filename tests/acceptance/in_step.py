@@ -1,6 +1,7 @@
 """A look at the ledger, all the time that Baton runs: are head, versions and transitions in step?"""
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import LiteralString
 
@@ -9,6 +10,7 @@ import psycopg
 from tests.invariants import ALWAYS
 
 LOOK_EVERY = 0.03  # seconds between two looks whether ids and tables are in step
+REST = 9  # times as long as the look took, which grows with the tables
 STEADY: dict[str, LiteralString] = {
     name: query for name, query in ALWAYS.items() if name.startswith(("3:", "4:", "5:"))
 }
@@ -26,8 +28,11 @@ class InStep:
 
     def watch(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as conn:
-            while not self.done.wait(LOOK_EVERY):
+            took = 0.0
+            while not self.done.wait(max(LOOK_EVERY, REST * took)):
+                began = time.monotonic()
                 self._look(conn)
+                took = time.monotonic() - began
 
     def _look(self, conn: psycopg.Connection) -> None:
         for name, query in STEADY.items():
