@@ -6,6 +6,7 @@ from typing import TypeVar
 
 POLL = 0.02  # seconds
 REST = 4  # times as long as the look itself took: who waits is not to be what is waited for
+LONGEST = 0.2  # seconds
 PATIENCE = 4  # times as long as a quiet machine takes: a busy one fails no test
 
 T = TypeVar("T")
@@ -24,4 +25,4 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 10.0, description
         now = time.monotonic()
         if now > deadline:
             raise AssertionError(f"after {timeout * PATIENCE:g} s still waiting: {description}")
-        time.sleep(max(POLL, REST * (now - looked)))
+        time.sleep(min(max(POLL, REST * (now - looked)), LONGEST))

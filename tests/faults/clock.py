@@ -71,6 +71,9 @@ class Clock:
         self.now = 0
         for table in WRITTEN:  # truncating would have every statement planned anew
             self.conn.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
+        # Else what is deleted is in the way: the ten thousandth history takes half as long again.
+        tables = sql.SQL(", ").join(map(sql.Identifier, WRITTEN))
+        self.conn.execute(sql.SQL("vacuum {}").format(tables))
 
     def contents(self) -> object:
         """What the ledger holds, as a digest of each table."""
