@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.running import at_work as at_work  # a fixture
-from tests.sharing import TOGETHER
 
 TOLD = "fault"  # the property of a test's report that carries its tally
 
@@ -59,8 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes minutes is left to `make faults`. There those begin first that run one after the
-    other in one process, and of them and of the rest those that may take longest."""
+    """What takes minutes is left to `make faults`; there what may take longest begins first."""
     if config.getoption("--long", default=False):
         items.sort(key=_longest, reverse=True)
         return
@@ -70,10 +68,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def _longest(item: pytest.Item) -> tuple[bool, float]:
+def _longest(item: pytest.Item) -> float:
     limit = item.get_closest_marker("timeout")
-    together = any(item.nodeid.startswith(start) for start in TOGETHER)
-    return together, float(limit.args[0]) if limit else 0.0
+    return float(limit.args[0]) if limit else 0.0
 
 
 @pytest.fixture
