@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -75,7 +76,10 @@ class Field:
         child = Process(row["pid"], row["pid_started"])
         if not alive(child):
             return False
-        os.kill(child.pid, signal.SIGKILL)
+        try:
+            os.kill(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False  # it has just gone
         self.kills.append((row["id"], time.time()))
         return True
 
@@ -84,7 +88,8 @@ class Field:
         mine = [child for leader in leaders if leader for child in children(leader)]
         if not mine:
             return False
-        os.kill(self.draw.choice(mine).pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.draw.choice(mine).pid, signal.SIGKILL)
         self.idle += 1
         return True
 
