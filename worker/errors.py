@@ -236,7 +236,7 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.RETRY, "disk_full")
         case OSError() if exc.errno in NOT_WRITABLE:
             return Judgement(Verdict.RETRY, "not_writable")
-        case MemoryError() | OSError() if exhausted(exc):
+        case MemoryError() | OSError() if _exhausted(exc):
             return Judgement(Verdict.RETRY, "host_exhausted")
         case OSError():
             return Judgement(Verdict.RETRY, "host_failed")
@@ -244,8 +244,7 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.FAIL, "internal_error")
 
 
-def exhausted(exc: MemoryError | OSError) -> bool:
-    """Whether the host has no memory, processes or open files left."""
+def _exhausted(exc: MemoryError | OSError) -> bool:
     return isinstance(exc, MemoryError) or exc.errno in EXHAUSTED
 
 

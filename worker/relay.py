@@ -44,6 +44,7 @@ NO_LIMIT = 2**31 - 1  # rescues
 RESCUE_EVERY = 1.0  # seconds between two looks for the dead
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
+AWAY = (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OperationalError, OSError)
 
 
 def run_once() -> int:
@@ -120,10 +121,7 @@ def _patiently(work: Callable[[], int], ended: threading.Event) -> bool:
     """Do it, or pause if that is not possible now. Whether Postgres answered."""
     try:
         work()
-    except (
-        *(psycopg.Error, psycopg_pool.PoolTimeout),
-        *(redis.RedisError, OperationalError, OSError),
-    ) as exc:
+    except AWAY as exc:
         log.warning("relay.waits", error=type(exc).__name__)
         ended.wait(PAUSE)
         return not isinstance(exc, (psycopg.Error, psycopg_pool.PoolTimeout))

@@ -8,6 +8,7 @@ import psycopg_pool
 from db.transcripts import TranscriptDamaged
 from worker.errors import (
     DISK_FULL,
+    EXHAUSTED,
     NOT_WRITABLE,
     AgentFailed,
     AnswerNeeded,
@@ -15,7 +16,6 @@ from worker.errors import (
     NoRoom,
     NotResumable,
     Stopped,
-    exhausted,
     judge,
 )
 from worker.plain import plain
@@ -54,9 +54,9 @@ def for_people(exc: BaseException) -> str:
 
 
 def _of_the_host(exc: MemoryError | OSError) -> str:
-    if exhausted(exc):
+    if isinstance(exc, MemoryError) or exc.errno in EXHAUSTED:
         return SENTENCES["host_exhausted"]
-    if isinstance(exc, MemoryError) or exc.errno in DISK_FULL:
+    if exc.errno in DISK_FULL:
         return SENTENCES["disk_full"]
     if exc.errno in NOT_WRITABLE:
         return f"{exc.filename or 'A file'} cannot be used: {exc.strerror}."
