@@ -65,24 +65,28 @@ def claim(
     attempt: UUID,
     runner: Runner,
     lease: timedelta,
+    limit: int,
     again: bool = False,
 ) -> Claimed | None:
     """Begin an attempt: queued or parked → running, with the head of its lane.
 
     None when there is nothing to begin: the job has ended, runs, is not due or not
-    in turn, its credential is limited, or its project or branch is gone (endings.fail_orphan).
+    in turn, its credential is limited, or its project or branch is gone (endings.fail_orphan);
+    or one more death would be the `limit`th and set it aside, and its worker runs such a job
+    already: of two that die together nobody knows which was to blame.
     `again` says that this very attempt was claimed before and the answer was lost: if it
     was begun, it is what is returned.
     """
+    asked = _claim_params(job_id, attempt, runner, lease) | {"limit": limit}
     with conn.cursor(row_factory=class_row(Claimed)) as cur:
         try:
-            begun = cur.execute(CLAIM, _claim_params(job_id, attempt, runner, lease)).fetchone()
+            begun = cur.execute(CLAIM, asked).fetchone()
         except errors.UniqueViolation:
-            return None  # another job of the lane began at the same moment
+            return None  # of the lane at the same moment, or in its worker for the last time
         if begun or not again:
             return begun
         conn.execute("select from jobs where id = %s for share", (job_id,))  # one under way
-        return cur.execute(HELD, _claim_params(job_id, attempt, runner, lease)).fetchone()
+        return cur.execute(HELD, asked).fetchone()
 
 
 def _claim_params(
@@ -144,7 +148,8 @@ CLAIM: LiteralString = (
                published = 0, host = %(host)s, boot = %(boot)s, pid = %(pid)s,
                pid_started = %(pid_started)s, agent_pid = null, worker_id = %(worker_id)s,
                started_at = coalesce(jobs.started_at, now()), claimed_at = now(),
-               credential = null
+               credential = null,
+               last_chance = free.rescues > 0 and free.rescues >= %(limit)s - 1
           from free, h
          where jobs.id = free.id
         returning jobs.*, free.announced as was_announced

@@ -26,6 +26,7 @@ from db.turns import Try
 RUNNER = Runner("worker", "host", "boot", 4711, 99, "credential")
 LEASE = timedelta(seconds=30)
 SOON = timedelta(seconds=2)
+RESCUES = 3  # a job is set aside at the third
 
 T = TypeVar("T")
 
@@ -47,7 +48,9 @@ def ask(conn: Connection[Any], kind: str = "build", project: str = "p", **more: 
 
 
 def claim(conn: Connection, job_id: UUID, *, runner: Runner = RUNNER) -> Claimed | None:
-    return attempts.claim(conn, job_id, attempt=uuid4(), runner=runner, lease=LEASE)
+    return attempts.claim(
+        conn, job_id, attempt=uuid4(), runner=runner, lease=LEASE, limit=RESCUES
+    )
 
 
 def begun(conn: Connection, kind: str = "build", project: str = "p", **more: Any) -> Claimed:

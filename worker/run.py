@@ -5,6 +5,7 @@ ended, runs, or is not in turn changes nothing.
 """
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +38,7 @@ log = structlog.get_logger()
 
 CUT_OFF = Judgement(Verdict.LOST, "lease_lost")
 TOLD_WITHIN = 1.0  # seconds; the main process hears of a signal to all of them a little later
-WORKER_ID = host.boot().rpartition("/")[0][:8]
+WORKER_ID = f"{host.boot()}/{os.getpid()}"  # pool children are forked after this
 
 
 def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -> Ran:
@@ -83,6 +84,7 @@ def _claim(job_id: UUID) -> Claimed | None:
                 attempt=attempt,
                 runner=host.runner(WORKER_ID),
                 lease=settings().lease,
+                limit=settings().rescue_limit,
                 again=next(tries) > 0,
             )
 

@@ -52,7 +52,7 @@ def simulate(clock: Clock, seed: str, *, flaws: frozenset[str] = frozenset()) ->
 
 def _runner(w: World, name: str) -> Runner:
     pid = w.pids[name]
-    return Runner(name, name, _boot(name), pid, pid, credential=_credential(w))
+    return Runner(f"{name}, {pid}", name, _boot(name), pid, pid, credential=_credential(w))
 
 
 def _boot(name: str) -> str:

@@ -80,9 +80,14 @@ class Ledger(Pair):
 
     def claim(self, job_id: UUID, attempt: UUID, runner: Runner) -> Claimed | None:
         told = attempts.claim(
-            self.conn, job_id, attempt=attempt, runner=runner, lease=timedelta(seconds=LEASE)
+            self.conn,
+            job_id,
+            attempt=attempt,
+            runner=runner,
+            lease=timedelta(seconds=LEASE),
+            limit=RESCUES,
         )
-        can = self.model.claim(job_id, attempt, credential=runner.credential, lease=LEASE)
+        can = self.model.claim(job_id, attempt, runner=runner, lease=LEASE, limit=RESCUES)
         self.same(f"claim {job_id} by {runner.worker_id}", told is not None, can)
         if told:
             job = self.model.jobs[job_id]

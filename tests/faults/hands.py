@@ -99,7 +99,7 @@ class Hands(RuleBasedStateMachine):
         )
 
     def begin_run(self, job_id: UUID, credential: str) -> bool:
-        runner = Runner("worker", "host", "boot", 4711, 99, credential)
+        runner = Runner(f"worker of {credential}", "host", "boot", 4711, 99, credential)
         if job := self.ledger.claim(job_id, uuid4(), runner):
             self.runs.append(Run(job))
         return job is not None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from db.attempts import Runner
 from tests.faults.ledger_rows import FOREVER, Job, Project, Turn
 
 
@@ -123,10 +124,16 @@ class Model:
     def claimable(self, job: Job) -> bool:
         return job.waits and job.run_at <= self.now and self.in_turn(job)
 
-    def claim(self, job_id: UUID, attempt: UUID, *, credential: str, lease: float) -> bool:
+    def claim(
+        self, job_id: UUID, attempt: UUID, *, runner: Runner, lease: float, limit: int
+    ) -> bool:
         job = self.jobs.get(job_id)
-        if job is None or not self.claimable(job) or self.limited(credential):
+        if job is None or not self.claimable(job) or self.limited(runner.credential):
             return False
+        last = runner.worker_id if job.rescues and job.rescues >= limit - 1 else None
+        if last and any(o.last == last and o.state == "running" for o in self.jobs.values()):
+            return False
+        job.last = last
         job.state, job.attempt, job.begun, job.credential = "running", attempt, True, None
         job.attempts += 1
         job.lease_until = self.now + lease

@@ -17,7 +17,8 @@ class Turn:
 
 @dataclass
 class Job:
-    """One job. `begun`: claimed once, or not the first of its chain."""
+    """One job. `begun`: claimed once, or not the first of its chain; `last`: the worker that
+    runs it, if its death would set the job aside."""
 
     id: UUID
     chain: UUID
@@ -35,6 +36,7 @@ class Job:
     lease_until: float | None = None
     cancel: bool = False
     credential: str | None = None
+    last: str | None = None
     turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
 
     @property

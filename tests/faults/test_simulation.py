@@ -157,7 +157,12 @@ def test_the_clock_is_ours_in_statements_defaults_and_functions(clock: Clock):
         job_id = UUID(int=n)
         assert ask(clock.conn, f"p{n}", "build", job_id)
         assert attempts.claim(
-            clock.conn, job_id, attempt=job_id, runner=runner, lease=moment(LEASE) - moment(0)
+            clock.conn,
+            job_id,
+            attempt=job_id,
+            runner=runner,
+            lease=moment(LEASE) - moment(0),
+            limit=3,
         )
         row = clock.conn.execute(
             """

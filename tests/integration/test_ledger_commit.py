@@ -481,7 +481,7 @@ def test_a_claim_a_commit_and_a_finish_are_one_statement_each(conn: Connection, 
     running = list[Claimed]()
 
     def take(own: Connection) -> None:
-        job = attempts.claim(own, asked, attempt=uuid4(), runner=RUNNER, lease=LEASE)
+        job = attempts.claim(own, asked, attempt=uuid4(), runner=RUNNER, lease=LEASE, limit=3)
         assert job
         running.append(job)
 

@@ -1,5 +1,6 @@
 """Jobs of dead workers: back at once and for free, or set aside, or cancelled; told once."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -9,12 +10,14 @@ from db import attempts, jobs, rescue
 from db.attempts import Claimed
 from tests.invariants import violations
 from tests.ledger import (
+    RUNNER,
     advance,
     ask,
     at_once,
     begun,
     claim,
     contents,
+    finish,
     job_row,
     one,
     turn,
@@ -50,6 +53,42 @@ def test_a_job_whose_lease_ran_out_is_queued_again_at_no_cost(conn: Connection):
     assert (again.attempts, again.rescues) == (1, 1)
     assert advance(conn, job, minted) is None  # the dead one's attempt
     assert violations(conn) == []
+
+
+def test_of_jobs_that_one_more_death_would_set_aside_a_worker_runs_one_at_a_time(
+    conn: Connection,
+):
+    """They died together: of the next death one of them is to be blamed, and no other."""
+    asked = [ask(conn, project=project) for project in "abc"]
+    conn.execute("update jobs set rescues = 2 where project_id in ('a', 'b')")
+    elsewhere = replace(RUNNER, worker_id="another worker")
+    first = claim(conn, asked[0])
+    assert first
+    before = contents(conn)
+    assert claim(conn, asked[1]) is None
+    assert contents(conn) == before
+    assert claim(conn, asked[2])  # has killed nobody yet
+    assert claim(conn, asked[1], runner=elsewhere)
+    again = ask(conn, project="d")
+    conn.execute("update jobs set rescues = 2 where id = %s", (again,))
+    assert claim(conn, again) is None
+    finish(conn, first, "failed")
+    assert claim(conn, again)
+    assert violations(conn) == []
+
+
+def test_where_the_first_death_sets_a_job_aside_new_jobs_still_run_beside_each_other(
+    conn: Connection,
+):
+    for project in "ab":
+        assert attempts.claim(
+            conn,
+            ask(conn, project=project),
+            attempt=uuid4(),
+            runner=RUNNER,
+            lease=timedelta(seconds=30),
+            limit=1,
+        )
 
 
 def test_a_runner_that_is_known_to_be_dead_is_not_waited_for(conn: Connection):

@@ -330,6 +330,7 @@ def test_a_turn_that_was_ended_and_will_not_do_is_not_found_again(at_work: AtWor
         asked,
         attempt=uuid4(),
         runner=host.runner("w"),
+        limit=3,
         lease=timedelta(seconds=30),
     )
     assert job

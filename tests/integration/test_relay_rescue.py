@@ -18,7 +18,9 @@ GONE = 1  # a pid that began at another time than the runner's
 def claimed_by_the_dead(at_work: AtWork, job: UUID) -> None:
     runner = replace(host.runner("w"), pid=GONE, pid_started=1)
     lease = timedelta(seconds=30)
-    assert attempts.claim(at_work.conn, job, attempt=uuid4(), runner=runner, lease=lease)
+    assert attempts.claim(
+        at_work.conn, job, attempt=uuid4(), runner=runner, lease=lease, limit=3
+    )
 
 
 def test_the_chain_of_metadata_that_was_set_aside_still_compacts(at_work: AtWork):
@@ -60,10 +62,14 @@ def test_an_outage_sets_no_job_aside(at_work: AtWork):
     asked = at_work.ask(ChatPlan(project=P, user=U, prompt="begin"))
     runner = host.runner("w")  # this process: it lives
     lease = timedelta(0)
-    assert attempts.claim(at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease)
+    assert attempts.claim(
+        at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease, limit=3
+    )
     at_work.conn.execute("update jobs set rescues = 2")
     assert relay.rescue_once(after_outage=True) == 1
     assert (at_work.job(asked).state, at_work.job(asked).rescues) == ("queued", 3)
-    assert attempts.claim(at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease)
+    assert attempts.claim(
+        at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease, limit=3
+    )
     assert relay.rescue_once() == 1
     assert at_work.job(asked).state == "quarantined"

@@ -273,6 +273,7 @@ def test_a_hold_that_is_over_does_not_come_back_by_a_late_renewal(at_work: AtWor
         asked,
         attempt=uuid4(),
         runner=host.runner("w"),
+        limit=3,
         lease=timedelta(seconds=30),
     )
     assert job

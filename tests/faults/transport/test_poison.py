@@ -20,10 +20,10 @@ def test_poison(struck: Struck, tally: Tally, kills: str):
     poison.touch()
     try:
         bad = struck.baton.ask(
-            ChatPlan(project=project, user="ann", prompt=f"kill the {kills}")
+            ChatPlan(project=project, user="ann", prompt=f"pause 1\nkill the {kills}")
         )
         behind = struck.baton.ask(ChatPlan(project=project, user="ann", prompt="go"))
-        beside = struck.chats(5)
+        beside = [*struck.chats(5), *struck.chats(1, "pause 4")]  # the last dies with it
         set_aside = struck.baton.over(bad)
         struck.ended([behind, *beside])
     finally:
