@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.running import at_work as at_work  # a fixture
+from tests.sharing import TOGETHER
 
 TOLD = "fault"  # the property of a test's report that carries its tally
 
@@ -58,7 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes minutes is left to `make faults`; there what may take longest begins first."""
+    """What takes minutes is left to `make faults`. There those begin first that run one after the
+    other in one process, and of them and of the rest those that may take longest."""
     if config.getoption("--long", default=False):
         items.sort(key=_longest, reverse=True)
         return
@@ -68,9 +70,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def _longest(item: pytest.Item) -> float:
+def _longest(item: pytest.Item) -> tuple[bool, float]:
     limit = item.get_closest_marker("timeout")
-    return float(limit.args[0]) if limit else 0.0
+    together = any(item.nodeid.startswith(start) for start in TOGETHER)
+    return together, float(limit.args[0]) if limit else 0.0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.faults.conftest import Tally
 from tests.faults.histories import Histories
 from tests.faults.pair import Broken
 
-SHORT, LONG = 40, 200  # histories
+SHORT, LONG = 40, 120  # histories
 STEPS = 30
 
 
