@@ -1,4 +1,4 @@
-"""The stored form of transcript entries: what lasts, and what a fork changes.
+"""The form of transcript entries: what lasts, what a fork changes, and how each leads to the next.
 
     entry    {"uuid": U, "sessionId": S, "message": …}
     body     {"message": …, "uuid": U}              kept once per project, by its digest
@@ -91,6 +91,27 @@ def runs_of(ids: list[int]) -> tuple[list[int], list[int]]:
     return starts, lengths
 
 
+def soundness(entries: list[Entry]) -> str | None:
+    """None when the session can be resumed and keeps its context; else why not.
+
+    `empty`: no message of user or assistant, so the CLI would not find it.
+    `broken_chain`: the way back from the last message ends at an entry that is not
+    there; the CLI would resume, and silently leave out all that lies before the gap.
+    (A compaction begins a chain of its own: its boundary has no parent, which is sound.)
+    """
+    by_uuid = {entry["uuid"]: entry for entry in entries if isinstance(entry.get("uuid"), str)}
+    at = next((entry for entry in reversed(entries) if _is_message(entry)), None)
+    if at is None:
+        return "empty"
+    seen = set[str]()
+    while (parent := at.get("parentUuid")) is not None:
+        at = by_uuid.get(str(parent))
+        if at is None or parent in seen:
+            return "broken_chain"
+        seen.add(parent)
+    return None
+
+
 def _pack(columns: dict[str, list[list[Any]]]) -> bytes:
     return zlib.compress(_encode(columns).encode())
 
@@ -133,3 +154,11 @@ def _bytes(text: str) -> bytes:
 
 def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _is_message(entry: Entry) -> bool:
+    return (
+        entry.get("type") in ("user", "assistant")
+        and isinstance(entry.get("uuid"), str)
+        and entry.get("isSidechain") is not True
+    )

@@ -127,27 +127,6 @@ def load(
     return entries
 
 
-def soundness(entries: list[Entry]) -> str | None:
-    """None when the session can be resumed and keeps its context; else why not.
-
-    `empty`: no message of user or assistant, so the CLI would not find it.
-    `broken_chain`: the way back from the last message ends at an entry that is not
-    there; the CLI would resume, and silently leave out all that lies before the gap.
-    (A compaction begins a chain of its own: its boundary has no parent, which is sound.)
-    """
-    by_uuid = {entry["uuid"]: entry for entry in entries if isinstance(entry.get("uuid"), str)}
-    at = next((entry for entry in reversed(entries) if _is_message(entry)), None)
-    if at is None:
-        return "empty"
-    seen = set[str]()
-    while (parent := at.get("parentUuid")) is not None:
-        at = by_uuid.get(str(parent))
-        if at is None or parent in seen:
-            return "broken_chain"
-        seen.add(parent)
-    return None
-
-
 def fingerprint(conn: Connection, project_id: str, session_id: str) -> str | None:
     """Differs whenever the stored session can have changed; None if it is gone.
 
@@ -190,14 +169,6 @@ def lock(conn: Connection, project_id: str, *, lasts: str = "0") -> None:
 
 def _where(project_id: str, session_id: str, subpath: str) -> dict[str, Any]:
     return {"project_id": project_id, "session_id": session_id, "subpath": subpath}
-
-
-def _is_message(entry: Entry) -> bool:
-    return (
-        entry.get("type") in ("user", "assistant")
-        and isinstance(entry.get("uuid"), str)
-        and entry.get("isSidechain") is not True
-    )
 
 
 def _unseen(bodies: list[Body], here: set[UUID]) -> list[int]:

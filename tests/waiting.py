@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 POLL = 0.02  # seconds
-REST = 4  # times as long as the look itself took: who waits is not to be what is waited for
+REST = 9  # times as long as the look itself took: who waits is not to be what is waited for
 LONGEST = 0.2  # seconds
 PATIENCE = 4  # times as long as a quiet machine takes: a busy one fails no test
 

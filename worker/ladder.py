@@ -19,7 +19,7 @@ from db import registry, transcripts
 from db.attempts import Claimed
 from db.lanes import MAIN
 from db.registry import Session
-from db.transcript_form import Entry
+from db.transcript_form import Entry, soundness
 from db.transcripts import TranscriptDamaged
 from db.turns import Try
 from worker.plain import plain
@@ -255,7 +255,7 @@ def _soundness(session_id: str, mark: str, entries: list[Entry]) -> str | None:
     if key not in _sound:
         if len(_sound) >= SOUND_KEPT:
             _sound.clear()
-        _sound[key] = transcripts.soundness(entries)
+        _sound[key] = soundness(entries)
     return _sound[key]
 
 

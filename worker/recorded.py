@@ -16,10 +16,10 @@ import psycopg
 import structlog
 from psycopg import Connection
 
-from db import imports, transcripts
+from db import imports
 from db.imports import Figures
 from db.jobs import REFUSED
-from db.transcript_form import Entry
+from db.transcript_form import Entry, soundness
 from worker.agent.store import summarise
 from worker.agent.usage import context
 from worker.complaints import Failed
@@ -84,7 +84,7 @@ def read(path: Path, session: str | None = None) -> Recorded:
     if not UUID_FORM.fullmatch(session):
         raise Failed(f"{path.name} is not named after a session: give its id with --session.")
     entries = _entries(path, session)
-    if problem := transcripts.soundness(entries):
+    if problem := soundness(entries):
         raise Failed(f"The session in {path} {UNSOUND[problem]}.")
     agents = path.with_suffix("")
     found = {"": entries} | {

@@ -18,7 +18,7 @@ from claude_agent_sdk import (
 from psycopg import Connection
 
 from db import transcripts
-from db.transcript_form import Entry, body
+from db.transcript_form import Entry, body, soundness
 from dev.standin.server import Standin, standin
 from worker.agent.store import PostgresStore, Transaction
 
@@ -45,7 +45,7 @@ def test_a_fork_repeats_its_parent_and_is_sound(
         session = asyncio.run(run(store, model, cwd, prompt=prompt, parent=parent))
         entries = transcripts.load(conn, project, session)
         assert entries
-        assert transcripts.soundness(entries) is None, prompt
+        assert soundness(entries) is None, prompt
         return session, entries
 
     session, before = turn(FIRST, None)

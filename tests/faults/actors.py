@@ -189,12 +189,14 @@ def _watch(w: World, agent: Agent) -> Generator[None, None, str]:
         asked = w.now
         if w.happens(0.3):
             yield  # the question is on its way
-        heard = w.ledger.renew(agent.job) if w.happens(0.7) else w.ledger.wanted(agent.job)
+        renews = w.happens(0.7)
+        heard = w.ledger.renew(agent.job) if renews else w.ledger.wanted(agent.job)
         if heard is None:
             return "lost"
         if heard != "go on":
             return heard
-        w.feed(agent, asked + TRUSTED)
+        if renews:  # to hear what is wanted makes no lease longer
+            w.feed(agent, asked + TRUSTED)
     return "go on" if w.lives(agent) else "lost"
 
 

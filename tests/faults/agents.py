@@ -5,7 +5,8 @@ in the same look are two live agents in a lane.
 """
 
 import threading
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from psycopg import Connection
 from dev.processes import Process, descendants, look, pids
 
 LOOK_EVERY = 0.1  # seconds
+SETTLED = 10  # looks after which a process is what it is: no other program will be run by it
 MARK = b"BATON_ATTEMPT="
 OUR_GIT = b"GIT_COMMITTER_EMAIL=baton@localhost"  # it carries the attempt, and is no agent
 
@@ -24,20 +26,24 @@ OUR_GIT = b"GIT_COMMITTER_EMAIL=baton@localhost"  # it carries the attempt, and 
 class Agents:
     """The attempts that were seen at the same time."""
 
-    looks: int = 0
+    looks: Counter[int] = field(
+        default_factory=Counter[int]
+    )  # at each process that is no agent
     seen: set[str] = field(default_factory=set[str])
     together: set[frozenset[str]] = field(default_factory=set[frozenset[str]])
     done: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
         while not self.done.wait(LOOK_EVERY):
-            found = live_agents()
+            here = set(pids())
+            found = live_agents(pid for pid in here if self.looks[pid] < SETTLED)
+            agents = {pid for _, pid in found}
+            self.looks = Counter({pid: self.looks[pid] + 1 for pid in here - agents})
             # A look takes its time: the one may have gone before the other came.
             now = frozenset(attempt for attempt, pid in found if _attempt(pid) == attempt)
             self.seen |= now
             if len(now) > 1:
                 self.together.add(now)
-            self.looks += 1
 
     def violations(self, conn: Connection) -> list[str]:
         """A sentence for each two attempts of one project whose agents lived at once."""
@@ -65,10 +71,12 @@ class Agents:
         ]
 
 
-def live_agents(*, keepers: bool = False) -> list[tuple[str, int]]:
+def live_agents(
+    among: Iterable[int] | None = None, *, keepers: bool = False
+) -> list[tuple[str, int]]:
     """Attempt and pid of each live process below a keeper; or of the keepers themselves."""
     found = list[tuple[str, int]]()
-    for pid in pids():
+    for pid in pids() if among is None else among:
         attempt = _attempt(pid)
         if attempt and _is_keeper(pid) == keepers and look(pid):
             found.append((attempt, pid))

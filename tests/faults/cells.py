@@ -104,19 +104,21 @@ class Case:
         """Whether its chain has ended and all is struck; goes on with what was paused."""
         assert time.monotonic() - self.began < PATIENCE, f"{self.cell}: {self._told()}"
         ended = self.ended()
-        for struck in self.strikes.struck(self.project):
-            if struck.fault == "pause" and struck.pid not in self.continued:
-                self._go_on(struck, ended=ended)
-        return ended and not self._paused()
+        if self.cell.fault != "pause":
+            return ended
+        struck = [one for one in self.strikes.struck(self.project) if one.fault == "pause"]
+        for one in struck:
+            if one.pid not in self.continued:
+                self._go_on(one, ended=ended)
+        return ended and all(one.pid in self.continued for one in struck)
 
     def ended(self) -> bool:
         """Whether nothing of its project is left to do."""
-        jobs = self.baton.jobs(self.project)
-        return bool(jobs) and all(job["finished_at"] for job in jobs)
-
-    def _paused(self) -> bool:
-        struck = self.strikes.struck(self.project)
-        return any(s.fault == "pause" and s.pid not in self.continued for s in struck)
+        return self.baton.row(
+            "select count(finished_at) > 0 and count(finished_at) = count(*) as ended"
+            " from jobs where project_id = %s",
+            self.project,
+        )["ended"]
 
     def _go_on(self, struck: Struck, *, ended: bool) -> None:
         """SIGCONT, once another process has begun on the project, or nothing is left to do."""

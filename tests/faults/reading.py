@@ -56,8 +56,11 @@ def texts(workspace: Path) -> dict[str, str]:
 def heard_by_deeds(log: Path) -> list[Heard]:
     """What the agent without a CLI has noted: each turn's begin, and its end if it came to one."""
     found, prompts = list[Heard](), dict[str, tuple[str, ...]]()
-    for line in log.read_text().splitlines():
-        told = json.loads(line)
+    for line in filter(None, log.read_text().splitlines()):
+        try:
+            told = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # it was killed in the middle of writing this, and has done nothing since
         shown = prompts.setdefault(told["session"], tuple(told.get("prompts", ())))
         found.append(Heard(told["at"], told["project"], told["session"], shown))
     return found

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.faults.history import Asked, Heard, History, Step, broken
 from tests.faults.nemesis import schedule
+from tests.faults.reading import heard_by_deeds
 
 ONE, TWO = "write one.txt: 1", "say two"
 
@@ -158,3 +160,12 @@ def test_a_turn_that_was_gone_on_from_counts_once():
 def test_a_seed_draws_the_same_storm_again():
     assert schedule(7, 60) == schedule(7, 60)
     assert schedule(7, 60) != schedule(8, 60)
+
+
+def test_a_line_that_its_writer_was_killed_over_takes_no_other_with_it(tmp_path: Path):
+    log, lines = (
+        tmp_path / "deeds",
+        [f'{{"at": {n}, "project": "p", "session": "s{n}"' for n in (1, 2, 3)],
+    )
+    log.write_text(f"\n{lines[0]}}}\n{lines[1]}\n{lines[2]}}}")
+    assert [one.session for one in heard_by_deeds(log)] == ["s1", "s3"]

@@ -16,6 +16,7 @@ from celery.exceptions import Reject
 
 from db import jobs, transcripts
 from db.migrate import migrate
+from db.transcript_form import soundness
 from dev import processes
 from dev.embedded import open_postgres
 from dev.server import Server
@@ -233,7 +234,7 @@ def test_a_turn_outlasts_a_postgres_that_takes_no_writes(
     said = transcripts.load(at_work.conn, P, at_work.head() or "") or []
     uuids = [entry["uuid"] for entry in said if "uuid" in entry]
     assert len(uuids) == len(set(uuids))
-    assert transcripts.soundness(said) is None
+    assert soundness(said) is None
     assert "a.txt" in str(said)
     drive(at_work, asked, alone=True)
     assert (at_work.place / "a.txt").read_text() == "1"

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from db.transcript_form import body, overlay, restore, runs_of
-from db.transcripts import soundness
+from db.transcript_form import body, overlay, restore, runs_of, soundness
 
 Entry = dict[str, Any]
 
