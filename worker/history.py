@@ -34,10 +34,11 @@ HALF_WRITTEN = re.compile(r"\.tmp\.\d+\.[0-9a-f]{12}$")
 def settle(trees: Trees, attempt: str, commit: str) -> None:
     """The attempt's turn was committed. Its own notes go last: as long as they are there, it is
     not settled."""
-    trees.point(HEAD, commit)
     own = f"{BEGUN}/{attempt}"
-    for ref in (*sorted(trees.refs(BEGUN), key=own.__eq__), f"{MADE}/{attempt}"):
-        trees.forget(ref)
+    for ref in trees.refs(BEGUN):
+        if ref != own:
+            trees.forget(ref)
+    trees.move(HEAD, commit, gone=(own, f"{MADE}/{attempt}"))
 
 
 def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:

@@ -26,11 +26,6 @@ SAMPLE = 16  # of the 256 directories of loose objects: git names them by a hash
 class Repository(Trees):
     """The repository `git_dir`; nothing here looks at its directory."""
 
-    def pointed(self, below: str) -> dict[str, str]:
-        """The refs below a prefix, and the commit of each."""
-        told = self._git("for-each-ref", "--format=%(refname) %(objectname)", below)
-        return dict(line.split(" ", 1) for line in told.splitlines())
-
     def led_to(self, commit: str) -> set[str]:
         """Every commit in the history of one, with itself."""
         return set(self._git("rev-list", commit).split())

@@ -11,9 +11,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -124,6 +125,10 @@ class Trees:
         told = self._git("cat-file", "--batch-check", given=f"{commit}^{{commit}}\n")
         return not told.rstrip().endswith("missing")
 
+    def tree(self, commit: str) -> str:
+        """The tree of a commit."""
+        return self._git("rev-parse", f"{commit}^{{tree}}").strip()
+
     def leads_to(self, commit: str, later: str) -> bool:
         """Whether the one commit is in the history of the other, or is it."""
         return not self._git("rev-list", "--max-count=1", commit, f"^{later}")
@@ -141,6 +146,11 @@ class Trees:
         """The names of the refs below a prefix."""
         return self._git("for-each-ref", "--format=%(refname)", below).split()
 
+    def pointed(self, *below: str) -> dict[str, str]:
+        """The refs of these names, and those below them, and the commit of each."""
+        told = self._git("for-each-ref", "--format=%(refname) %(objectname)", *below)
+        return dict(line.split(" ", 1) for line in told.splitlines())
+
     def point(self, name: str, commit: str) -> None:
         """Let a ref name a commit."""
         self._git("update-ref", name, commit)
@@ -149,6 +159,11 @@ class Trees:
         """Remove a ref."""
         self._git("update-ref", "-d", name)
 
+    def move(self, name: str, commit: str, *, gone: Sequence[str]) -> None:
+        """Let a ref name a commit, then remove others: one git, which does it in this order."""
+        lines = (f"update {name} {commit}", *(f"delete {each}" for each in gone))
+        self._git("update-ref", "--stdin", given="".join(f"{line}\n" for line in lines))
+
     def snapshot(self, message: str, *, parent: str | None) -> str:
         """Commit the directory as it is; returns `parent` when nothing changed since."""
         nested = self._nested()
@@ -156,7 +171,7 @@ class Trees:
         for name in nested:
             self._add_nested(name)
         tree = self._git("write-tree").strip()
-        if parent and self._git("rev-parse", f"{parent}^{{tree}}").strip() == tree:
+        if parent and _tree(self, parent) == tree:
             return parent
         parents = ["-p", parent] if parent else []
         return self._git("commit-tree", tree, *parents, "-m", message).strip()
@@ -222,6 +237,8 @@ class Trees:
 
     def added(self, before: str, after: str) -> list[str]:
         """The files that `after` has and `before` has not; bytes that are no text are escaped."""
+        if before == after:
+            return []
         told = self._git(
             "diff-tree",
             "-r",
@@ -280,3 +297,9 @@ class Trees:
 
     def _run(self, *command: str, given: str = "", fine: tuple[int, ...] = (0,)) -> str:
         return git.run(*command, cwd=self.path, given=given, fine=fine)
+
+
+@lru_cache(maxsize=1000)
+def _tree(trees: Trees, commit: str) -> str:
+    """The tree of a commit, which is the same for good."""
+    return trees.tree(commit)

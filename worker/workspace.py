@@ -164,8 +164,9 @@ def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> Begun:
             trees.point(f"{history.BEGUN}/{job.attempt}", commit)
             history.drop_half_written(trees, commit)
             return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
-        kept_aside = history.put_lost_aside(trees)
-        head = trees.ref(history.HEAD)
+        found = trees.pointed(history.HEAD, history.BEGUN)
+        head = found.pop(history.HEAD, None)
+        kept_aside = history.put_lost_aside(trees) if found else None
         commit = trees.snapshot("as found", parent=head)
         trees.point(f"{history.BEGUN}/{job.attempt}", commit)
         return Begun(

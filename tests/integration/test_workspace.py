@@ -1,6 +1,7 @@
 """The workspace: what is kept of each turn, and what lies there configures nothing."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from uuid import uuid4
@@ -90,6 +91,20 @@ def test_a_turns_files_are_kept_and_those_it_made_are_named(place: Path):
     commit, created = workspace.finish(one, begun)
     assert created == ["b"]
     assert kept(commit) == {"a": "2", "b": "3"}
+
+
+def test_a_turn_takes_sixteen_gits(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of some milliseconds each; most of what a turn costs beside its agent."""
+    turn(place, a="1")
+    counting, log = tmp_path / "bin" / "git", tmp_path / "log"
+    counting.parent.mkdir()
+    counting.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("git")} "$@"\n')
+    counting.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{counting.parent}:{os.environ['PATH']}")
+    turn(place, a="2", b="3")
+    assert len(log.read_text().splitlines()) == 16
 
 
 def test_what_a_lost_attempt_left_is_kept_aside(place: Path):
