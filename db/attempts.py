@@ -72,8 +72,8 @@ def claim(
 
     None when there is nothing to begin: the job has ended, runs, is not due or not
     in turn, its credential is limited, or its project or branch is gone (endings.fail_orphan);
-    or one more death would be the `limit`th and set it aside, and its worker runs such a job
-    already: of two that die together nobody knows which was to blame.
+    or one more death would be the `limit`th and set it aside, and this worker runs such a job
+    already (stand_back).
     `again` says that this very attempt was claimed before and the answer was lost: if it
     was begun, it is what is returned.
     """
@@ -82,7 +82,7 @@ def claim(
         try:
             begun = cur.execute(CLAIM, asked).fetchone()
         except errors.UniqueViolation:
-            return None  # of the lane at the same moment, or in its worker for the last time
+            return None  # another began at the same moment: in its lane, or as in BESIDE
         if begun or not again:
             return begun
         conn.execute("select from jobs where id = %s for share", (job_id,))  # one under way
@@ -118,6 +118,13 @@ LINE: LiteralString = """
                 where b.project_id = j.project_id and b.lane = j.lane) end as tree,
     p.fresh_next and j.lane = 'main' as fresh_next"""
 
+# One more death would set the job `q` aside, as it would one that this worker runs now: of two
+# that die together nobody knows which was to blame.
+BESIDE: LiteralString = """
+    q.rescues > 0 and q.rescues >= %(limit)s - 1 and exists (
+        select from jobs o
+         where o.worker_id = %(worker_id)s and o.state = 'running' and o.last_chance)"""
+
 CLAIM: LiteralString = (
     """
     with q as (
@@ -128,7 +135,9 @@ CLAIM: LiteralString = (
         select q.* from q
          where """
     + IN_TURN
-    + """
+    + """ and not ("""
+    + BESIDE
+    + """)
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())
     ), h as (
@@ -185,6 +194,22 @@ HELD: LiteralString = (
                             and e.type = 'job.started' order by seq desc limit 1) e
      where j.id = %(id)s and j.attempt = %(attempt)s and j.state = 'running'"""
 )
+
+
+def stand_back(
+    conn: Connection, job_id: UUID, *, worker_id: str, limit: int, pause: timedelta
+) -> bool:
+    """Look at the job again after `pause`, whatever was published for it, if that is why it was
+    not claimed: this worker runs another that one more death would set aside. Whether it is.
+    """
+    done = conn.execute(
+        """
+        update jobs q set publish_after = now() + %(pause)s, published = 0, published_at = null
+         where id = %(id)s and state in ('queued', 'parked') and run_at <= now() and """
+        + BESIDE,
+        {"id": job_id, "worker_id": worker_id, "limit": limit, "pause": pause},
+    )
+    return done.rowcount == 1
 
 
 def renew(conn: Connection, job_id: UUID, attempt: UUID, lease: timedelta) -> str | None:

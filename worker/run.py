@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -37,6 +38,7 @@ from worker.sentences import for_people
 log = structlog.get_logger()
 
 CUT_OFF = Judgement(Verdict.LOST, "lease_lost")
+STAND_BACK = timedelta(seconds=5)  # until it is looked at again whether a job may run here
 TOLD_WITHIN = 1.0  # seconds; the main process hears of a signal to all of them a little later
 WORKER_ID = f"{host.boot()}/{os.getpid()}"  # pool children are forked after this
 
@@ -169,6 +171,14 @@ def _not_claimed(job_id: UUID) -> Ran:
         if limit := limits.standing(conn, host.credential()):
             limits.park_waiting(conn, job_id, limit.credential)
             return Ran("waits", limit.reason)
+        if attempts.stand_back(
+            conn,
+            job_id,
+            worker_id=WORKER_ID,
+            limit=settings().rescue_limit,
+            pause=STAND_BACK,
+        ):
+            return Ran("waits", "last_chance", "Another that may kill this worker runs in it.")
     return Ran("ignored")
 
 

@@ -98,7 +98,7 @@ class Trees:
     def mend(self) -> None:
         """Take away what a git that was killed left in the way of the next."""
         (self.git_dir / "index.lock").unlink(missing_ok=True)
-        names = ("HEAD.lock", "config.lock", "packed-refs.lock")
+        names = ("HEAD.lock", "config.lock", "packed-refs.lock", "packed-refs.new")
         left = [self.git_dir / name for name in names if (self.git_dir / name).exists()]
         left += (self.git_dir / "refs").rglob("*.lock")  # no ref may be named so
         until = time.monotonic() + LOCK_LASTS  # a branch's git may be at it, and alive

@@ -11,6 +11,7 @@ from tests.invariants import ALWAYS
 
 LOOK_EVERY = 0.1  # seconds between two looks whether ids and tables are in step
 REST = 19  # times as long as the look took, which grows with the tables
+LONGEST = 0.3  # seconds
 STEADY: dict[str, LiteralString] = {
     name: query for name, query in ALWAYS.items() if name.startswith(("3:", "4:", "5:"))
 }
@@ -29,7 +30,7 @@ class InStep:
     def watch(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as conn:
             took = 0.0
-            while not self.done.wait(max(LOOK_EVERY, REST * took)):
+            while not self.done.wait(min(max(LOOK_EVERY, REST * took), LONGEST)):
                 began = time.monotonic()
                 self._look(conn)
                 took = time.monotonic() - began

@@ -140,14 +140,18 @@ def _deliver(w: World, me: str) -> Steps:
     elif job:
         yield from _attempt(w, job, runner.pid, asked + TRUSTED)
     else:
-        yield from _not_claimed(w, job_id)
+        yield from _not_claimed(w, job_id, runner)
     w.unacked.pop(me, None)
 
 
-def _not_claimed(w: World, job_id: UUID) -> Steps:
-    if w.ledger.model.jobs[job_id].waits and (limit := w.ledger.standing(_credential(w))):
+def _not_claimed(w: World, job_id: UUID, runner: Runner) -> Steps:
+    if not w.ledger.model.jobs[job_id].waits:
+        return
+    if limit := w.ledger.standing(_credential(w)):
         yield
         w.ledger.park_waiting(job_id, limit)
+    elif w.ledger.model.jobs[job_id].rescues:
+        w.ledger.stand_back(job_id, runner)
 
 
 def _attempt(w: World, job: Claimed, pid: int, trusted: float) -> Steps:

@@ -17,7 +17,7 @@ from psycopg import Connection
 from dev.processes import Process, descendants, look, pids
 
 LOOK_EVERY = 0.1  # seconds
-SETTLED = 10  # looks after which a process is what it is: no other program will be run by it
+SETTLED = 10  # looks after which a process that is no agent will not become one
 MARK = b"BATON_ATTEMPT="
 OUR_GIT = b"GIT_COMMITTER_EMAIL=baton@localhost"  # it carries the attempt, and is no agent
 
@@ -26,9 +26,7 @@ OUR_GIT = b"GIT_COMMITTER_EMAIL=baton@localhost"  # it carries the attempt, and 
 class Agents:
     """The attempts that were seen at the same time."""
 
-    looks: Counter[int] = field(
-        default_factory=Counter[int]
-    )  # at each process that is no agent
+    looks: Counter[int] = field(default_factory=Counter[int])  # at each that is no agent
     seen: set[str] = field(default_factory=set[str])
     together: set[frozenset[str]] = field(default_factory=set[frozenset[str]])
     done: threading.Event = field(default_factory=threading.Event)

@@ -102,6 +102,20 @@ class Ledger(Pair):
             )
         return told
 
+    def stand_back(self, job_id: UUID, runner: Runner) -> None:
+        told = attempts.stand_back(
+            self.conn,
+            job_id,
+            worker_id=runner.worker_id,
+            limit=RESCUES,
+            pause=timedelta(seconds=PAUSE),
+        )
+        job = self.model.jobs[job_id]
+        due = job.waits and job.run_at <= self.now
+        expected = due and self.model.beside(job, runner.worker_id, limit=RESCUES)
+        self.seen["stood back"] += told
+        self.same(f"{job_id} stands back", told, expected)
+
     def renew(self, job: Claimed) -> str | None:
         self._note_if_late(job)
         told = attempts.renew(self.conn, job.id, job.attempt, timedelta(seconds=LEASE))

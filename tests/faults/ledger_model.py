@@ -130,14 +130,18 @@ class Model:
         job = self.jobs.get(job_id)
         if job is None or not self.claimable(job) or self.limited(runner.credential):
             return False
-        last = runner.worker_id if job.rescues and job.rescues >= limit - 1 else None
-        if last and any(o.last == last and o.state == "running" for o in self.jobs.values()):
+        if self.beside(job, runner.worker_id, limit=limit):
             return False
-        job.last = last
+        job.last = runner.worker_id if last_chance(job, limit) else None
         job.state, job.attempt, job.begun, job.credential = "running", attempt, True, None
         job.attempts += 1
         job.lease_until = self.now + lease
         return True
+
+    def beside(self, job: Job, worker: str, *, limit: int) -> bool:
+        """Whether the worker runs another that its death would set aside, as it would this one."""
+        running = (o for o in self.jobs.values() if o.state == "running")
+        return last_chance(job, limit) and any(o.last == worker for o in running)
 
     def held(self, job_id: UUID, attempt: UUID) -> Job | None:
         """The job, if that attempt is the one that may write for it."""
@@ -286,3 +290,8 @@ class Model:
         known.move(session)
         known.fresh_next = False
         return True
+
+
+def last_chance(job: Job, limit: int) -> bool:
+    """Whether one more death sets the job aside, and it is not its first."""
+    return job.rescues > 0 and job.rescues >= limit - 1

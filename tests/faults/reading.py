@@ -60,7 +60,7 @@ def heard_by_deeds(log: Path) -> list[Heard]:
         try:
             told = json.loads(line)
         except json.JSONDecodeError:
-            continue  # it was killed in the middle of writing this, and has done nothing since
+            continue  # it was killed in the middle of writing this
         shown = prompts.setdefault(told["session"], tuple(told.get("prompts", ())))
         found.append(Heard(told["at"], told["project"], told["session"], shown))
     return found

@@ -158,7 +158,7 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed(
             random.Random(seed),
             lambda number: (f"note log.txt: {number}", None),
         )
-        kill(field, 940 if long else 10, pause=0.1, with_agent=False)
+        kill(field, 940 if long else 10, pause=0.05, with_agent=False)
         told(field, tally)
         heard = heard_by_deeds(tmp_path / "deeds")
         tally.check(broken(history_of(baton.conn, field.requests, heard)))

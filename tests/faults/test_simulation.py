@@ -21,7 +21,7 @@ from tests.faults.conftest import Tally
 from tests.faults.pair import Broken
 from tests.invariants import violations
 
-PARTS = 10  # of the long run: processes share it, and what is deleted does not pile up
+PARTS = 20  # of the long run: processes share it, and what is deleted does not pile up
 SHORT, LONG = 1000, 100_000  # histories
 AUDIT_EVERY = 200  # histories: the invariants of all of them are looked up at once
 ANY_SEED = 1  # what is broken on purpose shows from every one

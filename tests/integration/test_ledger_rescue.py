@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from psycopg import Connection
 
@@ -25,6 +25,12 @@ from tests.ledger import (
 )
 
 LIMIT = 3
+
+
+def stands_back(conn: Connection, job_id: UUID) -> bool:
+    return attempts.stand_back(
+        conn, job_id, worker_id=RUNNER.worker_id, limit=LIMIT, pause=timedelta(seconds=5)
+    )
 
 
 def expire(conn: Connection) -> None:
@@ -67,6 +73,9 @@ def test_of_jobs_that_one_more_death_would_set_aside_a_worker_runs_one_at_a_time
     before = contents(conn)
     assert claim(conn, asked[1]) is None
     assert contents(conn) == before
+    assert stands_back(conn, asked[1])
+    assert one(conn, "select publish_after > now() from jobs where project_id = 'b'")
+    assert not stands_back(conn, asked[2]), "it has killed nobody"
     assert claim(conn, asked[2])  # has killed nobody yet
     assert claim(conn, asked[1], runner=elsewhere)
     again = ask(conn, project="d")

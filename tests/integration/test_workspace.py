@@ -202,12 +202,16 @@ def test_the_locks_of_a_git_that_was_killed_with_its_host_do_not_stay(tmp_path: 
     trees = Trees(tmp_path / "shop.git", tmp_path)
     trees.create()
     trees.point("refs/baton/head", trees.snapshot("one", parent=None))
-    for lock in ("index.lock", "packed-refs.lock", "HEAD.lock", "refs/baton/head.lock"):
-        (trees.git_dir / lock).touch()
+    trees._git("pack-refs", "--all")  # pyright: ignore[reportPrivateUsage]
+    locks = ("index.lock", "packed-refs.lock", "HEAD.lock", "refs/baton/head.lock")
+    for left in (*locks, "packed-refs.new"):
+        (trees.git_dir / left).touch()
     trees.mend()
     later = trees.snapshot("two", parent=None)
     trees.point("refs/baton/head", later)
     assert trees.ref("refs/baton/head") == later
+    trees.forget("refs/baton/head")
+    assert trees.ref("refs/baton/head") is None
 
 
 def test_a_repository_that_another_has_made_meanwhile_is_taken(

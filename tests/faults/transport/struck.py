@@ -37,7 +37,7 @@ COMMANDS = {
     "second-relay": RELAY,
 }
 BEATS, RELAYS = ("beat", "second-beat"), ("relay", "second-relay")
-EVERY = 2.0  # seconds between two ticks of each periodic job
+EVERY = 3.0  # seconds between two ticks of each periodic job
 
 STEPS = {"build": 4, "chat_plan": 1}  # turns of a whole chain: metadata has two
 TOP = 1000  # the priority of a job that is to show that jobs are taken

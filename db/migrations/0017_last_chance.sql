@@ -3,7 +3,4 @@
 
 alter table jobs add column if not exists last_chance boolean not null default false;
 comment on column jobs.last_chance is
-    'One more death of its worker sets this attempt''s job aside.';
-
-create unique index if not exists jobs_last_chance on jobs (worker_id)
-    where state = 'running' and last_chance;
+    'When its newest attempt was claimed, one more death of its worker would have set it aside.';
