@@ -11,7 +11,8 @@ many are there, and only then does what it says:
     term   SIGTERM to the worker: a deploy       error, db_error  an exception
     none   nothing: this time it goes on
 
-BATON_SCRIPTED names kinds of jobs whose agent is none of the CLI's, but `dev.deeds`.
+BATON_SCRIPTED names kinds of jobs, or how projects' names begin, whose agent is none of the
+CLI's, but `dev.deeds`.
 """
 
 import os
@@ -35,7 +36,7 @@ from worker.delivery import WORK, Do
 RELAY = "relay"
 
 _place = Path(os.environ.get("BATON_STRIKES", "strikes"))
-_scripted = os.environ.get("BATON_SCRIPTED", "").split(",")
+_scripted = tuple(filter(None, os.environ.get("BATON_SCRIPTED", "").split(",")))
 _at_work_for = ""  # the project of this process's job; a pool child has one at a time
 
 
@@ -103,10 +104,11 @@ def _note_project(kwargs: dict[str, Any] | None = None, **_: Any) -> None:
 
 
 def _with_deeds(do: Do) -> Do:
-    """The same with the agent of dev/deeds.py."""
+    """The same, with the agent of dev/deeds.py where that is wanted."""
 
     def work(at: Attempt) -> None:
-        at.agent = deeds(_place / "deeds")
+        if at.job.kind in _scripted or at.job.project_id.startswith(_scripted):
+            at.agent = deeds(_place / "deeds")
         do(at)
 
     return work
@@ -114,8 +116,7 @@ def _with_deeds(do: Do) -> Do:
 
 app.finalize()
 app.loader.import_default_modules()
-for name in filter(None, _scripted):
-    WORK[name] = _with_deeds(WORK[name])
+WORK.update({kind: _with_deeds(do) for kind, do in WORK.items()})
 points.strike = strike
 
 

@@ -22,6 +22,7 @@ PATIENCE = 120.0  # seconds for a cell on a busy machine
 
 # A prompt for the stand-in: the turn has tools, text, and lasts longer than a renewal.
 PROMPT = "write a.txt: {mark}\nrun: echo {mark} > b.txt\nsleep 0.3\nsay {mark}"
+SCRIPTED_PROMPT = "write a.txt: {mark}\nwrite b.txt: {mark}"
 AGAIN = "write c.txt: {mark}\nsay {mark} again"
 
 # Where an unknown exception means, by worker/errors.py, that the job has failed.
@@ -40,6 +41,21 @@ MAY_FAIL = {
 }
 
 
+# What Postgres is asked there may fail; elsewhere nothing is asked.
+ASKS = {
+    *("message.accepted", "claim.before", "claim.after", "turn.recorded", "transcript.stored"),
+    *("tool", "commit.before", "commit.after", "ending.before", "ending.after"),
+    *("lease.renewed", "relay.taken", "rescue.taken"),
+}
+# What is struck there needs the CLI's turn.
+IN_TURN = {
+    *("turn.began", "agent.ready", "transcript.stored", "tool", "tool.done", "text"),
+    *("turn.ended", "lease.renewed"),
+}
+SCRIPTED = "scripted"  # how the names of projects begin that are not the CLI's
+AS_AT_TOOL = {"tool.done", "text"}  # on a retry: a turn that is under way, and gone on from
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A point, a fault, and whether the job has been killed once before."""
@@ -50,6 +66,12 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.fault} at {self.point}, {'retry' if self.retried else 'first attempt'}"
+
+    @property
+    def scripted(self) -> bool:
+        """Whether the build's agent is none of the CLI's: on a retry that is struck outside of the
+        turn. Each fault at each point meets the CLI on the first attempt."""
+        return self.retried and self.point not in IN_TURN
 
     @property
     def orders(self) -> list[tuple[str, str]]:
@@ -64,13 +86,15 @@ class Cell:
 
 
 def matrix(points: Iterable[str]) -> list[Cell]:
-    """Every fault at each of the points, on the first attempt and on a retry."""
+    """Every fault at each of the points, on the first attempt and on a retry, but for what would
+    only repeat another cell: a failing statement is judged alike on both."""
     return [
         Cell(point, fault, retried)
         for point in points
         for fault in FAULTS
         for retried in (False, True)
-        if not (fault == "db_error" and retried)  # a retry is judged as the first attempt is
+        if not (retried and (fault == "db_error" or point in AS_AT_TOOL))
+        if not (fault == "db_error" and point not in ASKS)
     ]
 
 
@@ -87,9 +111,9 @@ class Case:
     continued: set[int] = field(default_factory=set[int])
 
     def __post_init__(self) -> None:
-        self.project = self.baton.project("cell")
+        self.project = self.baton.project(SCRIPTED if self.cell.scripted else "cell")
         self.strikes.order(self.project, self.cell.orders)
-        self.build = self._ask(PROMPT)
+        self.build = self._ask(SCRIPTED_PROMPT if self.cell.scripted else PROMPT)
 
     def _ask(self, prompt: str) -> UUID:
         text = prompt.format(mark=self.project)

@@ -2,7 +2,8 @@
 its lease, or meets an exception, on a job's first attempt and on its retry.
 
 Each cell is a chain of its own on a real stack, and all are in work side by side. A build's
-turn is the real CLI's; the two turns of its metadata are an agent's without one.
+turn is the real CLI's, but for retries that are struck outside of the turn; the two turns of
+its metadata are an agent's without one.
 """
 
 import os
@@ -16,7 +17,15 @@ from dev.processes import look
 from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.faults.agents import Agents, watching
-from tests.faults.cells import PATIENCE, RELAY_POINTS, WORKER_POINTS, Case, Cell, matrix
+from tests.faults.cells import (
+    PATIENCE,
+    RELAY_POINTS,
+    SCRIPTED,
+    WORKER_POINTS,
+    Case,
+    Cell,
+    matrix,
+)
 from tests.faults.conftest import Tally
 from tests.faults.history import heard_by, interleaved
 from tests.faults.strikes import RELAY, WORKERS, Strikes
@@ -44,7 +53,7 @@ def stack_of_workers(
         root,
         commands=commands,
         BATON_STRIKES=str(strikes.place),
-        BATON_SCRIPTED="metadata",
+        BATON_SCRIPTED=f"metadata,{SCRIPTED}",
         BATON_SLOTS="1",
         BATON_COMPACT="never",
         BATON_LEASE="4",
@@ -59,7 +68,7 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int, long: bool
 ):
     tally.fault = "crash points of a worker"
-    tally.simulated = "agent of the metadata turns"
+    tally.simulated = "agent of the metadata turns, and of retries struck outside of a turn"
     baton, strikes = stack_of_workers
     cells = matrix(WORKER_POINTS)
     cells = random.Random(seed).sample(cells, len(cells) if long else SHORT)
@@ -87,7 +96,7 @@ def test_a_chain_ends_well_wherever_a_relay_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int
 ):
     tally.fault = "crash points of a relay"
-    tally.simulated = "agent of the metadata turns"
+    tally.simulated = "agent of the metadata turns, and of retries struck outside of a turn"
     baton, strikes = stack_of_workers
     cells = matrix(RELAY_POINTS)
     with watching() as agents:
