@@ -35,7 +35,7 @@ check: $(READY) ## Check style, types and layers
 	@lint-imports
 
 faults: $(READY) ## Kill, stop and cut off every part, many times, and print what held and how long it took
-	@$(RUN) exec pytest -n 4 --dist loadscope --no-loadscope-reorder --long --timeout 900 -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 3 --dist loadscope --no-loadscope-reorder --long --timeout 900 -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(FAULTS)
 
 bench: $(READY) ## Measure throughput and latency

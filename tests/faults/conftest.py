@@ -16,7 +16,6 @@ from rich.table import Table
 from tests.running import at_work as at_work  # a fixture
 from tests.sharing import TOGETHER
 
-COMPUTES = ("tests/faults/test_ledger_model.py", "tests/faults/test_simulation.py")
 TOLD = "fault"  # the property of a test's report that carries its tally
 
 
@@ -61,8 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes minutes is left to `make faults`. There those begin first that run one after the
-    other in one process, and those that only compute last: beside running stacks, which they
-    would keep waiting, both take half as long again."""
+    other in one process, and of them and of the rest those that may take longest."""
     if config.getoption("--long", default=False):
         items.sort(key=_longest, reverse=True)
         return
@@ -72,11 +70,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def _longest(item: pytest.Item) -> tuple[bool, bool, float]:
+def _longest(item: pytest.Item) -> tuple[bool, float]:
     limit = item.get_closest_marker("timeout")
     together = any(item.nodeid.startswith(start) for start in TOGETHER)
-    waits = not item.nodeid.startswith(COMPUTES)
-    return together, waits, float(limit.args[0]) if limit else 0.0
+    return together, float(limit.args[0]) if limit else 0.0
 
 
 @pytest.fixture
