@@ -118,12 +118,16 @@ LINE: LiteralString = """
                 where b.project_id = j.project_id and b.lane = j.lane) end as tree,
     p.fresh_next and j.lane = 'main' as fresh_next"""
 
-# One more death would set the job `q` aside, as it would one that this worker runs now: of two
-# that die together nobody knows which was to blame.
-BESIDE: LiteralString = """
-    q.rescues > 0 and q.rescues >= %(limit)s - 1 and exists (
+# One more death would set the job `q` aside, and it is not its first.
+LAST: LiteralString = "q.rescues > 0 and q.rescues >= %(limit)s - 1"
+# So it would one that this worker runs now: of two that die together nobody knows which was to
+# blame.
+BESIDE: LiteralString = (
+    LAST
+    + """ and exists (
         select from jobs o
          where o.worker_id = %(worker_id)s and o.state = 'running' and o.last_chance)"""
+)
 
 CLAIM: LiteralString = (
     """
@@ -132,7 +136,9 @@ CLAIM: LiteralString = (
          where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
            for update skip locked
     ), free as (
-        select q.* from q
+        select q.*, """
+    + LAST
+    + """ as last from q
          where """
     + IN_TURN
     + """ and not ("""
@@ -158,7 +164,7 @@ CLAIM: LiteralString = (
                pid_started = %(pid_started)s, agent_pid = null, worker_id = %(worker_id)s,
                started_at = coalesce(jobs.started_at, now()), claimed_at = now(),
                credential = null,
-               last_chance = free.rescues > 0 and free.rescues >= %(limit)s - 1
+               last_chance = free.last
           from free, h
          where jobs.id = free.id
         returning jobs.*, free.announced as was_announced

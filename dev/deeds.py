@@ -66,8 +66,8 @@ def _asked(store: JobStore, session: str | None) -> list[str]:
 
 
 def _tell(log: Path, told: dict[str, Any]) -> None:
-    """One write, which appends a line whole also when others write theirs; but for one who is
-    killed in the middle of it, so that a line begins before it, and does not end after it."""
+    """One write, which appends a line whole also when others write theirs. Who is killed in the
+    middle of it leaves half a line: so the break comes before it, and not after."""
     line = "\n" + json.dumps({"at": time.time(), **told})
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:

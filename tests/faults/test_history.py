@@ -163,9 +163,7 @@ def test_a_seed_draws_the_same_storm_again():
 
 
 def test_a_line_that_its_writer_was_killed_over_takes_no_other_with_it(tmp_path: Path):
-    log, lines = (
-        tmp_path / "deeds",
-        [f'{{"at": {n}, "project": "p", "session": "s{n}"' for n in (1, 2, 3)],
-    )
-    log.write_text(f"\n{lines[0]}}}\n{lines[1]}\n{lines[2]}}}")
+    log = tmp_path / "deeds"
+    one, torn, two = (f'{{"at": {n}, "project": "p", "session": "s{n}"' for n in (1, 2, 3))
+    log.write_text(f"\n{one}}}\n{torn}\n{two}}}")
     assert [one.session for one in heard_by_deeds(log)] == ["s1", "s3"]
