@@ -55,14 +55,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; only with --long (make faults)")
+    config.addinivalue_line("markers", "computes: keeps a processor busy from first to last")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes minutes is left to `make faults`. There those begin first that run one after the
-    other in one process, and of them and of the rest those that may take longest."""
+    """What takes minutes is left to `make faults`, which has its own order."""
     if config.getoption("--long", default=False):
-        items.sort(key=_longest, reverse=True)
+        items[:] = _in_order(items)
         return
     left_out = [item for item in items if item.get_closest_marker("long")]
     if left_out:
@@ -70,10 +70,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def _longest(item: pytest.Item) -> tuple[bool, float]:
+def _in_order(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Those first that run one after the other in one process. Of the rest, the few that only
+    compute lie evenly among the many that mostly wait: so no processor is ever idle."""
+    together = [item for item in items if any(map(item.nodeid.startswith, TOGETHER))]
+    rest = [item for item in items if item not in together]
+    computing = [item for item in rest if item.get_closest_marker("computes")]
+    waiting = [item for item in rest if item not in computing]
+    place = {
+        item: (number + 0.5) / len(kind)
+        for kind in (computing, waiting)
+        for number, item in enumerate(sorted(kind, key=_longest, reverse=True))
+    }
+    return sorted(together, key=_longest, reverse=True) + sorted(rest, key=place.__getitem__)
+
+
+def _longest(item: pytest.Item) -> float:
     limit = item.get_closest_marker("timeout")
-    together = any(item.nodeid.startswith(start) for start in TOGETHER)
-    return together, float(limit.args[0]) if limit else 0.0
+    return float(limit.args[0]) if limit else 0.0
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ def play_all(
     return seen
 
 
+@pytest.mark.computes
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "part", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, PARTS))]
