@@ -1,6 +1,6 @@
-"""Workers and a relay for the fault suite, which die, stop or raise where they are told to.
+"""Where a process of the fault suite dies, stops or raises, as it is told to; and its relay.
 
-    celery -A dev.faults worker …       python -m dev.faults        (the relay)
+    python -m dev.faults        the relay (dev/faults_worker.py has the workers)
 
 The directory BATON_STRIKES has a folder per project, and one named `relay`, with an empty
 file per strike: `<number>:<point>:<fault>`. Those of a folder are for one after the other.
@@ -10,39 +10,34 @@ many are there, and only then does what it says:
     kill   SIGKILL to itself                     pause  SIGSTOP to itself
     term   SIGTERM to the worker: a deploy       error, db_error  an exception
     none   nothing: this time it goes on
-
-BATON_SCRIPTED names kinds of jobs, or how projects' names begin, whose agent is none of the
-CLI's, but `dev.deeds`.
 """
 
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import psycopg
-from celery import signals
 
-from db import jobs
-from db.pool import connection
-from dev.deeds import deeds
 from worker import points, relay
-from worker.app import app
-from worker.chain import Attempt
-from worker.delivery import WORK, Do
 
 RELAY = "relay"
+PLACE = Path(os.environ.get("BATON_STRIKES", "strikes"))
 
-_place = Path(os.environ.get("BATON_STRIKES", "strikes"))
-_scripted = tuple(filter(None, os.environ.get("BATON_SCRIPTED", "").split(",")))
-_at_work_for = ""  # the project of this process's job; a pool child has one at a time
+_at_work_for = (
+    ""  # the project of this process's job (a pool child has one at a time), or RELAY
+)
+
+
+def begin_work(whose: str) -> None:
+    """From now on what is ordered for that project is for this process."""
+    global _at_work_for
+    _at_work_for = whose
 
 
 def strike(point: str) -> None:
     """Do what was ordered for this point, if that is what comes next here."""
-    if _at_work_for and (fault := take(_place / _at_work_for, point)):
+    if _at_work_for and (fault := take(PLACE / _at_work_for, point)):
         FAULTS[fault]()
 
 
@@ -91,42 +86,13 @@ FAULTS = {
 }
 
 
-@signals.task_prerun.connect
-def _note_project(kwargs: dict[str, Any] | None = None, **_: Any) -> None:
-    global _at_work_for
-    _at_work_for, given = "", kwargs or {}
-    if "project_id" in given:
-        _at_work_for = str(given["project_id"])
-    elif "job_id" in given:
-        with connection() as conn:
-            job = jobs.get(conn, UUID(str(given["job_id"])))
-        _at_work_for = job.project_id if job else ""
-
-
-def _with_deeds(do: Do) -> Do:
-    """The same, with the agent of dev/deeds.py where that is wanted."""
-
-    def work(at: Attempt) -> None:
-        if at.job.kind in _scripted or at.job.project_id.startswith(_scripted):
-            at.agent = deeds(_place / "deeds")
-        do(at)
-
-    return work
-
-
-app.finalize()
-app.loader.import_default_modules()
-WORK.update({kind: _with_deeds(do) for kind, do in WORK.items()})
-points.strike = strike
-
-
 def main() -> None:
     """The relay."""
-    global _at_work_for
-    _at_work_for = RELAY
-    points.strike = strike
+    begin_work(RELAY)
     relay.main()
 
+
+points.strike = strike
 
 if __name__ == "__main__":
     main()

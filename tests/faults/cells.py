@@ -100,20 +100,22 @@ def matrix(points: Iterable[str]) -> list[Cell]:
 
 @dataclass
 class Case:
-    """A cell as it runs, in a project of its own."""
+    """A cell as it runs, in a project of its own. `scripted`: its build's agent is none of the
+    CLI's."""
 
     cell: Cell
     baton: Baton
     strikes: Strikes
+    scripted: bool
     project: str = field(init=False)
     began: float = field(default_factory=time.monotonic)
     build: UUID = field(init=False)
     continued: set[int] = field(default_factory=set[int])
 
     def __post_init__(self) -> None:
-        self.project = self.baton.project(SCRIPTED if self.cell.scripted else "cell")
+        self.project = self.baton.project(SCRIPTED if self.scripted else "cell")
         self.strikes.order(self.project, self.cell.orders)
-        self.build = self._ask(SCRIPTED_PROMPT if self.cell.scripted else PROMPT)
+        self.build = self._ask(SCRIPTED_PROMPT if self.scripted else PROMPT)
 
     def _ask(self, prompt: str) -> UUID:
         text = prompt.format(mark=self.project)

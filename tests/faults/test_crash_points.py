@@ -2,8 +2,8 @@
 its lease, or meets an exception, on a job's first attempt and on its retry.
 
 Each cell is a chain of its own on a real stack, and all are in work side by side. A build's
-turn is the real CLI's, but for retries that are struck outside of the turn; the two turns of
-its metadata are an agent's without one.
+turn is the real CLI's, but where a relay is struck, or a retry outside of its turn; the two
+turns of its metadata are an agent's without one.
 """
 
 import os
@@ -95,8 +95,7 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
 def test_a_chain_ends_well_wherever_a_relay_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int
 ):
-    tally.fault = "crash points of a relay"
-    tally.simulated = "agent of the metadata turns, and of retries struck outside of a turn"
+    tally.fault, tally.simulated = "crash points of a relay", "agent"
     baton, strikes = stack_of_workers
     cells = matrix(RELAY_POINTS)
     with watching() as agents:
@@ -112,7 +111,8 @@ def strike_relay(baton: Baton, strikes: Strikes, cell: Cell) -> Case:
     rescue too, and for a retry the second time. One that was paused goes on at the end."""
     before = [(cell.point, "none")] if cell.retried else []
     strikes.order(RELAYS, [*before, (cell.point, cell.fault)])
-    case = Case(Cell("turn.recorded", "kill", cell.retried), baton, strikes)
+    died = Cell("turn.recorded", "kill", cell.retried)
+    case = Case(died, baton, strikes, scripted=True)
 
     def over() -> bool:
         keep_starting(baton)
@@ -140,7 +140,7 @@ def run_all(baton: Baton, strikes: Strikes, cells: list[Cell]) -> list[Case]:
                 cell.fault == "pause" and pausing >= PAUSED_AT_ONCE
             ):
                 waiting.remove(cell)
-                running.append(Case(cell, baton, strikes))
+                running.append(Case(cell, baton, strikes, scripted=cell.scripted))
                 break
         return not waiting and not running
 
