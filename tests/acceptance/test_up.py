@@ -111,6 +111,21 @@ def test_a_database_that_dies_is_started_again(root: Path):
         )
 
 
+def test_a_database_whose_start_is_refused_ends_nothing_and_is_tried_again(root: Path):
+    told = list[str]()
+    with stack(root, say=lambda _, line: told.append(line)) as running:
+        postgres, worker = running.services.embedded[0], running.pid("worker")
+        away = postgres.data.rename(postgres.data.with_name("away"))
+        processes.kill(filter(None, [postgres.process]), signal.SIGKILL)
+        wait_until(
+            lambda: sum("starting it again" in line for line in told) > 1,
+            description="a second try",
+        )
+        away.rename(postgres.data)
+        wait_until(lambda: _answers(running), timeout=20, description="Postgres to answer")
+        assert running.pid("worker") == worker
+
+
 def test_a_running_task_may_end_within_the_grace(root: Path):
     with _up(root) as up:
         _ready(up)

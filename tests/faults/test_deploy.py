@@ -142,6 +142,20 @@ def test_nothing_of_a_worker_outlives_its_main_process(running: Baton, tally: Ta
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("told", "deaths"), [("all processes", 0), ("a child alone", 1)])
+def test_a_signal_to_all_processes_of_a_worker_is_a_deploy_and_to_one_child_a_death(
+    running: Baton, tally: Tally, told: str, deaths: int
+):
+    tally.fault = f"SIGTERM of a worker: {told}"
+    project, job = begun(running, 4)
+    child, worker = running.job(job)["pid"], stands(running)
+    for pid in (child, worker) if told == "all processes" else (child,):
+        os.kill(pid, signal.SIGTERM)
+    whole(running, tally, project, job)
+    assert running.job(job)["rescues"] == deaths
+
+
+@pytest.mark.long
 def test_a_deploy_of_new_workers_beside_old_ones_loses_nothing(running: Baton, tally: Tally):
     tally.fault = "new workers beside old ones"
     first = begun(running, 3)

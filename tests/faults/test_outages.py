@@ -18,7 +18,7 @@ from tests.running import AtWork, P, U
 from tests.waiting import wait_until
 from worker import points
 from worker.agent import Request, Turn
-from worker.client import Build
+from worker.client import Build, Update
 from worker.errors import AgentFailed
 
 SHORT_LEASE = {"BATON_LEASE": "2", "BATON_RENEW_EVERY": "0.5", "BATON_CANCEL_POLL": "0.2"}
@@ -95,6 +95,30 @@ def test_a_verdict_that_could_not_be_written_is_written_when_postgres_answers(
     tally.ran()
     job = at_work.job(asked)
     assert (job.state, job.error_class, job.rescues) == ("failed", "max_turns", 0)
+    tally.check(wrong(at_work))
+
+
+@pytest.mark.long
+def test_an_outage_while_a_session_is_loaded_costs_no_attempt(
+    at_work: AtWork,
+    dsn: str,
+    at_point: Callable[[str, Callable[[], None]], None],
+    tally: Tally,
+):
+    tally.fault = "Postgres: away while a session is loaded to be resumed"
+    at_work.build("write a.txt: a")
+    head, calls = at_work.head(), len(at_work.model.requests)
+    with through_a_wire(at_work, dsn) as wire:
+        asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))
+        at_point("turn.recorded", lambda: away_for(wire, 14))
+        assert at_work.run(asked).state == "waits"
+    points.strike = None
+    tally.ran()
+    assert at_rest(at_work, asked) == ("queued", 0, 0)
+    assert len(at_work.model.requests) == calls, "no turn was begun"
+    drive(at_work, asked, alone=True)
+    assert at_work.job(asked).state == "done"
+    assert at_work.moves()[-1][2] == head, "the session is resumed all the same"
     tally.check(wrong(at_work))
 
 

@@ -161,6 +161,16 @@ def test_settling_an_older_turn_takes_nothing_from_an_attempt_that_began_after_i
     assert workspace.begin(following, place, after=dead.attempt).went_on
 
 
+def test_a_workspace_that_was_emptied_is_no_attempts_work(place: Path):
+    turn(place, a="1")
+    dead, _ = began(place)
+    (place / "a").unlink()  # its disk was lost, say
+    following = job()
+    provided(following)
+    assert (place / "a").read_text() == "1"
+    assert not workspace.begin(following, place, after=dead.attempt).went_on
+
+
 def test_a_turn_that_was_finished_and_not_committed_is_lost(place: Path):
     turn(place, a="1")
     one, begun = began(place)
