@@ -115,13 +115,15 @@ def test_a_database_whose_start_is_refused_ends_nothing_and_is_tried_again(root:
     told = list[str]()
     with stack(root, say=lambda _, line: told.append(line)) as running:
         postgres, worker = running.services.embedded[0], running.pid("worker")
-        away = postgres.data.rename(postgres.data.with_name("away"))
+        version = postgres.data / "PG_VERSION"
+        before = version.read_text()
+        version.write_text("9\n")
         processes.kill(filter(None, [postgres.process]), signal.SIGKILL)
         wait_until(
             lambda: sum("starting it again" in line for line in told) > 1,
             description="a second try",
         )
-        away.rename(postgres.data)
+        version.write_text(before)
         wait_until(lambda: _answers(running), timeout=20, description="Postgres to answer")
         assert running.pid("worker") == worker
 
