@@ -24,9 +24,8 @@ from worker import points, relay
 RELAY = "relay"
 PLACE = Path(os.environ.get("BATON_STRIKES", "strikes"))
 
-_at_work_for = (
-    ""  # the project of this process's job (a pool child has one at a time), or RELAY
-)
+# The project of this process's job (a pool child has one at a time), or RELAY.
+_at_work_for = ""
 
 
 def begin_work(whose: str) -> None:

@@ -53,7 +53,6 @@ IN_TURN = {
     *("turn.ended", "lease.renewed"),
 }
 SCRIPTED = "scripted"  # how the names of projects begin that are not the CLI's
-AS_AT_TOOL = {"tool.done", "text"}  # on a retry: a turn that is under way, and gone on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,10 @@ class Cell:
 
     @property
     def scripted(self) -> bool:
-        """Whether the build's agent is none of the CLI's: on a retry that is struck outside of the
-        turn. Each fault at each point meets the CLI on the first attempt."""
-        return self.retried and self.point not in IN_TURN
+        """Whether the build's agent is none of the CLI's: outside of the turn, but for a SIGKILL on
+        the first attempt, so that every point meets the CLI."""
+        killed_first = self.fault == "kill" and not self.retried
+        return self.point not in IN_TURN and not killed_first
 
     @property
     def orders(self) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def matrix(points: Iterable[str]) -> list[Cell]:
         for point in points
         for fault in FAULTS
         for retried in (False, True)
-        if not (retried and (fault == "db_error" or point in AS_AT_TOOL))
+        if not (retried and fault == "db_error")
         if not (fault == "db_error" and point not in ASKS)
     ]
 

@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _in_order(items: list[pytest.Item]) -> list[pytest.Item]:
     """Those first that run one after the other in one process. Of the rest, the few that only
-    compute lie evenly among the many that mostly wait: so no processor is ever idle."""
+    compute lie evenly among the many that mostly wait: so a processor is seldom idle."""
     together = [item for item in items if any(map(item.nodeid.startswith, TOGETHER))]
     rest = [item for item in items if item not in together]
     computing = [item for item in rest if item.get_closest_marker("computes")]
@@ -113,7 +113,7 @@ def seed(request: pytest.FixtureRequest, tally: Tally) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table: fault, runs, invariants held, recovery, seed."""
+    """The table: fault, runs, invariants held, recovery, seed; and what this machine cannot run."""
     failed = {
         r.nodeid for kind in ("failed", "error") for r in terminalreporter.stats.get(kind, [])
     }
@@ -150,6 +150,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             told.simulated,
             told.note,
         )
+    for skipped in terminalreporter.stats.get("skipped", []):
+        if skipped.nodeid.startswith("tests/faults/"):
+            name, why = skipped.nodeid.rpartition("::")[2], skipped.longrepr[2]
+            table.add_row(name, "0", "NOT RUN", "", "", "", "", why)
     terminalreporter.section("faults")
     Console(width=150).print(table)
 

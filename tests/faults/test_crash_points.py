@@ -2,13 +2,14 @@
 its lease, or meets an exception, on a job's first attempt and on its retry.
 
 Each cell is a chain of its own on a real stack, and all are in work side by side. A build's
-turn is the real CLI's, but where a relay is struck, or a retry outside of its turn; the two
-turns of its metadata are an agent's without one.
+turn is the real CLI's if it is struck in its turn, and at each point of a worker at least for
+the first SIGKILL; every other turn is an agent's without one.
 """
 
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -28,11 +29,13 @@ from tests.faults.cells import (
 )
 from tests.faults.conftest import Tally
 from tests.faults.history import heard_by, interleaved
-from tests.faults.strikes import RELAY, WORKERS, Strikes
+from tests.faults.strikes import RELAY, WORKERS, Strikes, Struck
 from tests.invariants import violations
 from tests.waiting import wait_until
+from worker.client import ChatPlan
 
 WORKERS_AT_ONCE = 5  # of one slot each: a deploy of one leaves the others alone
+LEASE = 4  # seconds
 PAUSED_AT_ONCE = 3  # somebody must be there to take over
 SHORT = 4  # cells of the short run
 RELAYS = "relay"  # whose strikes they are
@@ -56,7 +59,7 @@ def stack_of_workers(
         BATON_SCRIPTED=f"metadata,{SCRIPTED}",
         BATON_SLOTS="1",
         BATON_COMPACT="never",
-        BATON_LEASE="4",
+        BATON_LEASE=str(LEASE),
         BATON_DRAIN_GRACE="0.3",
         BATON_RESCUE_LIMIT="10",
     ) as baton:
@@ -68,10 +71,11 @@ def test_a_chain_ends_well_wherever_its_worker_is_struck(
     stack_of_workers: tuple[Baton, Strikes], tally: Tally, seed: int, long: bool
 ):
     tally.fault = "crash points of a worker"
-    tally.simulated = "agent of the metadata turns, and of retries struck outside of a turn"
     baton, strikes = stack_of_workers
     cells = matrix(WORKER_POINTS)
     cells = random.Random(seed).sample(cells, len(cells) if long else SHORT)
+    scripted = sum(cell.scripted for cell in cells)
+    tally.simulated = f"agent of {scripted} builds, struck outside of a turn, and of metadata"
     with watching() as agents:
         cases = run_all(baton, strikes, cells)
         wrong = [text for case in cases for text in case.wrong()]
@@ -102,7 +106,10 @@ def test_a_chain_ends_well_wherever_a_relay_is_struck(
         for cell in random.Random(seed).sample(cells, len(cells)):
             case = strike_relay(baton, strikes, cell)
             tally.ran()
-            tally.check(case.wrong() + case.left_over())
+            if (seconds := case.recovery()) is not None:
+                tally.recovered(seconds)
+            wrong = case.wrong() + case.left_over()
+            tally.check([f"relay, {cell}: {text}" for text in wrong])
     tally.check(of_the_stack(baton, agents))
 
 
@@ -118,11 +125,23 @@ def strike_relay(baton: Baton, strikes: Strikes, cell: Cell) -> Case:
         keep_starting(baton)
         return case.over() and not strikes.left(RELAYS)
 
-    wait_until(over, timeout=PATIENCE, description=str(cell))
+    wait_until(over, timeout=PATIENCE, description=f"{cell} (a relay)")
     struck = strikes.struck(RELAYS)[-1]
     if cell.fault == "pause" and look(struck.pid):
-        os.kill(struck.pid, signal.SIGCONT)
+        go_on_late(baton, struck)
     return case
+
+
+def go_on_late(baton: Baton, relay: Struck) -> None:
+    """Let a relay go on that has slept for longer than a lease, and have its turn of the loop."""
+    wait_until(
+        lambda: time.time() - relay.at > LEASE + 1,
+        timeout=LEASE + 2,
+        description="the pause to be longer than a lease",
+    )
+    os.kill(relay.pid, signal.SIGCONT)
+    after = baton.ask(ChatPlan(project=baton.project(SCRIPTED), user="ann", prompt="go on"))
+    baton.until(after, "done")
 
 
 def run_all(baton: Baton, strikes: Strikes, cells: list[Cell]) -> list[Case]:

@@ -9,7 +9,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -88,8 +87,10 @@ class Field:
         mine = [child for leader in leaders if leader for child in children(leader)]
         if not mine:
             return False
-        with suppress(ProcessLookupError):
+        try:
             os.kill(self.draw.choice(mine).pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False  # it has just gone
         self.idle += 1
         return True
 
@@ -141,6 +142,7 @@ def told(field: Field, tally: Tally) -> None:
     for seconds in again:
         tally.recovered(seconds)
     tally.note = f"{len(field.requests)} chains, {len(again)} attempts rescued"
+    tally.note += f", {field.idle} kills of any child" if field.idle else ""
     assert again, "no kill met a job"
 
 

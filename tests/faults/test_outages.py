@@ -118,7 +118,8 @@ def test_an_outage_while_a_session_is_loaded_costs_no_attempt(
     assert len(at_work.model.requests) == calls, "no turn was begun"
     drive(at_work, asked, alone=True)
     assert at_work.job(asked).state == "done"
-    assert at_work.moves()[-1][2] == head, "the session is resumed all the same"
+    assert at_work.moves()[-1][4] == head, "the session is resumed all the same"
+    assert "write a.txt: a" in at_work.model.requests[-1].prompts
     tally.check(wrong(at_work))
 
 

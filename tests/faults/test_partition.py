@@ -43,28 +43,39 @@ exec {git} "$@"
 """
 
 
-Way = Callable[[AtWork, str], AbstractContextManager[Callable[[bool], None]]]
+Switch = Callable[["subprocess.Popen[bytes]", bool], None]  # cut that worker off, or no more
+Way = Callable[[AtWork, str], AbstractContextManager[Switch]]
 
 
 @contextmanager
-def deaf(at_work: AtWork, dsn: str) -> Generator[Callable[[bool], None]]:
+def stopped(at_work: AtWork, dsn: str) -> Generator[Switch]:
+    """SIGSTOP."""
+
+    def switch(worker: "subprocess.Popen[bytes]", on: bool) -> None:
+        worker.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    yield switch
+
+
+@contextmanager
+def deaf(at_work: AtWork, dsn: str) -> Generator[Switch]:
     """A way to Postgres on which nothing is answered, while it is switched on."""
     with through_a_wire(at_work, dsn) as wire:
 
-        def switch(on: bool) -> None:
+        def switch(_: "subprocess.Popen[bytes]", on: bool) -> None:
             wire.deaf = on
 
         yield switch
 
 
 @contextmanager
-def dropped(at_work: AtWork, dsn: str) -> Generator[Callable[[bool], None]]:
+def dropped(at_work: AtWork, dsn: str) -> Generator[Switch]:
     """A way to Postgres whose packets the kernel drops, while it is switched on."""
     with through_a_wire(at_work, dsn) as wire, ExitStack() as rules:
         port = wire.url.rpartition("/")[0].rpartition(":")[2]
         rule = ["-p", "tcp", "--dport", port, "-j", "DROP"]
 
-        def switch(on: bool) -> None:
+        def switch(_: "subprocess.Popen[bytes]", on: bool) -> None:
             if on:
                 subprocess.run(["iptables", "-I", "OUTPUT", *rule], check=True)
                 rules.callback(subprocess.run, ["iptables", "-D", "OUTPUT", *rule], check=True)
@@ -77,6 +88,10 @@ def dropped(at_work: AtWork, dsn: str) -> Generator[Callable[[bool], None]]:
 @pytest.mark.parametrize(
     ("way", "sandbox"),
     [
+        pytest.param(stopped, "off", id="stopped-off", marks=pytest.mark.long),
+        pytest.param(
+            stopped, "auto", id="stopped-auto", marks=[needs_bubblewrap, pytest.mark.long]
+        ),
         pytest.param(deaf, "off", id="deaf-off"),
         pytest.param(deaf, "auto", id="deaf-auto", marks=[needs_bubblewrap, pytest.mark.long]),
         pytest.param(dropped, "off", id="drop-off", marks=[needs_iptables, pytest.mark.long]),
@@ -88,23 +103,24 @@ def dropped(at_work: AtWork, dsn: str) -> Generator[Callable[[bool], None]]:
         ),
     ],
 )
-def test_a_worker_that_is_cut_off_has_no_agent_when_its_lease_ends(
+def test_a_worker_that_is_stopped_or_cut_off_has_no_agent_when_its_lease_ends(
     at_work: AtWork, dsn: str, way: Way, sandbox: str, tally: Tally
 ):
-    tally.fault = f"worker cut off from Postgres ({way.__name__}), box {sandbox}"
+    how = "stopped" if way is stopped else f"cut off from Postgres ({way.__name__})"
+    tally.fault = f"worker {how}, box {sandbox}"
     at_work.configure(BATON_LEASE="6", BATON_RENEW_EVERY="0.5", BATON_SANDBOX=sandbox)
     asked = at_work.ask(Build(project=P, user=U, prompt=PROMPT))
     with way(at_work, dsn) as cut_off, worker(asked) as process:
         attempt = at_its_sleep(at_work, asked)
         began = time.monotonic()
-        cut_off(True)
+        cut_off(process, True)
         last = last_seen(at_work, attempt)
         tally.recovered(time.monotonic() - began)
         assert last < lease_end(at_work, asked)
         at_work.configure(DATABASE_URL=dsn)
         taken_over(at_work, asked)
         ended = at_work.rows("select * from jobs, turns order by jobs.id, turns.id")
-        cut_off(False)
+        cut_off(process, False)
         process.wait(120)
         assert at_work.rows("select * from jobs, turns order by jobs.id, turns.id") == ended
     tally.ran()

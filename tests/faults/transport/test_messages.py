@@ -38,8 +38,8 @@ def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long
             (drawn.choice((row["kind"], *KINDS)), row["id"])
             for row in drawn.choices(known, k=BATCH)
         ]
-        wakes[:2] = [("build", uuid4()), ("chat_plan", "no id at all")]
-        struck.wake(wakes)
+        unknown = [("build", uuid4()), ("chat_plan", "no id at all")]
+        struck.wake([*unknown, *wakes])
         tally.ran(len(wakes))
         struck.idle()
     struck.ended(asked, within=120)
