@@ -11,6 +11,8 @@ from uuid import UUID
 from dev.processes import Process, carrying
 
 CHECKOUT = Path(__file__).parents[2]
+# A prompt for the stand-in: children in sessions of their own, which ignore a wish to end.
+STUBBORN = "run: trap '' TERM; (setsid sleep 301 &); setsid sleep 302 & sleep 60"
 WORKER = """
 import sys
 from uuid import UUID

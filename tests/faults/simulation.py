@@ -4,7 +4,7 @@ Two relays, three workers, a producer and an operator (tests/faults/actors.py) d
 product's SQL on a real Postgres with a clock of ours. Each is a generator that stops
 wherever another may come between; who goes next, who dies or is paused, how time passes
 and what the broker loses is drawn from the seed. Then the faults end, everybody is let
-run, and every job must come to an end.
+run, and every job must come to an end: one that nobody had claimed before without a turn.
 
 What is simulated: the processes, the broker, the agents and time. What is real: every
 statement, and the order rules in it. Statements do not overlap (see clock.py).

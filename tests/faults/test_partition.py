@@ -19,7 +19,7 @@ import pytest
 
 from db import jobs, rescue
 from dev.processes import Process, look
-from tests.faults.apart import living, relay, worker
+from tests.faults.apart import STUBBORN, living, relay, worker
 from tests.faults.conftest import Tally
 from tests.faults.driving import at_its_sleep, drive, program, through_a_wire, wrong
 from tests.machine import needs_bubblewrap, needs_iptables
@@ -32,8 +32,6 @@ from worker.relay import rescue_once
 
 SANDBOXES = ["off", pytest.param("auto", marks=[needs_bubblewrap, pytest.mark.long])]
 pytestmark = pytest.mark.timeout(600)
-# Children in sessions of their own, which ignore a wish to end.
-PROMPT = "run: trap '' TERM; (setsid sleep 301 &); setsid sleep 302 & sleep 60"
 # A git that comes to no end when it is to take the workspace's files in, nor what it begins.
 SLOW_GIT = """#!/bin/sh
 case " $* " in
@@ -109,7 +107,7 @@ def test_a_worker_that_is_stopped_or_cut_off_has_no_agent_when_its_lease_ends(
     how = "stopped" if way is stopped else f"cut off from Postgres ({way.__name__})"
     tally.fault = f"worker {how}, box {sandbox}"
     at_work.configure(BATON_LEASE="6", BATON_RENEW_EVERY="0.5", BATON_SANDBOX=sandbox)
-    asked = at_work.ask(Build(project=P, user=U, prompt=PROMPT))
+    asked = at_work.ask(Build(project=P, user=U, prompt=STUBBORN))
     with way(at_work, dsn) as cut_off, worker(asked) as process:
         attempt = at_its_sleep(at_work, asked)
         began = time.monotonic()
@@ -165,7 +163,7 @@ def test_nothing_is_left_two_seconds_after_a_worker_was_killed(
     tally.fault = f"worker, SIGKILL: until nothing of it lives, box {sandbox}"
     at_work.configure(BATON_SANDBOX=sandbox)
     for n in range(4 if long else 1):
-        asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=PROMPT))
+        asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=STUBBORN))
         with worker(asked) as process:
             attempt = at_its_sleep(at_work, asked)
             began = time.monotonic()
@@ -194,7 +192,7 @@ def test_the_relay_ends_what_outlived_worker_and_keeper(
     at_work.configure(BATON_SANDBOX="off")
     with relay():
         for n in range(4 if long else 1):
-            asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=PROMPT))
+            asked = at_work.ask(Build(project=f"p{n}", user=U, prompt=STUBBORN))
             with worker(asked) as process:
                 attempt = at_its_sleep(at_work, asked)
                 keeper = keeper_of(process.pid, attempt)
@@ -236,7 +234,7 @@ def test_a_keeper_that_is_stopped_lets_nothing_outlive_the_lease(at_work: AtWork
 def test_a_box_does_not_outlive_a_worker_whose_keeper_is_stopped(at_work: AtWork, tally: Tally):
     tally.fault = "keeper, SIGSTOP, then worker, SIGKILL: until nothing lives, box auto"
     at_work.configure(BATON_SANDBOX="auto")
-    asked = at_work.ask(Build(project=P, user=U, prompt=PROMPT))
+    asked = at_work.ask(Build(project=P, user=U, prompt=STUBBORN))
     with inheriting(), worker(asked) as process:
         attempt = at_its_sleep(at_work, asked)
         keeper = keeper_of(process.pid, attempt).pid

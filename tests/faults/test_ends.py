@@ -1,0 +1,72 @@
+"""What is told to end, or has taken too long, ends: with its agent, and all that its tools began."""
+
+import time
+from uuid import UUID
+
+import pytest
+
+from db import jobs
+from tests.faults.apart import STUBBORN, living
+from tests.faults.conftest import Tally
+from tests.faults.driving import running, wrong
+from tests.running import AtWork, P, U
+from tests.waiting import wait_until
+from worker.client import Build
+
+GONE = 5.0  # seconds after a cancel
+
+
+def asked(at_work: AtWork, prompt: str = STUBBORN) -> UUID:
+    return at_work.ask(Build(project=P, user=U, prompt=prompt))
+
+
+def test_a_cancelled_turn_leaves_nothing_alive(at_work: AtWork, tally: Tally):
+    tally.fault = "cancel of a running job, twice"
+    job = asked(at_work)
+    with running(at_work, job) as attempt:
+        began = time.monotonic()
+        for _ in range(2):
+            jobs.cancel(at_work.conn, job)
+        wait_until(lambda: not living(attempt), description="nothing to be alive")
+        tally.recovered(took := time.monotonic() - began)
+    tally.ran()
+    assert took <= GONE
+    assert at_work.job(job).state == "cancelled"
+    assert len(at_work.events("job.cancelled")) == 1
+    tally.check(wrong(at_work))
+
+
+@pytest.mark.parametrize("state", ["queued", "parked"])
+def test_a_job_that_waits_is_cancelled_with_no_worker_there(
+    at_work: AtWork, tally: Tally, state: str
+):
+    tally.fault = f"cancel of a {state} job without a worker, twice"
+    job = asked(at_work)
+    at_work.conn.execute("update jobs set state = %s where id = %s", (state, job))
+    for _ in range(2):
+        jobs.cancel(at_work.conn, job)
+    tally.ran()
+    assert at_work.job(job).state == "cancelled"
+    assert len(at_work.events("job.cancelled")) == 1
+    assert at_work.run(job).state == "cancelled"
+    assert not at_work.model.requests
+    tally.check(wrong(at_work))
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [("BATON_TURN_TIMEOUT", "turn_timeout"), ("BATON_IDLE_TIMEOUT", "idle_timeout")],
+)
+def test_a_turn_that_takes_too_long_leaves_nothing_alive(
+    at_work: AtWork, tally: Tally, limit: str, why: str
+):
+    tally.fault = f"a turn past its limit ({why})"
+    at_work.configure(**{limit: "3"})
+    job = asked(at_work)
+    with running(at_work, job) as attempt:
+        wait_until(lambda: not living(attempt), timeout=20, description="nothing to be alive")
+    tally.ran()
+    ended = at_work.job(job)
+    assert (ended.state, ended.error_class) == ("queued", why)
+    jobs.cancel(at_work.conn, job)
+    tally.check(wrong(at_work))
