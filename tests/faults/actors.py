@@ -157,8 +157,8 @@ def _not_claimed(w: World, job_id: UUID, runner: Runner) -> Steps:
 def _attempt(w: World, job: Claimed, pid: int, trusted: float) -> Steps:
     """A turn, or two, and how they end."""
     yield
-    if w.calm and (job.attempts, job.rescues) == (1, 0):
-        w.ledger.finish(job, "done")  # nobody has touched it before: a turn would show nothing
+    if w.calm and not job.rescues and not w.ledger.model.jobs[job.id].turns:
+        w.ledger.finish(job, "done")  # nobody has claimed it before: a turn would show nothing
         return
     steps = [f"compact:{w.uuid()}"] if w.happens(0.1) else []
     for step in (*steps, job.kind):

@@ -125,7 +125,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for name, value in report.user_properties
         if name == TOLD
     ]
-    if not lines:
+    left_out = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if report.nodeid.startswith("tests/faults/")
+    ]
+    if not lines and not left_out:
         return
     table = Table(title="Faults", title_justify="left")
     for column in (
@@ -150,10 +155,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             told.simulated,
             told.note,
         )
-    for skipped in terminalreporter.stats.get("skipped", []):
-        if skipped.nodeid.startswith("tests/faults/"):
-            name, why = skipped.nodeid.rpartition("::")[2], skipped.longrepr[2]
-            table.add_row(name, "0", "NOT RUN", "", "", "", "", why)
+    for report in left_out:
+        name, why = report.nodeid.rpartition("::")[2], report.longrepr[2]
+        table.add_row(name, "0", "NOT RUN", "", "", "", "", why)
     terminalreporter.section("faults")
     Console(width=150).print(table)
 

@@ -133,7 +133,7 @@ def strike_relay(baton: Baton, strikes: Strikes, cell: Cell) -> Case:
 
 
 def go_on_late(baton: Baton, relay: Struck) -> None:
-    """Let a relay go on that has slept for longer than a lease, and have its turn of the loop."""
+    """Let a relay go on that has slept for longer than a lease, with something to be published."""
     wait_until(
         lambda: time.time() - relay.at > LEASE + 1,
         timeout=LEASE + 2,

@@ -12,8 +12,9 @@ from uuid import UUID
 
 import pytest
 
-from dev.processes import descendants, look
+from dev.processes import look
 from tests.acceptance.outside import Baton, baton_up
+from tests.faults.agents import children
 from tests.faults.conftest import Tally
 from tests.invariants import violations
 from tests.waiting import wait_until
@@ -151,10 +152,9 @@ def test_a_signal_to_all_processes_of_a_worker_is_a_deploy_and_to_one_child_a_de
     tally.fault = f"SIGTERM of a worker: {told}"
     project, job = begun(running, 8)
     worker = stands(running)
-    children = [child.pid for child in descendants(worker) if parent(child.pid) == worker]
-    at_work = running.job(job)["pid"]
-    assert at_work in children
-    for pid in (*children, worker) if told == "all processes" else (at_work,):
+    pool, at_work = [child.pid for child in children(worker)], running.job(job)["pid"]
+    assert at_work in pool
+    for pid in (*pool, worker) if told == "all processes" else (at_work,):
         os.kill(pid, signal.SIGTERM)
     whole(running, tally, project, job)
     assert running.job(job)["rescues"] == deaths

@@ -1,11 +1,12 @@
 """What is told to end, or has taken too long, ends: with its agent, and all that its tools began."""
 
 import time
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
-from db import jobs
+from db import jobs, limits
 from tests.faults.apart import STUBBORN, living
 from tests.faults.conftest import Tally
 from tests.faults.driving import running, wrong
@@ -16,8 +17,8 @@ from worker.client import Build
 GONE = 5.0  # seconds after a cancel
 
 
-def asked(at_work: AtWork, prompt: str = STUBBORN) -> UUID:
-    return at_work.ask(Build(project=P, user=U, prompt=prompt))
+def asked(at_work: AtWork) -> UUID:
+    return at_work.ask(Build(project=P, user=U, prompt=STUBBORN))
 
 
 def test_a_cancelled_turn_leaves_nothing_alive(at_work: AtWork, tally: Tally):
@@ -42,7 +43,11 @@ def test_a_job_that_waits_is_cancelled_with_no_worker_there(
 ):
     tally.fault = f"cancel of a {state} job without a worker, twice"
     job = asked(at_work)
-    at_work.conn.execute("update jobs set state = %s where id = %s", (state, job))
+    if state == "parked":
+        hour = timedelta(hours=1)
+        limits.impose(at_work.conn, "a key", wait=hour, reason="rate_limit")
+        limits.park_waiting(at_work.conn, job, "a key")
+    assert at_work.job(job).state == state
     for _ in range(2):
         jobs.cancel(at_work.conn, job)
     tally.ran()
