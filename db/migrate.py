@@ -1,8 +1,14 @@
 """Migrations: plain SQL files, forward only, each in a transaction, under a lock.
 
-A file that was applied and has changed since is refused: the database would not be
+    migrations/0008_branches.sql    applied once, in the order of their names
+    functions/enqueue.sql           functions and views as they are today: applied again
+                                    whenever their text has changed, after the migrations
+
+A migration that was applied and has changed since is refused: the database would not be
 what the file says. Existing tables of the product are kept and completed; what of
 theirs ours cannot work with is refused before anything is done (db/product.py).
+
+A function whose arguments change, or a view whose columns do, is dropped by a migration first.
 """
 
 import hashlib
@@ -30,7 +36,8 @@ def migrate(database_url: str | None = None, *, files: Path = FILES) -> list[str
         check_version(conn.info.server_version)
         try:
             _begin(conn)
-            return [file.name for file in sorted(files.glob("*.sql")) if _apply(conn, file)]
+            applied = [file.name for file in sorted(files.glob("*.sql")) if _apply(conn, file)]
+            return applied + _replace(conn, files)
         except errors.InsufficientPrivilege as exc:
             raise MigrationRefused(
                 f"This role may not do that ({exc.diag.message_primary}): migrate as the owner"
@@ -47,12 +54,12 @@ def check_version(server: int) -> None:
 
 
 def pending(conn: Connection) -> list[str]:
-    """Names of files that this database has not seen."""
+    """Names of files that this database has not seen, or functions of which it has another text."""
     names = [file.name for file in sorted(FILES.glob("*.sql"))]
     if not _begun(conn):
-        return names
-    applied = {name for (name,) in conn.execute("select name from baton_migrations")}
-    return [name for name in names if name not in applied]
+        return [*names, *_functions(FILES)]
+    applied = _applied(conn)
+    return [*(name for name in names if name not in applied), *_changed(applied, FILES)]
 
 
 def _begun(conn: Connection) -> bool:
@@ -77,9 +84,55 @@ def _begin(conn: Connection) -> None:
         )
 
 
+def _applied(conn: Connection) -> dict[str, str]:
+    """The digest of each file that was applied, by its name."""
+    return dict(conn.execute("select name, digest from baton_migrations").fetchall())
+
+
+def _functions(files: Path) -> dict[str, str]:
+    """The text of each file of functions and views that belongs to these migrations."""
+    folder = files.with_name("functions")
+    return {f"functions/{file.name}": file.read_text() for file in sorted(folder.glob("*.sql"))}
+
+
+def _changed(applied: dict[str, str], files: Path) -> dict[str, str]:
+    """Functions that are to be applied again; none where a newer Baton was here before us."""
+    known = {file.name for file in files.glob("*.sql")}
+    if any(not name.startswith("functions/") and name not in known for name in applied):
+        return {}
+    found = _functions(files)
+    return {name: text for name, text in found.items() if applied.get(name) != _digest(text)}
+
+
+def _replace(conn: Connection, files: Path) -> list[str]:
+    """Apply the functions and views that changed, all or none. Returns their files' names."""
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+        changed = _changed(_applied(conn), files)
+        for name, text in changed.items():
+            _run(conn, text)
+            conn.execute(
+                """
+                insert into baton_migrations (name, digest) values (%s, %s)
+                on conflict (name) do update set digest = excluded.digest, applied_at = now()
+                """,
+                (name, _digest(text)),
+            )
+    return list(changed)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _run(conn: Connection, text: str) -> None:
+    """Execute a file of ours; prepare=False lets it hold several statements."""
+    conn.execute(sql.SQL(text), prepare=False)  # pyright: ignore[reportArgumentType]
+
+
 def _apply(conn: Connection, file: Path) -> bool:
     text = file.read_text()
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = _digest(text)
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         seen = conn.execute(
@@ -92,8 +145,7 @@ def _apply(conn: Connection, file: Path) -> bool:
             )
         if seen:
             return False
-        # The file is ours; prepare=False lets it hold several statements.
-        conn.execute(sql.SQL(text), prepare=False)  # pyright: ignore[reportArgumentType]
+        _run(conn, text)
         conn.execute(
             "insert into baton_migrations (name, digest) values (%s, %s)", (file.name, digest)
         )

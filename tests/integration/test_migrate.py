@@ -14,7 +14,9 @@ from db.migrate import FILES, MigrationRefused, check_version, pending
 from tests.invariants import violations
 from tests.ledger import ask, begun, commit, one
 
-NAMES = sorted(file.name for file in FILES.glob("*.sql"))
+FUNCTIONS = FILES.with_name("functions")
+ONCE = sorted(file.name for file in FILES.glob("*.sql"))
+NAMES = [*ONCE, *sorted(f"functions/{file.name}" for file in FUNCTIONS.glob("*.sql"))]
 
 # A product that had tables of these names, some as its own plans describe them.
 PRODUCT: LiteralString = """
@@ -55,12 +57,59 @@ def files(tmp_path: Path) -> Path:
     return Path(copytree(FILES, tmp_path / "migrations"))
 
 
+@pytest.fixture
+def whole(files: Path) -> Path:
+    """A copy of the migrations, with the functions beside them."""
+    copytree(FUNCTIONS, files.with_name("functions"))
+    return files
+
+
 def test_an_empty_schema_gets_every_file_in_order(empty: Connection, empty_dsn: str):
     assert pending(empty) == NAMES
     assert migrate.migrate(empty_dsn) == NAMES
     assert pending(empty) == []
     rows = empty.execute("select name from baton_migrations order by applied_at, name")
     assert [name for (name,) in rows] == NAMES
+
+
+def test_functions_that_changed_are_applied_again_and_nothing_else(
+    empty: Connection, empty_dsn: str, whole: Path
+):
+    migrate.migrate(empty_dsn, files=whole)
+    refusals = whole.with_name("functions") / "requests.sql"
+    refusals.write_text(refusals.read_text().replace("The prompt is empty", "No prompt"))
+    assert migrate.migrate(empty_dsn, files=whole) == ["functions/requests.sql"]
+    with pytest.raises(psycopg.Error, match="No prompt: say"):
+        ask(empty, "build", prompt=" ")
+    assert pending(empty) == ["functions/requests.sql"]  # this release has another text
+    assert migrate.migrate(empty_dsn, files=whole) == []
+
+
+def test_an_older_release_does_not_put_its_functions_over_a_newer_ones(
+    empty: Connection, empty_dsn: str, whole: Path
+):
+    (whole / "9999_newer.sql").write_text("create table newer (n int)")
+    refusals = whole.with_name("functions") / "requests.sql"
+    refusals.write_text(refusals.read_text().replace("The prompt is empty", "No prompt"))
+    migrate.migrate(empty_dsn, files=whole)
+    assert pending(empty) == []
+    assert migrate.migrate(empty_dsn) == []
+    with pytest.raises(psycopg.Error, match="No prompt: say"):
+        ask(empty, "build", prompt=" ")
+
+
+def test_functions_that_fail_leave_all_of_them_as_they_were(
+    empty: Connection, empty_dsn: str, whole: Path
+):
+    migrate.migrate(empty_dsn, files=whole)
+    functions = whole.with_name("functions")
+    refusals = functions / "requests.sql"
+    refusals.write_text(refusals.read_text().replace("The prompt is empty", "No prompt"))
+    (functions / "zzz.sql").write_text("select 1 / 0")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate.migrate(empty_dsn, files=whole)
+    with pytest.raises(psycopg.Error, match="The prompt is empty"):
+        ask(empty, "build", prompt=" ")
 
 
 def test_a_second_run_does_nothing(empty: Connection, empty_dsn: str):
@@ -93,8 +142,8 @@ def test_a_file_that_fails_leaves_nothing_and_those_before_it_stay(
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate.migrate(empty_dsn, files=files)
     assert one(empty, "select to_regclass('half')") is None
-    assert pending(empty) == []
-    assert one(empty, "select count(*) from baton_migrations") == len(NAMES)
+    assert pending(empty) == NAMES[len(ONCE) :]
+    assert one(empty, "select count(*) from baton_migrations") == len(ONCE)
 
 
 def test_a_schema_of_its_own_is_chosen_by_the_url(empty: Connection, empty_dsn: str):
