@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     drain_grace: Duration = timedelta(seconds=60)
     deaf_after: Duration = timedelta(seconds=60)  # without a message, though some wait
     slots: int = Field(2, ge=1)  # jobs at a time in one worker
+    user_slots: int = Field(0, ge=0)  # jobs of one user at a time, on all workers; 0: no limit
     prompt_limit: int = Field(200_000, ge=1)  # bytes
     plain_celery: bool = True  # off: messages that are not ours are refused
 

@@ -17,7 +17,7 @@ from psycopg import Connection, errors
 from psycopg.rows import class_row
 
 from config.settings import settings
-from db.lanes import IN_TURN, WANTED
+from db.lanes import FIRST, WANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,20 @@ def claim(
     runner: Runner,
     lease: timedelta,
     limit: int,
+    chosen: bool = True,
     again: bool = False,
 ) -> Claimed | None:
     """Begin an attempt: queued or parked → running, with the head of its lane.
 
-    None when there is nothing to begin: the job has ended, runs, is not due or not
-    in turn, its credential is limited, or its project or branch is gone (endings.fail_orphan);
+    None when there is nothing to begin: the job has ended, runs, is not due or not first in its
+    lane, its user runs as many as may be, its credential is limited, or its project or branch is
+    gone (endings.fail_orphan); or the relay has not chosen it (`chosen`) and others go before it;
     or one more death would be the `limit`th and set it aside, and this worker runs such a job
     already (stand_back).
     `again` says that this very attempt was claimed before and the answer was lost: if it
     was begun, it is what is returned.
     """
-    asked = _claim_params(job_id, attempt, runner, lease) | {"limit": limit}
+    asked = _claim_params(job_id, attempt, runner, lease) | {"limit": limit, "chosen": chosen}
     with conn.cursor(row_factory=class_row(Claimed)) as cur:
         try:
             begun = cur.execute(CLAIM, asked).fetchone()
@@ -103,6 +105,7 @@ def _claim_params(
         "pid_started": runner.pid_started,
         "credential": runner.credential,
         "workspaces": str(settings().workspaces),
+        "user_slots": settings().user_slots,
     }
 
 
@@ -140,10 +143,13 @@ CLAIM: LiteralString = (
     + LAST
     + """ as last from q
          where """
-    + IN_TURN
+    + FIRST
     + """ and not ("""
     + BESIDE
     + """)
+           and (%(chosen)s or not baton_waits_ahead(q.user_id, q.priority, q.pos))
+           and (%(user_slots)s = 0 or %(user_slots)s > (
+                select count(*) from jobs r where r.user_id = q.user_id and r.state = 'running'))
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())
     ), h as (
@@ -160,7 +166,7 @@ CLAIM: LiteralString = (
     ), j as (
         update jobs set state = 'running', attempt = %(attempt)s, attempts = jobs.attempts + 1,
                lease_until = now() + %(lease)s, announced = true, published_at = null,
-               published = 0, host = %(host)s, boot = %(boot)s, pid = %(pid)s,
+               published = 0, ready = false, scheduled = false, host = %(host)s, boot = %(boot)s, pid = %(pid)s,
                pid_started = %(pid_started)s, agent_pid = null, worker_id = %(worker_id)s,
                started_at = coalesce(jobs.started_at, now()), claimed_at = now(),
                credential = null,

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from db import events
 from db.attempts import Claimed
 from db.events import Event
-from db.lanes import FOLLOW, GOES_ON, WAKE, Message, Next, follow_params, published
+from db.lanes import FOLLOW, GOES_ON, WANTED, Message, Next, follow_params, published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +90,8 @@ FINISH: LiteralString = (
     + events.WRITE_SAID
     + ","
     + FOLLOW
-    + ","
-    + WAKE
     + """
-    select h.event_seq, m.id, m.kind, m.chain_id, m.parent_id, m.published,
-           m.previous_session_id
-      from d left join h on true
-      left join (select * from n union all select * from w) m on true"""
+    select h.event_seq, n.* from d left join h on true left join n on true"""
 )
 
 
@@ -118,7 +113,8 @@ def put_back(
 ) -> tuple[int | None] | None:
     """Let the job wait for another attempt; the relay publishes it when its time has come.
 
-    None, with nothing written, when the attempt was replaced or a cancel was asked for.
+    None, with nothing written, when the attempt was replaced, or a cancel or a newer request
+    wants it to end.
     """
     return conn.execute(
         PUT_BACK,
@@ -140,9 +136,11 @@ def put_back(
 PUT_BACK: LiteralString = (
     """
     with f as (
-        select * from jobs
+        select * from jobs j
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
-           and cancel_requested_at is null for update
+           and """
+    + WANTED
+    + """ = 'go on' for update
     ), l as (  -- held: whoever clears it does so before us, or sees the job parked
         select until from limits where credential = %(credential)s for share
     ), w as (

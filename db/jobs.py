@@ -165,14 +165,6 @@ CANCEL: LiteralString = """
         update projects p set event_seq = p.event_seq + 1 from waiting
          where p.project_id = waiting.project_id
         returning p.project_id, p.event_seq
-    ), woken as (
-        update jobs set publish_after = now()
-         where id = (select q.id from jobs q, waiting
-                      where q.project_id = waiting.project_id and q.lane = waiting.lane
-                        and q.state in ('queued', 'parked') and q.run_at <= now()
-                        and q.chain_id <> waiting.chain_id
-                      order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
-                      limit 1 for update of q skip locked)
     )
     insert into events (project_id, seq, job_id, type, body)
     select h.project_id, h.event_seq, waiting.id, 'job.cancelled',

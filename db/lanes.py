@@ -24,6 +24,7 @@ class Message:
     parent_id: UUID | None
     published: int
     previous_session_id: str | None
+    rung: bool = True  # else the relay sends it: others go before
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,47 +36,10 @@ class Next:
     args: dict[str, Any]
 
 
-# A chain that has begun goes before any other of its lane; else the order of asking.
-# Three questions, each a probe of an index: nothing runs, no other has begun, none is earlier.
-IN_TURN: LiteralString = """
-    not exists (
-        select from jobs o
-         where o.project_id = q.project_id and o.lane = q.lane and o.state = 'running'
-           and o.id <> q.id)
-    and not exists (
-        select from jobs o
-         where o.project_id = q.project_id and o.lane = q.lane and o.finished_at is null
-           and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> q.chain_id)
-    and (q.started_at is not null or q.id <> q.chain_id or not exists (
-        select from jobs o
-         where o.project_id = q.project_id and o.lane = q.lane and o.finished_at is null
-           and o.pos < q.pos and o.chain_id <> q.chain_id
-           and (o.state <> 'queued' or o.run_at <= now())))"""  # a date ahead holds no place
-
-
-# The first that waits in the lane when the chain of `k` has ended, to be published at once.
-WAKE: LiteralString = """
-    waits as (
-        select q.id, q.run_at from k, lateral (
-            select q.id, q.run_at from jobs q
-             where q.project_id = k.project_id and q.lane = k.lane
-               and q.finished_at is null and q.id <> k.id
-               and (q.started_at is not null or q.id <> q.chain_id or q.state <> 'queued'
-                    or q.run_at <= now())
-             order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
-             limit 1) q
-         where %(wake)s and not exists (select from n)
-    ), free as (
-        select q.id from jobs q join waits using (id)
-         where waits.run_at <= now() and q.state in ('queued', 'parked')
-           for update of q skip locked
-    ), w as (
-        update jobs set publish_after = now() + %(publish_after)s, published_at = now(),
-               published = published + 1, messages = messages + 1
-          from free where jobs.id = free.id
-        returning jobs.id, kind, chain_id, parent_id, messages - 1 as published,
-                  previous_session_id
-    )"""
+# Whether the job `q` is first in its lane (db/functions/order.sql).
+FIRST: LiteralString = """
+    baton_first(q.project_id, q.lane, q.chain_id, q.pos,
+                q.started_at is not null or q.id <> q.chain_id)"""
 
 
 WANTED: LiteralString = """
@@ -105,33 +69,38 @@ GOES_ON: LiteralString = (
 )
 
 
-# The chain's next job. `k` is the job's row once all that guards the statement has passed.
+# The chain's next job. `k` is the job's row once all that guards the statement has passed. Its
+# worker sends the message itself, unless a job that goes before it waits for a slot (`w`): then
+# the relay, which chooses between lanes, finds it at once.
 FOLLOW: LiteralString = """
-    n as (
+    w as (
+        select baton_waits_ahead(k.user_id, k.priority, k.pos) as ahead from k
+    ), n as (
         insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
                           priority, version_id, previous_session_id, publish_after, published_at,
                           published, messages, announced)
         select %(next_id)s, k.chain_id, k.id, k.project_id, k.user_id, k.lane, k.pos,
                %(next_kind)s, %(next_args)s, k.priority, coalesce(%(version_id)s, k.version_id),
-               %(new)s, now() + %(publish_after)s, now(), 1, 1, true
-          from k, on_we_go where on_we_go.yes
-        returning id, kind, chain_id, parent_id, 0 as published, previous_session_id
+               %(new)s, case when w.ahead then now() else now() + %(publish_after)s end,
+               case when not w.ahead then now() end, (not w.ahead)::int, (not w.ahead)::int, true
+          from k, w, on_we_go where on_we_go.yes
+        returning id, kind, chain_id, parent_id, 0 as published, previous_session_id,
+                  published_at is not null as rung
     )"""
 
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:
-    """Parameters of GOES_ON, FOLLOW and WAKE; `version_id` and `new` are the caller's."""
+    """Parameters of GOES_ON and FOLLOW; `version_id` and `new` are the caller's."""
     return {
         "next_id": following.id if following else None,
         "next_kind": following.kind if following else None,
         "next_args": Jsonb(following.args) if following else None,
-        "wake": True,
         "publish_after": publish_after,
     }
 
 
 def published(rows: list[Any]) -> tuple[int | None, list[Message]] | None:
-    """Read what a statement with FOLLOW and WAKE returns: event number, then a message."""
+    """Read what a statement with FOLLOW returns: event number, then the next job's message."""
     if not rows:
         return None
     return rows[0][0], [Message(*row[1:]) for row in rows if row[1] is not None]

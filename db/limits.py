@@ -78,18 +78,29 @@ def clear(conn: Connection, credential: str) -> int:
         return outbox.release(conn, credential)
 
 
-def park_waiting(conn: Connection, job_id: UUID, credential: str) -> None:
+def park_waiting(
+    conn: Connection, job_id: UUID, credential: str, *, silent_after: timedelta
+) -> None:
     """Set a job that waits aside until the credential's limit ends; it keeps its place in its lane.
 
-    Nothing is done if the limit was lifted meanwhile: nobody would let the job go on. Nor if
-    the job waits for a later time: it would be due when the limit is lifted.
+    Where another worker's credential works the job only waits for another message. Nothing is
+    done if the limit was lifted meanwhile: nobody would let the job go on. Nor if the job waits
+    for a later time: it would be due when the limit is lifted.
     """
     conn.execute(
         """
-        with l as (select until from limits where credential = %(credential)s for share)
-        update jobs set state = 'parked', run_at = l.until, publish_after = l.until,
-               published = 0, published_at = null, credential = %(credential)s
-          from l where id = %(id)s and state = 'queued' and run_at <= now()
+        with l as (
+            select until, baton_can_work(%(silent_after)s) as elsewhere
+              from limits where credential = %(credential)s for share
+        )
+        update jobs
+           set state = case when elsewhere then 'queued' else 'parked' end,
+               run_at = case when elsewhere then run_at else l.until end,
+               publish_after = case when elsewhere then publish_after else l.until end,
+               published = case when elsewhere then published else 0 end,
+               credential = case when elsewhere then null else %(credential)s end,
+               published_at = null, ready = false, scheduled = false
+          from l where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
         """,
-        {"id": job_id, "credential": credential},
+        {"id": job_id, "credential": credential, "silent_after": silent_after},
     )

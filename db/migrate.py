@@ -23,6 +23,7 @@ from db.product import MigrationRefused
 __all__ = ["MigrationRefused", "migrate", "pending"]
 
 FILES = Path(__file__).with_name("migrations")
+FUNCTIONS = Path(__file__).with_name("functions")
 LOCK = 7_239_185_001  # any number of our own: one migration at a time
 OLDEST = 14  # of Postgres: range_agg, multiranges, the hash of a record
 

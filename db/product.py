@@ -93,7 +93,7 @@ OURS = (
     *("jobs", "turns", "events", "limits", "workers", "ticks", "session_resume_attempts"),
     *("session_transitions_archive", "transcript_entries", "transcript_batches"),
     *("transcript_sessions", "transcript_removals", "session_chain", "session_sync"),
-    *("sessions_kept", "deletions", "branches"),
+    *("sessions_kept", "deletions", "branches", "user_turns", "lane_ends", "relays"),
 )
 ANOTHER_SCHEMA = "or give Baton a schema of its own (search_path)"
 

@@ -324,16 +324,15 @@ def ticks(conn: Connection) -> list[Row]:
 
 
 def owed(conn: Connection) -> Row:
-    """What tells whether a relay works: messages overdue, and messages out but unclaimed."""
+    """What tells whether a relay works: for how long a job was not looked at that is due, and
+    whether some are ready and wait for a slot."""
     return _rows(
         conn,
         """
-        select (select count(*) from jobs
-                 where state in ('queued', 'parked') and publish_after <= now()) as due,
-               (select extract(epoch from now() - min(publish_after))::float from jobs
-                 where state in ('queued', 'parked') and publish_after <= now()) as overdue_s,
-               (select count(*) from jobs
-                 where published_at is not null and state in ('queued', 'parked')) as out
+        select (select extract(epoch from now() - min(publish_after))::float from jobs
+                 where state in ('queued', 'parked') and not ready
+                   and publish_after <= now()) as overdue_s,
+               exists (select from user_turns where priority is not null) as ready
         """,
         None,
     )[0]

@@ -135,13 +135,5 @@ RESCUE: LiteralString = """
                                   'attempt', f.attempt,
                                   'error_class', d.error_class, 'error', d.error)
           from h, f, d
-    ), w as (
-        update jobs set publish_after = now()
-         where id = (select q.id from jobs q, f
-                      where f.becomes <> 'queued' and q.project_id = f.project_id
-                        and q.lane = f.lane and q.state in ('queued', 'parked')
-                        and q.run_at <= now() and q.chain_id <> f.chain_id
-                      order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
-                      limit 1 for update of q skip locked)
     )
     select f.becomes from f, d"""

@@ -93,8 +93,8 @@ def advance(
         "events": events.as_param(told),
         **lanes.follow_params(following, publish_after),
     }
-    if not to.final:  # the job goes on: nothing follows yet, and nobody else is next
-        params |= {"next_id": None, "wake": False}
+    if not to.final:  # the job goes on: nothing follows yet
+        params |= {"next_id": None}
     try:
         rows = conn.execute(ADVANCE, params).fetchall()
     except errors.UniqueViolation:
@@ -275,11 +275,6 @@ ADVANCE: LiteralString = (
     + events.WRITE_SAID
     + ","
     + lanes.FOLLOW
-    + ","
-    + lanes.WAKE
     + """
-    select figures.cost, h.event_seq, m.id, m.kind, m.chain_id, m.parent_id, m.published,
-           m.previous_session_id
-      from h, figures
-      left join (select * from n union all select * from w) m on %(final)s"""
+    select figures.cost, h.event_seq, n.* from h, figures left join n on %(final)s"""
 )

@@ -59,12 +59,3 @@ def online(conn: Connection, *, silent_after: timedelta) -> list[Worker]:
             """,
             (silent_after,),
         ).fetchall()
-
-
-def slots(conn: Connection, *, silent_after: timedelta) -> int:
-    """How many jobs the workers online can run at a time."""
-    row = conn.execute(
-        "select coalesce(sum(slots), 0) from workers where seen_at > now() - %s",
-        (silent_after,),
-    ).fetchone()
-    return int(row[0]) if row else 0

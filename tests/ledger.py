@@ -15,7 +15,7 @@ import psycopg
 from psycopg import Connection, Cursor, sql
 from psycopg.types.json import Jsonb
 
-from db import attempts, endings, sessions, turns
+from db import attempts, endings, outbox, sessions, turns
 from db.attempts import Claimed, Runner
 from db.endings import End
 from db.events import Event
@@ -26,6 +26,7 @@ from db.turns import Try
 RUNNER = Runner("worker", "host", "boot", 4711, 99, "credential")
 LEASE = timedelta(seconds=30)
 SOON = timedelta(seconds=2)
+LONGEST = timedelta(minutes=5)
 RESCUES = 3  # a job is set aside at the third
 
 T = TypeVar("T")
@@ -128,6 +129,16 @@ def finish(
     if following:
         told.append(Event("job.queued", following.id, {}))
     return endings.finish(conn, job, End(state=state, following=following), told, SOON)
+
+
+def published(
+    conn: Connection, room: int = 10, *, user_slots: int = 0, longest: timedelta = LONGEST
+) -> list[UUID]:
+    """What a relay publishes that looks now and has so much room."""
+    while outbox.look(conn):
+        pass
+    sent = outbox.publish(conn, room=room, user_slots=user_slots, pause=SOON, longest=longest)
+    return [message.id for message in sent]
 
 
 def one(conn: Connection[Any], query: LiteralString, *params: Any) -> Any:

@@ -19,7 +19,7 @@ from kombu import Exchange, Queue
 
 from config import logging as logs
 from config.settings import settings
-from db import jobs, outbox, pool, workers
+from db import jobs, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
 from worker import drain, host, losses, repositories, watchdog
@@ -137,15 +137,11 @@ def _report(sender: Any = None, **_: Any) -> None:
 
 
 def _report_for_good(name: str, slots: int) -> None:
-    adopted = False
     while not drain.draining():
         try:
             with pool.connect() as conn:
                 workers.report(conn, _myself(name, slots))
                 reap_of_the_dead(conn)  # there may be no relay on this host
-                if not adopted:
-                    outbox.adopt(conn, host.credential())
-                    adopted = True
         except (NoDatabase, psycopg.Error) as exc:
             log.warning("worker.not_reported", error=str(exc))
         drain.wait(REPORT_EVERY)

@@ -75,7 +75,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
         fresh_next=False,
         args={name: job.args[name] for name in job.args if name not in OF_THE_FIRST},
     )
-    announce(job.project_id, moved.seq, told, moved.messages)
+    announce(job.project_id, moved.seq, told, moved.messages, user_id=job.user_id)
     return moved
 
 

@@ -80,7 +80,7 @@ def deliver(
     except ValueError as exc:
         raise RefusedMessage("The job id of the message is not a UUID.") from exc
     try:
-        ran = run(job, lambda at: WORK[at.job.kind](at))
+        ran = run(job, lambda at: WORK[at.job.kind](at), chosen=bool(job_id))
     except (psycopg.Error, psycopg_pool.PoolTimeout, NoDatabase) as exc:
         if job_id:
             raise Ignore from exc  # the row waits; the relay publishes it again

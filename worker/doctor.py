@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 from psycopg import Connection
 
 from config.settings import settings
-from db import limits, migrate, pool, reports, workers
+from db import limits, migrate, pool, relays, reports, workers
 from db.pool import NoDatabase
 from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
+START_RELAY = "start `python -m worker.relay`, or `make up`."
 SLACK = 60.0  # seconds by which a tick may be late
 PROBE = 20.0  # seconds for the model to answer
 CHEAP_MODEL = "claude-haiku-4-5"  # asked for a word when BATON_MODEL names none
@@ -89,23 +90,35 @@ def _workers(conn: Connection) -> Check:
 
 
 def _relay(conn: Connection) -> Check:
-    """A relay leaves no trace but what it publishes: a message overdue is what tells."""
+    """A relay says each second that it lives; one that lives looks at what is due at once."""
+    known = relays.known(conn)
     owed = reports.owed(conn)
     overdue = owed["overdue_s"] or 0.0
-    if overdue <= OVERDUE:
-        how = "no job is due" if not owed["due"] else f"no job is due for {duration(overdue)}"
-        return Check("relay", "ok", f"{how}, and a dead relay would leave them lying")
-    slots = workers.slots(conn, silent_after=settings().worker_silent_after)
-    if owed["out"] >= max(4, 2 * slots):
+    late = f"; a job has been due for {duration(overdue)}" if overdue > OVERDUE else ""
+    if not known:
+        return Check("relay", "fail", f"none was heard of{late}: {START_RELAY}")
+    if known[0].silent_s > OVERDUE:
+        return Check("relay", "fail", f"{_silent(known[0])}{late}: {START_RELAY}")
+    if late:
         return Check(
-            "relay", "ok", f"{owed['due']} jobs are due; {owed['out']} messages fill its window"
-        )
-    return Check(
-        "relay",
-        "fail",
-        f"a job has been due for {duration(overdue)} and nobody publishes it: start"
-        " `python -m worker.relay`, or `make up`.",
-    )
+            "relay", "fail", f"pid {known[0].pid} on {known[0].host} lives, and yet{late[1:]}: see its log."
+        )  # fmt: skip
+    busy = "; jobs are ready and wait for a slot" if owed["ready"] else ""
+    return Check("relay", "ok", f"{len(known)} live, no job is overdue{busy}")
+
+
+def _silent(relay: relays.Relay) -> str:
+    """What is known of a relay that says nothing."""
+    from worker import host
+
+    told = f"pid {relay.pid} on {relay.host}"
+    if relay.boot != host.boot():
+        return f"{told} has said nothing for {duration(relay.silent_s)}"
+    if host.stopped(relay.pid):
+        return f"{told} is stopped (SIGSTOP): `kill -CONT {relay.pid}`, or another is needed"
+    if host.started(relay.pid) is None:
+        return f"{told} is gone"
+    return f"{told} has hung for {duration(relay.silent_s)}"
 
 
 def _beat(conn: Connection) -> Check:

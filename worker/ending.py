@@ -11,7 +11,7 @@ import tenacity
 from psycopg import Connection
 
 from config.settings import settings
-from db import endings, limits, rescue, turns
+from db import attempts, endings, limits, rescue, turns
 from db.attempts import Claimed
 from db.endings import End, Wait
 from db.events import Event
@@ -23,6 +23,7 @@ from worker.errors import Judgement, Verdict, tries_of
 from worker.following import despite_failure
 from worker.publish import announce
 from worker.retry import PAUSE, backoff, on_blip
+from worker.sentences import STOP_TEXTS
 
 log = structlog.get_logger()
 
@@ -163,12 +164,18 @@ def _put_back(
 def _after_wait(
     job: Claimed, wait: Wait, told: list[Event], put: tuple[int | None] | None
 ) -> Ran:
-    if put is None:  # replaced meanwhile, or to be cancelled
-        return _finish(
-            job, End(state="cancelled", error_class="cancelled", error="Cancelled on request.")
-        )
+    if put is None:  # replaced meanwhile, or it is to end
+        return _finish(job, _wanted_end(job))
     announce(job.project_id, put[0], told, [])
     return Ran("waits", wait.error_class, wait.error)
+
+
+def _wanted_end(job: Claimed) -> End:
+    """How an attempt ends that was not let go on: a newer request took its place, or a cancel."""
+    with connection() as conn:
+        wanted = attempts.wanted(conn, job.id, job.attempt)
+    reason = "replaced_by_request" if wanted == "interrupted" else "cancelled"
+    return End(state="cancelled", error_class=reason, error=STOP_TEXTS[reason])
 
 
 def _finish(job: Claimed, end: End) -> Ran:
@@ -182,7 +189,7 @@ def _finish(job: Claimed, end: End) -> Ran:
         points.reach("ending.after")
     if written is None:
         return _as_it_stands(job, Ran("ignored", end.error_class, end.error))
-    announce(job.project_id, written[0], told, written[1])
+    announce(job.project_id, written[0], told, written[1], user_id=job.user_id)
     return Ran(end.state, end.error_class, end.error)
 
 

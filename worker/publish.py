@@ -9,20 +9,25 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import psycopg
+import psycopg_pool
 import redis
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from config.settings import settings
+from db import outbox
 from db.events import Event
 from db.lanes import Message
+from db.pool import connection
 from worker import points
-from worker.checkpoints import BROKER, PROGRESS, client
+from worker.checkpoints import BROKER, PROGRESS, WAIT, client
 
 log = structlog.get_logger()
 
 QUEUE = "baton"
+BELL = "baton:bell"  # a channel: those who hear it look for work at once
 PLAIN = "celery"  # the queue of producers that know nothing of us
 
 
@@ -68,20 +73,48 @@ def stream(project_id: str) -> str:
 
 
 def announce(
-    project_id: str, seq: int | None, told: list[Event], messages: list[Message]
+    project_id: str,
+    seq: int | None,
+    told: list[Event],
+    messages: list[Message],
+    *,
+    user_id: str = "",
 ) -> None:
     """The commit is done: let the next jobs' workers and the watchers know.
 
     `seq` is the number of the newest event that was written. The chain's next job was not
     inserted if a cancel or a newer request came first: then its event was not written either.
+    `messages` has it otherwise: it is sent now, unless the relay is to choose when; `user_id`
+    is whose it is.
     """
-    if messages:
-        send(messages)
-    sent = {message.id for message in messages}
-    if told and told[-1].type == "job.queued" and told[-1].job not in sent:
+    rung = [message for message in messages if message.rung]
+    if rung:
+        send(rung)
+        _note_served(user_id)
+    ring()
+    inserted = {message.id for message in messages}
+    if told and told[-1].type == "job.queued" and told[-1].job not in inserted:
         told = told[:-1]
     if seq is not None and told:
         copy(project_id, seq, told)
+
+
+def _note_served(user_id: str) -> None:
+    """Between users it is by turns: what a chain goes on with by itself counts too."""
+    try:
+        with connection(timeout=WAIT) as conn:
+            outbox.note_served(conn, user_id)
+    except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
+        log.info("user.not_noted", error=type(exc).__name__)
+
+
+def ring() -> None:
+    """Wake the relays: a slot is free, or a job waits. A ring that nobody hears costs the time
+    until their next look."""
+    try:
+        client(PROGRESS).publish(BELL, "")
+    except redis.RedisError as exc:
+        log.info("relay.not_rung", error=type(exc).__name__)
 
 
 def copy(project_id: str, seq: int, told: list[Event]) -> None:

@@ -2,11 +2,14 @@
 
     relay: python -m worker.relay        (any number of them)
 
-Only a small window of messages is out: order, priority and fairness are decided in
-Postgres, and a wiped or full Redis loses nothing that is not sent again from here.
+A message is out for each slot that is free, no more: order, priority and fairness are decided
+in Postgres, and a wiped or full Redis loses nothing that is not sent again from here.
 """
 
+import contextlib
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,10 +28,11 @@ from psycopg import Connection
 
 from config import logging as logs
 from config.settings import settings
-from db import jobs, outbox, rescue, workers
+from db import jobs, outbox, relays, rescue
 from db.events import Event
 from db.pool import connection
 from worker import host, points
+from worker.bell import Bell
 from worker.broker import fitness
 from worker.checkpoints import BROKER, client
 from worker.following import despite_failure
@@ -38,45 +42,76 @@ from worker.strays import Strays
 
 log = structlog.get_logger()
 
-LEAST_WINDOW = 4  # messages out while no worker is known to be online
+UNKNOWN = 4  # messages out while no worker was heard of: one that comes finds work
 RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 NO_LIMIT = 2**31 - 1  # rescues
-RESCUE_EVERY = 1.0  # seconds between two looks for the dead
+TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials that work again
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
+RELAY_ID = f"{host.boot()}/{os.getpid()}"
 AWAY = (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OperationalError, OSError)
 
 
 def run_once() -> int:
-    """Publish one batch and say how many. A crash in between publishes twice: harmless."""
+    """Look at what is due and publish what there is room for; says how many messages went out.
+
+    Raises what Postgres or Redis raise when they are away. A crash in between publishes twice,
+    which is harmless.
+    """
     with connection() as conn:
         if not outbox.owes(conn, older_than=RECALL_AFTER):
             return 0
         outbox.tell_ends(conn)
-        room = workers.slots(conn, silent_after=settings().worker_silent_after) * 2
+        _look(conn)
+        has = outbox.room(conn, silent_after=settings().worker_silent_after)
     waiting: Any = client(BROKER).llen(QUEUE)
-    room = max(room, LEAST_WINDOW) - int(waiting)
     with connection() as conn:
-        if waiting == 0:
-            outbox.recall(conn, older_than=RECALL_AFTER)
-        if room <= 0:
-            return 0
-        due = outbox.take_due(
+        if waiting == 0 and outbox.recall(conn, older_than=RECALL_AFTER):
+            _look(conn)
+        due = outbox.publish(
             conn,
-            room=room,
+            room=_room(has, int(waiting)),
+            user_slots=settings().user_slots,
             pause=settings().publish_after,
             longest=settings().publish_again_max,
         )
     if due:
         points.reach("relay.taken")
-    for one in due:
-        if one.seq is not None:  # told before the message leaves, so before job.started
-            body = {"kind": one.kind, "chain": str(one.chain_id)}
-            copy(one.project_id, one.seq, [Event("job.queued", one.id, body)])
     sent = send(due)
     if due:
         points.reach("relay.sent")
     return sent
+
+
+def _room(has: outbox.Room, waiting: int) -> int:
+    """How many messages may go out: one for each slot that is free, so that nobody who comes
+    waits behind messages of others. `waiting`: messages in the queue."""
+    if not has.workers:
+        return UNKNOWN - waiting
+    return has.slots - has.busy - max(waiting, has.out)
+
+
+def _look(conn: Connection) -> None:
+    """Until there is nothing more to look at now; what was told is copied for watchers."""
+    while told := outbox.look(conn):
+        for one in told:
+            body = {"kind": one.kind, "chain": str(one.chain_id)}
+            copy(one.project_id, one.seq, [Event("job.queued", one.job_id, body)])
+
+
+def tend_once(*, after_outage: bool = False) -> int:
+    """What is to be seen to each second: this relay's own sign of life, jobs of dead workers,
+    and parked jobs that a worker's credential could run. Says how many went back to the queue."""
+    with connection() as conn:
+        relays.report(
+            conn,
+            relay_id=RELAY_ID,
+            host=socket.gethostname(),
+            boot=host.boot(),
+            pid=os.getpid(),
+        )
+        adopted = outbox.adopt(conn, silent_after=settings().worker_silent_after)
+    return adopted + rescue_once(after_outage=after_outage)
 
 
 def rescue_once(*, after_outage: bool = False) -> int:
@@ -157,18 +192,21 @@ def main() -> None:
 
 def _loop(ended: threading.Event) -> None:
     looked = looked_for_strays = 0.0
-    away, strays = float("-inf"), Strays()
-    while not ended.wait(settings().relay_poll.total_seconds()):
+    away, strays, bell = float("-inf"), Strays(), Bell()
+    while not ended.is_set():
         answered = True
-        if time.monotonic() - looked >= RESCUE_EVERY:  # Redis may be away: the dead are found
+        if time.monotonic() - looked >= TEND_EVERY:  # Redis may be away: the dead are found
             looked = time.monotonic()
             shortly = looked - away < settings().lease.total_seconds()
-            answered = _patiently(partial(rescue_once, after_outage=shortly), ended)
+            answered = _patiently(partial(tend_once, after_outage=shortly), ended)
         if time.monotonic() - looked_for_strays >= STRAYS_EVERY:
             looked_for_strays = time.monotonic()
             _patiently(strays.put_back, ended)
         if not (_patiently(run_once, ended) and answered):
             away = time.monotonic()
+        bell.wait(settings().relay_poll.total_seconds(), ended)
+    with contextlib.suppress(*AWAY), connection() as conn:
+        relays.leave(conn, RELAY_ID)
 
 
 if __name__ == "__main__":

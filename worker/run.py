@@ -43,13 +43,18 @@ TOLD_WITHIN = 1.0  # seconds; the main process hears of a signal to all of them 
 WORKER_ID = f"{host.boot()}/{os.getpid()}"  # pool children are forked after this
 
 
-def run(job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude) -> Ran:
-    """Claim the job and do it. Never raises for what goes wrong in it."""
+def run(
+    job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude, chosen: bool = True
+) -> Ran:
+    """Claim the job and do it. Never raises for what goes wrong in it.
+
+    `chosen`: the relay, or the commit before it, sent for it; else it waits for its turn.
+    """
     if drain.draining():
         return Ran("ignored")  # the row waits for another worker
     points.reach("claim.before")
     asked = host.now()
-    claimed = _claim(job_id)
+    claimed = _claim(job_id, chosen=chosen)
     if claimed is None:
         return _not_claimed(job_id)
     points.reach("claim.after")
@@ -73,7 +78,7 @@ def _after_outage(ran: Ran, job: Claimed, judgement: Judgement) -> Ran:
         return ran
 
 
-def _claim(job_id: UUID) -> Claimed | None:
+def _claim(job_id: UUID, *, chosen: bool) -> Claimed | None:
     """Claim the job. A claim whose answer was lost is asked for again as the same attempt."""
     attempt, tries = uuid4(), count()
 
@@ -87,6 +92,7 @@ def _claim(job_id: UUID) -> Claimed | None:
                 runner=host.runner(WORKER_ID),
                 lease=settings().lease,
                 limit=settings().rescue_limit,
+                chosen=chosen,
                 again=next(tries) > 0,
             )
 
@@ -169,7 +175,12 @@ def _not_claimed(job_id: UUID) -> Ran:
         if gone := endings.fail_orphan(conn, job_id):
             return Ran("failed", *gone)
         if limit := limits.standing(conn, host.credential()):
-            limits.park_waiting(conn, job_id, limit.credential)
+            limits.park_waiting(
+                conn,
+                job_id,
+                limit.credential,
+                silent_after=settings().worker_silent_after,
+            )
             return Ran("waits", limit.reason)
         if attempts.stand_back(
             conn,
@@ -190,4 +201,4 @@ def without_turn(at: Attempt, result: dict[str, object]) -> None:
     with connection() as conn:
         written = endings.finish(conn, job, end, told, settings().publish_after)
     if written is not None:
-        announce(job.project_id, written[0], told, written[1])
+        announce(job.project_id, written[0], told, written[1], user_id=job.user_id)

@@ -70,12 +70,12 @@ begin
     end if;
     perform baton_create_project(project, user_id, options ->> 'workspace');
     insert into jobs (id, chain_id, project_id, user_id, lane, kind, args, key, body_digest, priority,
-                      version_id, previous_session_id, run_at, publish_after)
+                      version_id, previous_session_id, run_at, publish_after, scheduled)
     values (job, job, project, user_id, lane, case kind when 'update' then 'build' else kind end,
             options || jsonb_strip_nulls(jsonb_build_object(
                 'prompt', prompt, 'busy', busy, 'asked', kind)),
             key, digest, priority, version, lower(previous_session_id), begin_at,
-            greatest(begin_at, coalesce(publish_after, now())))
+            greatest(begin_at, coalesce(publish_after, now())), begin_at > now())
     on conflict do nothing;
     if not found then                            -- another transaction was first with key or id
         select * into same from jobs j

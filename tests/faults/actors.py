@@ -19,6 +19,7 @@ from db.attempts import Claimed, Runner
 from db.lanes import Message
 from tests.faults.clock import Clock, moment
 from tests.faults.compared import TRUSTED, Ledger
+from tests.faults.ledger_rows import user_of
 from tests.faults.simulation import WINDOW, Actor, Agent, Steps, World
 from worker.client import REFUSED
 
@@ -97,7 +98,7 @@ def ask(
         **dict.fromkeys(("version", "key", "previous_session_id")),
         "kind": kind,
         "project": project,
-        "user": "ann",
+        "user": user_of(project),
         "prompt": "make it",
         "busy": busy,
         "priority": 0,

@@ -28,7 +28,6 @@ from db.endings import End, Wait
 from db.events import Event
 from db.lanes import Message, Next
 from db.limits import Limit
-from db.outbox import Due
 from db.sessions import Advance
 from db.turns import Try
 from tests.faults.clock import moment, seconds
@@ -237,10 +236,14 @@ class Ledger(Pair):
 
     # Publishing
 
-    def take_due(self, room: int) -> list[Due]:
-        due = outbox.take_due(
+    def take_due(self, room: int) -> list[Message]:
+        """What a relay does that looks, and has so much room."""
+        outbox.look(self.conn)
+        self._replace_as_looked()
+        due = outbox.publish(
             self.conn,
             room=room,
+            user_slots=0,
             pause=timedelta(seconds=PAUSE),
             longest=timedelta(seconds=LONGEST),
         )
@@ -251,7 +254,38 @@ class Ledger(Pair):
                 self.model.claimable(self.model.jobs[one.id]),
                 f"{one.id} was published, and it is not its turn",
             )
+        if due:
+            self._demand_fairness([one.id for one in due])
         return due
+
+    def _replace_as_looked(self) -> None:
+        """The relay ends what waits before a request that interrupts, and nothing else."""
+        rows = self.conn.execute(
+            "select id from jobs where untold and error_class = 'replaced_by_request'"
+        )
+        for (job_id,) in rows.fetchall():
+            if (job := self.model.jobs.get(job_id)) and job.open:
+                self.demand(self.model.may_be_replaced(job), f"{job_id} was replaced by nobody")
+                job.end("cancelled")
+
+    def _demand_fairness(self, served: list[UUID]) -> None:
+        """Nobody is served before a more urgent job, nor beyond a user with fewer at work."""
+        rows = self.conn.execute(
+            """
+            select user_id, count(*) filter (where state = 'running' or published_at is not null),
+                   max(priority) filter (where ready), min(priority) filter (where id = any(%s))
+              from jobs where finished_at is null group by 1
+            """,
+            (served,),
+        ).fetchall()
+        for user, load, _, served_at in rows:
+            for other, its_load, urgency, _ in rows:
+                if served_at is None or urgency is None or other == user:
+                    continue
+                self.demand(
+                    served_at > urgency or (served_at == urgency and load <= its_load + 1),
+                    f"{user} has {load} ({served_at}), and {other} waits with {its_load} ({urgency})",
+                )
 
     def recall(self) -> int:
         return outbox.recall(self.conn, older_than=timedelta(seconds=PAUSE))
@@ -278,7 +312,8 @@ class Ledger(Pair):
 
     def park_waiting(self, job_id: UUID, limit: Limit) -> None:
         self.tell(f"park {job_id}")
-        limits.park_waiting(self.conn, job_id, limit.credential)
+        silent_after = timedelta(seconds=LEASE)
+        limits.park_waiting(self.conn, job_id, limit.credential, silent_after=silent_after)
         self.model.park_waiting(job_id, limit.credential)
 
     def begin_fresh(self, project: str) -> None:

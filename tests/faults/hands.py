@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from db.attempts import Claimed, Runner
 from tests.faults.clock import Clock, moment
 from tests.faults.compared import Ledger
-from tests.faults.ledger_rows import FOREVER
+from tests.faults.ledger_rows import FOREVER, user_of
 from tests.invariants import violations
 from worker import client
 from worker.client import Build, ChatPlan, Compaction, Metadata, Refused, Update
@@ -72,7 +72,7 @@ class Hands(RuleBasedStateMachine):
         given = prompt if kind in ("build", "update", "chat_plan") else None
         request = ASKS[kind](
             project=project,
-            user="ann",
+            user=user_of(project),
             prompt=given,
             busy=busy,
             key=key,

@@ -110,11 +110,13 @@ class Model:
     def _has_place(self, job: Job) -> bool:
         return job.begun or job.state != "queued" or job.run_at <= self.now
 
-    def _woken(self, job: Job) -> set[UUID]:
-        """Who is published at once when the job's chain has ended."""
-        waiting = (o for o in self.lane(job.project) if o is not job and self._has_place(o))
-        first = next(waiting, None)
-        return {first.id} if first and first.waits and first.run_at <= self.now else set()
+    def may_be_replaced(self, job: Job) -> bool:
+        """Whether it waits, and a newer request of its lane interrupts what is before it."""
+        return job.waits and any(
+            o.busy == "interrupt" and not o.begun and o.run_at <= self.now and o.pos > job.pos
+            for o in self.lane(job.project)
+            if o.chain != job.chain
+        )
 
     # Running
 
@@ -185,7 +187,7 @@ class Model:
         final: bool,
         following: UUID | None,
     ) -> set[UUID] | None:
-        """The jobs that are published at once; None: refused, nothing changed."""
+        """The chain's next job; None: refused, nothing changed."""
         job = self.held(job_id, attempt)
         if job is None or (job.lease_until or 0) <= self.now:
             return None
@@ -213,7 +215,7 @@ class Model:
         goes_on = following is not None and self.wanted(job) == "go on"
         job.end(state)
         if following is None or not goes_on:
-            return self._woken(job)
+            return set()
         self._add(following, job.chain, job.project, "metadata")
         return {following}
 
@@ -228,7 +230,7 @@ class Model:
     ) -> bool:
         """With a credential: parked until its limit ends, unless that was lifted meanwhile."""
         job = self.held(job_id, attempt)
-        if job is None or job.cancel:
+        if job is None or self.wanted(job) != "go on":
             return False
         until = self.limits.get(credential) if credential else None
         job.state = "queued" if until is None else "parked"
@@ -279,7 +281,7 @@ class Model:
 
     def park_waiting(self, job_id: UUID, credential: str) -> None:
         job, until = self.jobs[job_id], self.limits.get(credential)
-        if job.state == "queued" and job.run_at <= self.now and until is not None:
+        if job.waits and job.run_at <= self.now and until is not None:
             job.state, job.credential, job.run_at = "parked", credential, until
 
     def rewind(self, project: str, session: str) -> bool:

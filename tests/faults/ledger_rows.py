@@ -7,6 +7,11 @@ FOREVER = float("inf")  # a moment, in seconds: until somebody clears it
 ENDED = ("done", "failed", "cancelled", "quarantined")
 
 
+def user_of(project: str) -> str:
+    """Who owns the project: there are two users."""
+    return "bob" if project.endswith(("b", "q")) else "ann"
+
+
 @dataclass
 class Turn:
     """One run of the agent, named by the session that it is to make."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from psycopg import Connection
 
-from db.lanes import IN_TURN
+from db.lanes import FIRST
 from tests.faults.clock import Clock, moment
 from tests.faults.ledger_model import Model
 from tests.faults.ledger_rows import Job
@@ -59,7 +59,7 @@ class Pair:
         """Whose turn it is, in every lane."""
         rows = self.conn.execute(
             "select id from jobs q where state in ('queued', 'parked') and run_at <= now() and "
-            + IN_TURN
+            + FIRST
         ).fetchall()
         expected = {job.id for job in self.model.jobs.values() if self.model.claimable(job)}
         told = {job_id for (job_id,) in rows}

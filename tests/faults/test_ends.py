@@ -46,7 +46,7 @@ def test_a_job_that_waits_is_cancelled_with_no_worker_there(
     if state == "parked":
         hour = timedelta(hours=1)
         limits.impose(at_work.conn, "a key", wait=hour, reason="rate_limit")
-        limits.park_waiting(at_work.conn, job, "a key")
+        limits.park_waiting(at_work.conn, job, "a key", silent_after=hour)
     assert at_work.job(job).state == state
     for _ in range(2):
         jobs.cancel(at_work.conn, job)

@@ -14,6 +14,7 @@ import pytest
 
 from db import attempts, endings, lanes, limits, outbox, rescue, sessions
 from db.attempts import Runner
+from db.migrate import FUNCTIONS
 from tests.faults.actors import ask, simulate
 from tests.faults.clock import Clock, moment, open_clock
 from tests.faults.compared import LEASE, Ledger
@@ -111,13 +112,11 @@ def test_a_seed_is_one_history(clock: Clock):
         (sessions, "ADVANCE", "and lease_until > now()", ""),
         (endings, "FINISH", "and attempt = %(attempt)s", ""),
         (endings, "PUT_BACK", "or exists (select from l)", "or true"),
-        (attempts, "CLAIM", lanes.IN_TURN, "true"),
+        (attempts, "CLAIM", lanes.FIRST, "true"),
         (attempts, "CLAIM", "and l.until > now()", "and false"),
         (rescue, "RESCUE", "j.lease_until < now()", "true"),
         (rescue, "RESCUE", "greatest(f.attempts - 1, 0)", "f.attempts"),
         (rescue, "RESCUE", "j.rescues + 1 >= %(limit)s", "j.rescues > %(limit)s"),
-        (outbox, "TAKE_DUE", lanes.IN_TURN, "true"),
-        (outbox, "TAKE_DUE", "limit %(room)s", ""),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 else None,
 )
@@ -132,6 +131,25 @@ def test_a_ledger_that_lacks_a_rule_is_caught(
     whole: str = getattr(module, statement)
     assert rule in whole
     monkeypatch.setattr(module, statement, whole.replace(rule, instead))
+    with pytest.raises(Broken):
+        play_all(clock, ANY_SEED, 0, ENOUGH)
+
+
+ORDER = FUNCTIONS / "order.sql"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("rule", "instead"),
+    [
+        ("and o.pos < place and o.chain_id <> chain", "and false"),
+        ("and o.chain_id <> chain)\n    and (begun", "and false)\n    and (begun"),
+    ],
+)
+def test_an_order_that_lacks_a_rule_is_caught(clock: Clock, rule: str, instead: str):
+    text = ORDER.read_text()
+    assert rule in text
+    clock.conn.execute(text.replace(rule, instead).encode(), prepare=False)
     with pytest.raises(Broken):
         play_all(clock, ANY_SEED, 0, ENOUGH)
 

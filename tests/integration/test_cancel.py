@@ -20,7 +20,7 @@ from tests.ledger import (
     finish,
     job_row,
     next_job,
-    one,
+    published,
     turn,
     types,
 )
@@ -71,7 +71,7 @@ def test_the_build_id_cancels_the_chain_wherever_it_is(conn: Connection):
     assert [job_row(conn, each) for each in (job.id, following.id, waiting)] == [
         *("done", "cancelled", "queued"),
     ]
-    assert one(conn, "select publish_after <= now() from jobs where id = %s", waiting)
+    assert published(conn) == [waiting]
     assert jobs.ended(conn, job.id)
     assert violations(conn) == []
 

@@ -1,5 +1,6 @@
 """Looking after jobs, projects and sessions at the command line."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 from psycopg import Connection
@@ -120,7 +121,7 @@ def test_unlocking_lets_parked_jobs_go_on(baton: Baton, conn: Connection):
     job = ledger.ask(conn)
     limits.impose(conn, "abc", wait=None, reason="authentication_failed")
     (limit,) = limits.in_force(conn)
-    limits.park_waiting(conn, job, limit.credential)
+    limits.park_waiting(conn, job, limit.credential, silent_after=timedelta(0))
     done = baton("project", "p", "--unlock", "--json").document["done"]
     assert done == ["Credential abc may be used again: 1 parked jobs go on."]
     assert ledger.job_row(conn, job) == "queued"

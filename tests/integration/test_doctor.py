@@ -1,5 +1,7 @@
 """What doctor finds, and what it says of it: each check in a world where it must speak up."""
 
+import signal
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,16 +12,18 @@ from claude_agent_sdk._cli_version import __cli_version__
 from psycopg import Connection
 from structlog.testing import capture_logs
 
-from db import limits, upkeep, workers
+from db import limits, relays, upkeep, workers
 from db.jobs import NEVER
 from db.workers import Worker
 from dev.embedded import open_redis
 from dev.standin.server import standin
 from tests import ledger
 from tests.conftest import Configure
+from tests.waiting import wait_until
 from worker import checkpoints, doctor, host
 from worker.agent import box, version
 from worker.broker import fitness
+from worker.doctor import START_RELAY
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 Checks = Callable[..., dict[str, tuple[str, str]]]
@@ -44,6 +48,7 @@ def _worker(credential: str = "abc") -> Worker:
 
 def test_all_is_well_but_for_warnings(checks: Checks, conn: Connection):
     workers.report(conn, _worker())
+    relays.report(conn, relay_id="r", host="h", boot="b", pid=1)
     found = checks(BATON_SANDBOX="off")
     assert {state for state, _ in found.values()} == {"ok", "warn"}, found
     assert found["bubblewrap"][0] == "warn"
@@ -103,15 +108,34 @@ def test_the_cli_that_the_sdk_brings_along_is_the_one_that_is_tested():
     assert __cli_version__ == version.TESTED
 
 
-def test_a_job_that_nobody_publishes_shows_that_the_relay_is_dead(
+def test_a_relay_that_is_busy_is_told_from_one_that_is_dead_stopped_or_stuck(
     checks: Checks, conn: Connection
 ):
-    workers.report(conn, _worker())
+    def relay(
+        *, boot: str = "another", pid: int = 4711, silent: str = "0 s"
+    ) -> tuple[str, str]:
+        conn.execute("delete from relays")
+        relays.report(conn, relay_id="r", host="h", boot=boot, pid=pid)
+        conn.execute(f"update relays set seen_at = now() - interval '{silent}'".encode())
+        return checks()["relay"]
+
+    assert checks()["relay"] == ("fail", f"none was heard of: {START_RELAY}")
+    assert relay() == ("ok", "1 live, no job is overdue")
     ledger.ask(conn)
-    assert checks()["relay"][0] == "ok"
+    ledger.published(conn, 0)
+    assert relay() == ("ok", "1 live, no job is overdue; jobs are ready and wait for a slot")
+    ledger.ask(conn, project="q")
     conn.execute("update jobs set publish_after = now() - interval '1 min'")
-    state, text = checks()["relay"]
-    assert (state, "nobody publishes it" in text) == ("fail", True)
+    assert "lives, and yet a job has been due for 1 m 0 s" in relay()[1]
+    assert "pid 4711 on h has said nothing for 1 m 0 s" in relay(silent="1 min")[1]
+    with subprocess.Popen(["sleep", "60"]) as process:
+        mine = host.boot()
+        assert "has hung" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: host.stopped(process.pid), description="it is stopped")
+        assert "is stopped (SIGSTOP)" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
+        process.kill()
+    assert "is gone" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
 
 
 def test_beat_is_known_by_its_ticks(checks: Checks, conn: Connection):
@@ -133,7 +157,7 @@ def test_a_probe_that_succeeds_clears_the_parked_credential(
         job = ledger.ask(conn)
         limits.impose(conn, credential, wait=None, reason="authentication_failed")
         (limit,) = limits.in_force(conn)
-        limits.park_waiting(conn, job, limit.credential)
+        limits.park_waiting(conn, job, limit.credential, silent_after=timedelta(0))
         for kind, expected in (
             ("401", "fail"),
             ("credit", "fail"),

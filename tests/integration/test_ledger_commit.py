@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import uuid4
 
@@ -18,7 +18,6 @@ from tests.invariants import violations
 from tests.ledger import (
     LEASE,
     RUNNER,
-    SOON,
     advance,
     ask,
     at_once,
@@ -31,6 +30,7 @@ from tests.ledger import (
     job_row,
     next_job,
     one,
+    published,
     sent,
     turn,
     types,
@@ -122,8 +122,9 @@ def test_a_commit_without_its_right_writes_nothing_at_all(
             assert advance(conn, job, minted, following=next_job(), new_version=True) is None
             assert advance(conn, job, minted) is None  # nor is the next of the lane woken
             assert contents(conn) == before
+            assert one(conn, "select count(*) from lane_ends") == 0
     assert advance(conn, job, minted)
-    assert job_row(conn, waiting, "published") == 1
+    assert published(conn) == [waiting]
 
 
 def test_a_commit_from_another_head_writes_nothing_at_all(conn: Connection):
@@ -342,10 +343,11 @@ def test_a_cancel_in_time_lets_the_commit_stand_and_nothing_follow(conn: Connect
     conn.execute("update jobs set cancel_requested_at = now() where id = %s", (job.id,))
     moved = advance(conn, job, minted, following=next_job())
     assert moved
-    assert [message.id for message in moved.messages] == [waiting]
+    assert moved.messages == []
+    assert published(conn) == [waiting]
     assert job_row(conn, job.id) == "done"
     assert one(conn, "select count(*) from jobs") == 2
-    assert types(conn)[-2:] == ["session.moved", "job.done"]  # no job.queued of no job
+    assert types(conn)[-3:] == ["session.moved", "job.done", "job.queued"]  # of the one waiting
     assert violations(conn) == []
 
 
@@ -354,25 +356,24 @@ def test_a_newer_request_stops_the_chain_at_the_next_commit(conn: Connection):
     newer = ask(conn, busy="interrupt")
     moved = advance(conn, job, turn(conn, job), following=next_job())
     assert moved
-    assert [message.id for message in moved.messages] == [newer]
+    assert moved.messages == []
+    assert published(conn) == [newer]
     assert claim(conn, newer)
 
 
 def test_the_end_of_a_chain_wakes_the_next_of_its_lane_if_it_is_due(conn: Connection):
-    first, later, second, third = begun(conn), ask(conn), ask(conn), ask(conn)
-    conn.execute("update jobs set publish_after = now() + interval '1 h'")
-    conn.execute("update jobs set run_at = now() + interval '1 h' where id = %s", (later,))
+    first = begun(conn)
+    later = ask(conn, run_at=datetime.now(UTC) + timedelta(hours=1))
+    second, third = ask(conn), ask(conn)
+    assert published(conn) == []
     moved = advance(conn, first, turn(conn, first))
     assert moved
-    assert [message.id for message in moved.messages] == [second]  # a date holds no place
+    assert published(conn) == [second]  # a date holds no place
     running = claim(conn, second)
     assert running
-    ended = finish(conn, running, "failed")
-    assert ended
-    assert [message.id for message in ended[1]] == [third]
-    assert one(
-        conn, "select publish_after < now() + %s from jobs where id = %s", SOON * 2, third
-    )
+    assert finish(conn, running, "failed")
+    assert published(conn) == [third]
+    assert job_row(conn, later, "ready, scheduled") == (False, True)
 
 
 def test_a_finish_under_a_replaced_attempt_writes_nothing(conn: Connection):

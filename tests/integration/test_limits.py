@@ -3,15 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import psycopg
 from psycopg import Connection
 
-from db import endings, limits, outbox
+from db import endings, limits, outbox, workers
 from db.attempts import Claimed
 from db.endings import Wait
 from db.events import Event
 from db.jobs import NEVER
+from db.workers import Worker
 from tests.invariants import violations
 from tests.ledger import (
     RUNNER,
@@ -24,6 +26,7 @@ from tests.ledger import (
     job_row,
     next_job,
     one,
+    published,
     turn,
     types,
 )
@@ -31,6 +34,18 @@ from tests.waiting import wait_until
 
 OURS = RUNNER.credential
 HOUR = timedelta(hours=1)
+
+
+def park_waiting(conn: Connection, job: UUID) -> None:
+    limits.park_waiting(conn, job, OURS, silent_after=HOUR)
+
+
+def work_with(conn: Connection, credential: str) -> None:
+    """A worker with this credential is online."""
+    worker = Worker(
+        credential, "host", 1, slots=2, box=None, cli_version="2", credential=credential
+    )
+    workers.report(conn, worker)
 
 
 def park(conn: Connection, job: Claimed, until: datetime) -> None:
@@ -112,9 +127,7 @@ def test_a_parked_job_keeps_its_place_and_goes_on_when_its_limit_is_lifted(conn:
         NEVER,
         OURS,
     )
-    assert not {asked, second} & {
-        m.id for m in outbox.take_due(conn, room=9, pause=HOUR, longest=HOUR)
-    }
+    assert not {asked, second} & set(published(conn))
     assert limits.clear(conn, "another") == 0
     assert limits.clear(conn, OURS) == 1
     assert job_row(conn, asked, "state, credential") == ("queued", None)
@@ -130,7 +143,7 @@ def test_a_parked_job_goes_on_by_itself_when_the_time_has_come(conn: Connection)
     park(conn, job, limits.impose(conn, OURS, wait=HOUR, reason="rate_limit"))
     conn.execute("update jobs set run_at = now(), publish_after = now()")
     conn.execute("update limits set until = now()")
-    assert [m.id for m in outbox.take_due(conn, room=9, pause=HOUR, longest=HOUR)] == [job.id]
+    assert published(conn) == [job.id]
     assert claim(conn, job.id)
 
 
@@ -141,7 +154,7 @@ def test_a_job_that_waits_for_a_limited_credential_is_parked_and_keeps_its_place
     limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
     standing = limits.standing(conn, OURS)
     assert standing
-    limits.park_waiting(conn, first, OURS)
+    park_waiting(conn, first)
     assert job_row(conn, first, "state, run_at, credential") == ("parked", standing.until, OURS)
     assert claim(conn, second, runner=replace(RUNNER, credential="another")) is None
     assert limits.clear(conn, OURS) == 1
@@ -153,7 +166,7 @@ def test_a_job_that_waits_for_a_later_time_is_not_parked(conn: Connection):
     conn.execute("update jobs set run_at = now() + interval '2 h'")
     limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
     before = contents(conn)
-    limits.park_waiting(conn, waiting, OURS)
+    park_waiting(conn, waiting)
     assert limits.clear(conn, OURS) == 0
     assert contents(conn)["jobs"] == before["jobs"]
     assert claim(conn, waiting) is None
@@ -171,23 +184,62 @@ def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection
             wait_until(lambda: blocked(looker), description="the parking waits")
             operator.commit()
             parked.result(10)
-    limits.park_waiting(conn, waiting, OURS)
+    park_waiting(conn, waiting)
     assert job_row(conn, job.id, "state, credential") == ("queued", None)
     assert job_row(conn, waiting) == "queued"
     assert claim(conn, job.id)
 
 
-def test_a_new_credential_takes_over_what_waits_for_the_old_one_for_good(conn: Connection):
-    forever, for_now, mine = begun(conn), begun(conn, project="q"), begun(conn, project="r")
-    park(conn, forever, limits.impose(conn, OURS, wait=None, reason="billing_error"))
-    park(conn, for_now, NEVER)
-    park(conn, mine, NEVER)
-    conn.execute("update jobs set run_at = now() + %s where id = %s", (HOUR, for_now.id))
-    conn.execute("update jobs set credential = 'new' where id = %s", (mine.id,))
-    assert outbox.adopt(conn, "new") == 1
-    assert [job_row(conn, each.id) for each in (forever, for_now, mine)] == [
-        *("queued", "parked", "parked"),
-    ]
+def test_a_parked_job_goes_on_wherever_a_credential_works(conn: Connection):
+    """Also one that an old worker parks when the new one is there already: a rolling deploy."""
+    parked = [begun(conn, project=project) for project in "pq"]
+    park(conn, parked[0], limits.impose(conn, OURS, wait=None, reason="billing_error"))
+    work_with(conn, OURS)
+    assert outbox.adopt(conn, silent_after=HOUR) == 0
+    work_with(conn, "new")
+    for job in parked:
+        if job_row(conn, job.id) == "running":
+            park(conn, job, NEVER)
+        assert outbox.adopt(conn, silent_after=HOUR) == 1
+        assert job_row(conn, job.id, "state, credential") == ("queued", None)
+        assert claim(conn, job.id, runner=replace(RUNNER, credential="new"))
+
+
+def test_a_job_that_waits_to_be_answered_is_adopted_by_nobody(conn: Connection):
+    job = begun(conn)
+    wait = Wait(state="parked", until=NEVER, counted=False, error_class="ask")
+    assert endings.put_back(conn, job, wait, [Event("job.parked", job.id)])
+    work_with(conn, "new")
+    assert outbox.adopt(conn, silent_after=HOUR) == 0
+
+
+def test_a_job_that_meets_a_limited_worker_waits_for_another(conn: Connection):
+    """While another worker's credential works, it is not parked: only sent again."""
+    waiting = ask(conn)
+    assert published(conn) == [waiting]
+    limits.impose(conn, OURS, wait=None, reason="authentication_failed")
+    work_with(conn, OURS)
+    work_with(conn, "new")
+    park_waiting(conn, waiting)
+    assert job_row(conn, waiting, "state, published_at, publish_after > now()") == (
+        *("queued", None, True),
+    )
+
+
+def test_a_parked_job_wakes_nobody_when_its_limit_is_extended(conn: Connection):
+    """Sixty jobs made 500 messages in 48 s: none may be sent while no credential works."""
+    work_with(conn, OURS)
+    waiting = [ask(conn, project=f"p{n}") for n in range(5)]
+    limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    for job in waiting:
+        park_waiting(conn, job)
+    conn.execute("update jobs set run_at = now(), publish_after = now()")  # its first end
+    assert outbox.room(conn, silent_after=HOUR).slots == 0
+    for job in waiting:  # a message that was out already
+        park_waiting(conn, job)
+    until = limits.standing(conn, OURS)
+    assert until
+    assert {job_row(conn, job, "state, run_at") for job in waiting} == {("parked", until.until)}
 
 
 def test_a_job_that_failed_for_good_lets_the_chain_or_the_lane_go_on(conn: Connection):
@@ -197,9 +249,8 @@ def test_a_job_that_failed_for_good_lets_the_chain_or_the_lane_go_on(conn: Conne
     assert [m.kind for m in ended[1]] == ["compaction"]
     compaction = claim(conn, ended[1][0].id)
     assert compaction
-    ended = finish(conn, compaction, "failed")
-    assert ended
-    assert [m.id for m in ended[1]] == [waiting]
+    assert finish(conn, compaction, "failed")
+    assert published(conn) == [waiting]
 
 
 def test_a_job_is_parked_until_the_limits_end_as_it_is_by_then(conn: Connection):

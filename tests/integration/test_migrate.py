@@ -10,11 +10,10 @@ import pytest
 from psycopg import Connection
 
 from db import chat, migrate, projects
-from db.migrate import FILES, MigrationRefused, check_version, pending
+from db.migrate import FILES, FUNCTIONS, MigrationRefused, check_version, pending
 from tests.invariants import violations
 from tests.ledger import ask, begun, commit, one
 
-FUNCTIONS = FILES.with_name("functions")
 ONCE = sorted(file.name for file in FILES.glob("*.sql"))
 NAMES = [*ONCE, *sorted(f"functions/{file.name}" for file in FUNCTIONS.glob("*.sql"))]
 
@@ -377,7 +376,7 @@ def test_the_contracts_indexes_are_there(conn: Connection):
     rows = conn.execute("select indexname from pg_indexes where schemaname = 'public'")
     assert {name for (name,) in rows} >= {
         *("idx_project_versions_session", "idx_session_transitions_project"),
-        *("idx_session_transitions_new_session", "jobs_lane", "jobs_due", "jobs_key"),
+        *("idx_session_transitions_new_session", "jobs_lane", "jobs_ready", "jobs_key"),
     }
 
 

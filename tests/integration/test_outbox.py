@@ -1,6 +1,7 @@
 """What is published and when: the first of each lane, the most urgent first, once a round."""
 
 import re
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
@@ -21,6 +22,8 @@ from db.workers import Worker
 from tests.conftest import Configure
 from tests.invariants import violations
 from tests.ledger import (
+    LONGEST,
+    SOON,
     advance,
     ask,
     at_once,
@@ -30,20 +33,22 @@ from tests.ledger import (
     job_row,
     next_job,
     one,
+    published,
     sent,
     turn,
     types,
 )
 from worker import checkpoints, publish, relay
 from worker.app import app
+from worker.bell import Bell
 
-PAUSE = timedelta(seconds=2)
-LONGEST = timedelta(minutes=5)
 WORKER = Worker("w1", "host", 1, slots=3, box=None, cli_version="2", credential="c")
 
 
-def take(conn: Connection, room: int = 10) -> list[outbox.Due]:
-    return outbox.take_due(conn, room=room, pause=PAUSE, longest=LONGEST)
+def take(conn: Connection, room: int = 10) -> list[Message]:
+    while outbox.look(conn):
+        pass
+    return outbox.publish(conn, room=room, user_slots=0, pause=SOON, longest=LONGEST)
 
 
 def taken(conn: Connection, room: int = 10) -> list[UUID]:
@@ -51,12 +56,17 @@ def taken(conn: Connection, room: int = 10) -> list[UUID]:
 
 
 def make_due(conn: Connection) -> None:
-    conn.execute("update jobs set publish_after = now() where state in ('queued', 'parked')")
+    conn.execute(
+        """
+        update jobs set publish_after = now(), ready = false where state in ('queued', 'parked')
+        """
+    )
 
 
 def test_a_job_that_was_asked_for_is_published_and_told_of_once(conn: Connection):
     asked = ask(conn, previous_session_id=(hint := str(uuid4())))
-    assert take(conn) == [outbox.Due(asked, "build", asked, None, 0, hint, "p", 1)]
+    assert outbox.look(conn) == [outbox.Told("p", 1, asked, "build", asked)]
+    assert take(conn) == [Message(asked, "build", asked, None, 0, hint)]
     assert take(conn) == []
     make_due(conn)
     assert [message.published for message in take(conn)] == [1]
@@ -75,25 +85,30 @@ def test_a_row_that_is_not_first_in_its_lane_is_not_published(conn: Connection):
     assert taken(conn) == [other]
     make_due(conn)
     finish(conn, running, "failed")
-    make_due(conn)
     assert second in taken(conn)
 
 
-def test_those_behind_are_looked_at_the_less_often_the_longer_they_must_wait(
+def test_those_behind_are_looked_at_the_less_often_the_longer_they_have_waited(
     conn: Connection,
 ):
+    """A safety net: what ends in their lane makes them due at once."""
     ask(conn)
-    behind = [ask(conn) for _ in range(3)]
+    behind = [ask(conn) for _ in range(4)]
+    for n, job in enumerate(behind):
+        conn.execute(
+            "update jobs set created_at = now() - %s, run_at = now() - %s where id = %s",
+            (timedelta(seconds=50**n),) * 2 + (job,),
+        )
     take(conn)
     pauses = [
         one(
             conn,
             "select round(extract(epoch from publish_after - now())) from jobs where id = %s",
-            j,
+            job,
         )
-        for j in behind
+        for job in behind
     ]
-    assert pauses == [2, 4, 6]
+    assert pauses == [2, 50, 2500, 3600]
 
 
 def test_the_most_urgent_lane_goes_first_and_then_the_oldest(conn: Connection):
@@ -174,8 +189,7 @@ def test_two_relays_publish_no_job_twice_in_one_round(conn: Connection, dsn: str
     assert not [answer for answer in found if isinstance(answer, psycopg.Error)]
     published = [job for answer in found if isinstance(answer, list) for job in answer]
     assert len(published) == len(set(published))
-    while len(published) < 40 and (more := taken(conn, 40)):  # what a collision left
-        published += more
+    published += taken(conn, 40)  # one of them had its turn, perhaps before another had asked
     assert set(published) == asked
     assert violations(conn) == []
 
@@ -233,11 +247,11 @@ def test_what_was_replaced_in_a_producers_transaction_is_told_once(conn: Connect
 def test_workers_that_fell_silent_open_no_window(conn: Connection):
     workers.report(conn, WORKER)
     workers.report(conn, WORKER)
-    assert workers.slots(conn, silent_after=timedelta(seconds=60)) == 3
+    assert outbox.room(conn, silent_after=timedelta(seconds=60)).slots == 3
     (found,) = workers.online(conn, silent_after=timedelta(seconds=60))
     assert (found.id, found.slots, found.cli_version) == ("w1", 3, "2")
     conn.execute("update workers set seen_at = now() - interval '2 min'")
-    assert workers.slots(conn, silent_after=timedelta(seconds=60)) == 0
+    assert outbox.room(conn, silent_after=timedelta(seconds=60)).slots == 0
     workers.leave(conn, "w1")
     assert one(conn, "select count(*) from workers") == 0
 
@@ -254,16 +268,36 @@ def services(dsn: str, redis_url: str, configure: Configure) -> Any:
     pool.close()
 
 
-def test_the_relay_keeps_a_small_window_of_messages_out(conn: Connection, services: Any):
+def test_the_relay_lets_a_message_out_for_each_slot_that_is_free(
+    conn: Connection, services: Any
+):
     for n in range(10):
         ask(conn, project=f"p{n}")
-    assert relay.run_once() == relay.LEAST_WINDOW
+    assert relay.run_once() == relay.UNKNOWN  # no worker is known yet
     assert relay.run_once() == 0
+    services.delete(publish.QUEUE)
+    conn.execute("update jobs set published_at = null, publish_after = now()")
     workers.report(conn, WORKER)
-    assert relay.run_once() == 2
-    assert services.llen(publish.QUEUE) == 6
-    services.rpop(publish.QUEUE, 3)
-    assert relay.run_once() == 3
+    assert relay.run_once() == WORKER.slots
+    assert services.llen(publish.QUEUE) == WORKER.slots
+    first = UUID(re.findall(r'"id": "([^".]+)', services.rpop(publish.QUEUE))[0])
+    assert relay.run_once() == 0  # taken, and not claimed yet
+    job = claim(conn, first)
+    assert job
+    assert relay.run_once() == 0
+    finish(conn, job)
+    assert relay.run_once() == 1
+
+
+def test_a_ring_wakes_the_relay(services: Any, redis_url: str):
+    bell, ended = Bell(), threading.Event()
+    bell.wait(0, ended)  # it listens from now on
+    for _ in range(3):
+        publish.ring()
+    began = time.monotonic()
+    bell.wait(30, ended)
+    assert time.monotonic() - began < 10
+    assert not bell.listener.get_message(timeout=0), "several rings are one"
 
 
 def test_a_relay_with_nothing_to_do_asks_one_question(
@@ -324,7 +358,8 @@ def test_ends_are_told_and_nothing_waits_long_while_redis_is_away(
     began = time.monotonic()
     with pytest.raises(redis.ConnectionError):
         relay.run_once()
-    assert types(conn) == ["job.cancelled"]
+    assert types(conn) == ["job.cancelled", "job.queued"]
+    publish.ring()
     assert publish.send([Message(job.id, "build", job.id, None, 0, None)]) == 0
     publish.announce("q", 1, [Event("noise", None)], [])
     checkpoints.save(job.id, checkpoints.Checkpoint("s", "b", "/w", []))
@@ -381,17 +416,34 @@ def test_the_hot_statements_keep_their_indexes_with_ten_thousand_jobs(
     conn: Connection, subtests: pytest.Subtests
 ):
     conn.execute(PLANNED)
-    hot: list[tuple[str, LiteralString, str]] = [
-        ("take_due", outbox.TAKE_DUE, "jobs_due"),
-        ("claim", CLAIM, "jobs_open"),
-        ("finish", FINISH, "jobs_open"),
-        ("commit", ADVANCE, "jobs_open"),
+    hot: list[tuple[str, LiteralString]] = [
+        *(("claim", CLAIM), ("finish", FINISH), ("commit", ADVANCE)),
+        ("owes", outbox.OWES),
+        ("room", outbox.ROOM),
     ]
-    for name, statement, index in hot:
+    for name, statement in hot:
         with subtests.test(name):
-            plan = explained(conn, statement)
-            assert "Seq Scan on jobs" not in plan
-            assert index in plan
+            assert "Seq Scan on jobs" not in explained(conn, statement)
+
+
+def test_a_look_and_a_choice_keep_their_indexes_with_ten_thousand_jobs(conn: Connection):
+    """As they are planned inside of the functions, and told by Postgres itself."""
+    conn.execute(PLANNED)
+    plans = list[str]()
+    conn.add_notice_handler(lambda told: plans.append(told.message_primary or ""))
+    conn.execute(AUTO_EXPLAIN)
+    assert published(conn)
+    seen = "\n".join(plan for plan in plans if plan.startswith("duration"))
+    assert "Seq Scan on jobs" not in seen, seen
+    for index in ("jobs_look", "jobs_ready", "jobs_asked", "jobs_begun", "user_turns_next"):
+        assert index in seen
+
+
+AUTO_EXPLAIN: LiteralString = """
+    load 'auto_explain';
+    set auto_explain.log_min_duration = 0;
+    set auto_explain.log_nested_statements = on;
+    set client_min_messages = log;"""
 
 
 def explained(conn: Connection, statement: LiteralString) -> str:

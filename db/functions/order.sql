@@ -1,0 +1,292 @@
+-- The order of work: who is first in a lane, and whose job is published next.
+--
+--     asked ──look──► ready ──publish──► out ──claim──► running
+--       ▲ └──► blocked │                  │
+--       └──────────────┴──────────────────┘   not first any more; not claimed in time
+--
+-- Only the relay looks and publishes, one relay at a time. docs/jobs.md has the rules on a page.
+
+-- Whether the job is first in its lane: no other chain of it has begun, and none was asked for
+-- before. Each question is a probe of an index. A date ahead holds no place.
+create or replace function baton_first(
+    project text, line text, chain uuid, place bigint, begun boolean
+) returns boolean language plpgsql stable as $$
+begin
+    return not exists (
+        select from jobs o
+         where o.project_id = project and o.lane = line and o.finished_at is null
+           and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> chain)
+    and (begun or not exists (
+            select from jobs o
+             where o.project_id = project and o.lane = line and o.finished_at is null
+               and not o.scheduled and o.pos < place and o.chain_id <> chain)
+        and not exists (  -- its time has come, and no relay has looked yet
+            select from jobs o
+             where o.project_id = project and o.lane = line and o.finished_at is null
+               and o.scheduled and o.run_at <= now() and o.pos < place));
+end $$;
+
+-- Whether somebody else's job, or a more urgent or an older one, is known to wait for a slot: then
+-- what was not chosen by the relay takes none.
+create or replace function baton_waits_ahead(of_user text, urgency int, place bigint)
+returns boolean language plpgsql stable as $$
+begin
+    return exists (
+        select from user_turns u
+         where u.priority > urgency
+            or u.priority = urgency and (u.user_id <> of_user or u.pos < place))
+    or exists (  -- asked for just now; a flood of one user is not searched to its end
+        select from (select user_id, j.priority, pos from jobs j
+                      where state in ('queued', 'parked') and not ready
+                        and publish_after <= now() and published_at is null
+                      order by publish_after limit 20) n
+         where n.priority > urgency
+            or n.priority = urgency and (n.user_id <> of_user or n.pos < place));
+end $$;
+
+-- Whether a worker that was heard of lately has a credential that may be used.
+create or replace function baton_can_work(silent_after interval) returns boolean
+language sql stable as $$
+    select exists (
+        select from workers w
+         where w.seen_at > now() - silent_after and w.credential is not null
+           and not exists (select from limits l
+                            where l.credential = w.credential and l.until > now()))
+$$;
+
+-- One relay at a time looks and publishes; the others come when it is done.
+create or replace function baton_my_turn() returns boolean language sql volatile as $$
+    select pg_try_advisory_xact_lock(7239185, 2)
+$$;
+
+-- A request that interrupts takes the place of what waits before it, also of what went to wait
+-- after the request had looked (its worker could not see the request yet).
+create or replace function baton_clear_way(looked uuid[]) returns void language plpgsql as $$
+begin
+    update jobs j
+       set state = 'cancelled', finished_at = now(), untold = true, ready = false,
+           error_class = 'replaced_by_request', error = 'A newer request took its place.'
+     where j.id in (
+        select o.id from jobs i
+          join jobs o on o.project_id = i.project_id and o.lane = i.lane
+         where i.id = any(looked) and i.args ->> 'busy' = 'interrupt'
+           and i.started_at is null and i.id = i.chain_id
+           and o.finished_at is null and o.state in ('queued', 'parked')
+           and o.chain_id <> i.chain_id and o.pos < i.pos and not o.scheduled
+           for update of o skip locked);
+end $$;
+
+-- Look at what is due, at most `many`: what is first in its lane becomes ready, the rest is looked
+-- at again after `again`, then after as long as it has waited, or when a chain of its lane ends.
+-- Returns the `job.queued` events that were written. One whose project's row somebody holds is
+-- left for later: an operator who forgot a transaction must not stop all others.
+create or replace function baton_look(many int, again interval)
+returns table (project_id text, seq bigint, job_id uuid, kind text, chain_id uuid)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    ended  lane_ends[];
+    looked uuid[];
+    free   text[];
+    able   uuid[];
+    first  uuid[];
+begin
+    if not baton_my_turn() then
+        return;
+    end if;
+    select coalesce(array_agg(e), '{}') into ended
+      from (select * from lane_ends order by id limit many) e;
+    select array_agg(l.id) into looked from (
+        select j.id from jobs j
+         where j.id in (
+            (select d.id from jobs d
+              where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
+              order by d.publish_after limit many)
+            union  -- the newest too: whoever came last is seen over any flood
+            (select d.id from jobs d
+              where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
+              order by d.publish_after desc limit many / 5)
+            union
+            select w.id from unnest(ended) e
+             cross join lateral baton_waiting(e.project_id, e.lane) w)
+           and j.state in ('queued', 'parked') and not j.ready
+           for update skip locked) l;
+    looked := coalesce(looked, '{}');
+    delete from lane_ends e using unnest(ended) d  -- but for one whose first somebody holds
+     where e.id = d.id and not exists (
+        select from baton_waiting(d.project_id, d.lane) w where w.id <> all(looked));
+    if looked = '{}' then
+        return;
+    end if;
+    perform baton_clear_way(looked);
+    select array_agg(p.project_id) into free from (
+        select p.project_id from projects p
+         where p.project_id in (
+            select j.project_id from jobs j where j.id = any(looked) and not j.announced)
+           for no key update skip locked) p;
+    select coalesce(array_agg(j.id), '{}') into able from jobs j
+     where j.id = any(looked) and (j.announced or j.project_id = any(free)
+            or not exists (select from projects p where p.project_id = j.project_id));
+    select coalesce(array_agg(j.id), '{}') into first from jobs j
+     where j.id = any(able) and j.run_at <= now()
+       and baton_first(j.project_id, j.lane, j.chain_id, j.pos,
+                       j.started_at is not null or j.id <> j.chain_id);
+
+    update jobs j
+       set ready = j.id = any(first), published_at = null,
+           scheduled = j.scheduled and j.run_at > now(),
+           publish_after = greatest(j.run_at, case
+               when j.id = any(first) then j.publish_after
+               when j.id = any(able) then now() + least(interval '1 hour',
+                    greatest(again, now() - greatest(j.created_at, j.run_at)))
+               else now() + again end)
+     where j.id = any(looked) and j.state in ('queued', 'parked');
+    perform baton_note_ready(
+        (select array_agg(distinct j.user_id) from jobs j where j.id = any(first)));
+    return query select * from baton_announce(looked, free);
+end $$;
+
+-- Something ended in a lane in which another chain waits. A trigger, so that no way to end a job can
+-- forget it; the relay takes it from there.
+create or replace function baton_lane_ended() returns trigger language plpgsql as $$
+begin
+    insert into lane_ends (project_id, lane)
+    select new.project_id, new.lane
+     where exists (select from jobs j where j.project_id = new.project_id and j.lane = new.lane
+                      and j.finished_at is null and j.chain_id <> new.chain_id);
+    return null;
+end $$;
+
+create or replace trigger jobs_ended after update of finished_at on jobs
+    for each row when (old.finished_at is null and new.finished_at is not null)
+    execute function baton_lane_ended();
+
+-- The first that waits in a lane, unless its message is out.
+create or replace function baton_waiting(project text, line text)
+returns table (id uuid) language sql stable as $$
+    select w.id from (
+        select q.id, q.published_at from jobs q
+         where q.project_id = project and q.lane = line and q.finished_at is null
+           and q.state in ('queued', 'parked') and q.run_at <= now()
+         order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
+         limit 1) w
+     where w.published_at is null
+$$;
+
+-- Write `job.queued` for those of the jobs that nobody has told of, where the project is free.
+create or replace function baton_announce(looked uuid[], free text[])
+returns table (project_id text, seq bigint, job_id uuid, kind text, chain_id uuid)
+language sql volatile as $$
+    with told as (
+        update jobs j set announced = true
+         where j.id = any(looked) and not j.announced and j.finished_at is null
+           and j.project_id = any(free)
+        returning j.id, j.project_id, j.kind, j.chain_id, j.pos
+    ), raised as (
+        update projects p set event_seq = p.event_seq + n.n
+          from (select project_id, count(*) as n from told group by 1) n
+         where p.project_id = n.project_id
+        returning p.project_id, p.event_seq - n.n as before
+    )
+    insert into events (project_id, seq, job_id, type, body)
+    select r.project_id, r.before + row_number() over (partition by r.project_id order by t.pos),
+           t.id, 'job.queued', jsonb_build_object('kind', t.kind, 'chain', t.chain_id)
+      from told t join raised r using (project_id)
+    returning project_id, seq, job_id, body ->> 'kind', (body ->> 'chain')::uuid
+$$;
+
+-- Write down what these users' first ready jobs are now; of those who have none, that they have none.
+create or replace function baton_note_ready(users text[]) returns void language sql volatile as $$
+    insert into user_turns as u (user_id, priority, pos)
+    select x.user_id, j.priority, j.pos
+      from unnest(users) as x (user_id)
+      left join lateral (
+            select q.priority, q.pos from jobs q
+             where q.user_id = x.user_id and q.state in ('queued', 'parked') and q.ready
+             order by q.priority desc, q.pos limit 1) j on true
+     order by x.user_id
+        on conflict (user_id) do update set priority = excluded.priority, pos = excluded.pos
+$$;
+
+-- Choose up to `room` ready jobs, and note that their messages go out. The most urgent first; among
+-- equals the user who has the fewest running or on their way, then who was served longest ago,
+-- then the oldest request. No user gets more than `user_slots` (0: no limit).
+-- A message that nobody claims is owed again after `pause`, twice that, … at most `longest`.
+create or replace function baton_publish(
+    room int, user_slots int, pause interval, longest interval
+) returns table (id uuid, kind text, chain_id uuid, parent_id uuid, published int,
+                 previous_session_id text)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    asked  text[];
+    idle   text[];
+    chosen uuid[];
+    behind uuid[];
+begin
+    if room <= 0 or not baton_my_turn() then
+        return;
+    end if;
+    loop
+    with busy as (
+        select b.user_id, count(*) as n from (
+            select r.user_id from jobs r where r.state = 'running'
+            union all
+            select o.user_id from jobs o
+             where o.published_at is not null and o.state in ('queued', 'parked')) b
+         group by 1
+    ), turns as (  -- among so many there are enough without work, if there are any
+        select u.user_id, u.served_at, coalesce(b.n, 0) as n
+          from (select * from user_turns t where t.priority is not null
+                 order by t.priority desc, t.served_at nulls first, t.pos
+                 limit room + (select count(*) from busy)) u
+          left join busy b using (user_id)
+    ), ranked as (
+        select t.user_id, j.id, j.priority, j.pos, t.served_at, j.more, t.n + j.more as nth
+          from turns t cross join lateral (
+                select q.id, q.priority, q.pos,
+                       row_number() over (order by q.priority desc, q.pos) as more
+                  from jobs q
+                 where q.user_id = t.user_id and q.state in ('queued', 'parked') and q.ready
+                 order by q.priority desc, q.pos limit room) j
+    )
+    select (select array_agg(t.user_id) from turns t),
+           (select array_agg(t.user_id) from turns t
+             where t.user_id not in (select k.user_id from ranked k)),
+           array_agg(r.id) into asked, idle, chosen
+      from (select * from ranked
+             where user_slots = 0 or nth <= user_slots
+             order by priority desc, nth, more, served_at nulls first, pos limit room) r;
+    exit when idle is null;
+    perform baton_note_ready(idle);  -- what they had ready went another way
+    end loop;
+
+    select array_agg(j.id) into behind from jobs j  -- a slow producer's earlier request came in
+     where j.id = any(chosen)
+       and not baton_first(j.project_id, j.lane, j.chain_id, j.pos,
+                           j.started_at is not null or j.id <> j.chain_id);
+    update jobs j set ready = false, publish_after = now() + pause
+     where j.id = any(behind) and j.ready;
+
+    return query
+    with held as (
+        select j.id, array_position(chosen, j.id) as nth from jobs j
+         where j.id = any(chosen) and j.ready and j.state in ('queued', 'parked')
+           for update skip locked
+    ), sent as (
+        update jobs j
+           set ready = false, published_at = now(), messages = j.messages + 1,
+               published = j.published + 1,
+               publish_after = now() + least(pause * power(2, least(j.published, 20)), longest)
+          from held where j.id = held.id
+        returning j.id, j.kind, j.chain_id, j.parent_id, j.messages - 1 as number,
+                  j.previous_session_id, j.user_id, held.nth
+    ), served as (
+        insert into user_turns as u (user_id, served_at)
+        select user_id, now() + max(nth) * interval '1 microsecond' from sent group by 1 order by 1
+            on conflict (user_id) do update set served_at = excluded.served_at
+    )
+    select s.id, s.kind, s.chain_id, s.parent_id, s.number, s.previous_session_id
+      from sent s order by s.nth;
+    perform baton_note_ready(asked);
+end $$;

@@ -1,0 +1,59 @@
+-- Order and fairness: the relay looks at each row once, keeps what is first in its lane ready, and
+-- chooses among the ready by priority, then between users in turn, then by age.
+
+alter table jobs
+    add column if not exists scheduled boolean not null default false,
+    add column if not exists ready     boolean not null default false;
+comment on column jobs.scheduled is
+    'Asked for a later time that has not come: until then it holds no place in its lane.';
+comment on column jobs.ready is
+    'First in its lane, and no message is out: the relay may choose it.';
+
+update jobs set scheduled = true
+ where state = 'queued' and started_at is null and id = chain_id and run_at > now();
+
+-- What is to be looked at, and when: new rows, those whose time comes, messages that nobody claimed.
+create index jobs_look on jobs (publish_after) where state in ('queued', 'parked') and not ready;
+-- Each user's ready jobs, the most urgent and then the oldest first.
+create index jobs_ready on jobs (user_id, priority desc, pos)
+    where state in ('queued', 'parked') and ready;
+create index jobs_running on jobs (user_id) where state = 'running';
+-- The order of a lane, without those that hold no place in it yet; and those.
+create index jobs_asked on jobs (project_id, lane, pos) where finished_at is null and not scheduled;
+create index jobs_scheduled on jobs (project_id, lane, run_at)
+    where finished_at is null and scheduled;
+-- Asked by every running job each second: whether a newer request wants its lane.
+create index jobs_interrupts on jobs (project_id, lane)
+    where finished_at is null and started_at is null and args ->> 'busy' = 'interrupt';
+create index jobs_parked on jobs (credential) where state = 'parked' and credential is not null;
+drop index jobs_due;
+
+create table user_turns (
+    user_id   text primary key,
+    served_at timestamptz,  -- when a job of the user's was last published
+    priority  int,          -- of the user's first ready job; null: none is ready
+    pos       bigint        -- and its place
+);
+create index user_turns_next on user_turns (priority desc, served_at nulls first, pos)
+    where priority is not null;
+comment on table user_turns is
+    'Whose turn it is: a row a user who has ready jobs, or had some lately.';
+
+create table lane_ends (
+    id         bigint generated always as identity primary key,
+    project_id text not null,
+    lane       text not null
+);
+comment on table lane_ends is
+    'Lanes in which something ended while others waited: the relay looks at the first of them, and '
+    'takes the row away. Only ever inserted, so that nobody waits for a lock, and none is missed.';
+
+create table relays (
+    id         text primary key,
+    host       text not null,
+    boot       text not null,
+    pid        int not null,
+    started_at timestamptz not null default now(),
+    seen_at    timestamptz not null default now()
+);
+comment on table relays is 'The relays that live, as they say themselves.';
