@@ -6,6 +6,9 @@ TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance tests/fau
 FAULTS ?= tests/faults
 PYTHON ?= python3
 RUN := mkdir -p .baton/tmp &&
+COMPILE := uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 \
+    --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Nothing is left outside the checkout, and git below .baton does not find the checkout's own.
@@ -13,7 +16,7 @@ export TMPDIR := $(CURDIR)/.baton/tmp
 export GIT_CEILING_DIRECTORIES := $(CURDIR)/.baton
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check faults bench lock clean
+.PHONY: help demo test up check faults bench lock sdk clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,9 +45,15 @@ bench: $(READY) ## Measure throughput and latency
 	@$(RUN) exec baton bench
 
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
-	@uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 --extra dev --upgrade \
-	    --generate-hashes --no-emit-index-url --no-emit-find-links \
-	    --custom-compile-command "make lock" pyproject.toml -o requirements.lock >/dev/null
+	@$(COMPILE) --upgrade >/dev/null
+
+sdk: $(READY) ## Move the agent SDK and its CLI: make sdk TO=0.2.190 (docs/agent-sdk.md)
+	@test -n "$(TO)" || { echo "Say to which version: make sdk TO=0.2.190" >&2; exit 2; }
+	@sed 's/"claude-agent-sdk==[^"]*"/"claude-agent-sdk==$(TO)"/' pyproject.toml > pyproject.toml.new
+	@mv pyproject.toml.new pyproject.toml
+	@$(COMPILE) --upgrade-package claude-agent-sdk >/dev/null
+	@$(MAKE) --no-print-directory $(READY)
+	@python -c 'from claude_agent_sdk._cli_version import __cli_version__ as v; print("CLI", v)'
 
 clean: ## Remove what make made; the data in .baton stays
 	@rm -rf $(VENV) .baton/tmp .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,7 +7,7 @@ compaction, a summary in place of the history. `read` takes that apart:
     messages ──► blocks ──► exchanges: a prompt and the calls made for it, then the next
 
 A reply depends on the exchanges alone, so a repeated, forked or parallel request gets the
-answer that its own messages ask for. The forms recognised here are those of CLI 2.1.327.
+answer that its own messages ask for. The forms recognised here are those of CLI 2.1.332.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The real Claude Code CLI works with the stand-in as it does with the model it stands in for.
 
-What is relied on here of the CLI (version 2.1.327 of claude-agent-sdk 0.2.184) is written
+What is relied on here of the CLI (version 2.1.332 of claude-agent-sdk 0.2.189) is written
 down in docs/standin.md; a newer CLI that behaves otherwise fails one of these tests. Its failures:
 test_error_table.py.
 """

@@ -43,7 +43,7 @@ def checks(configure: Configure, dsn: str, redis_url: str) -> Checks:
 
 
 def _worker(credential: str = "abc") -> Worker:
-    return Worker("w1", "here", 1, 2, "bubblewrap", "2.1.327", credential)
+    return Worker("w1", "here", 1, 2, "bubblewrap", version.TESTED, credential)
 
 
 def test_all_is_well_but_for_warnings(checks: Checks, conn: Connection):
@@ -52,7 +52,7 @@ def test_all_is_well_but_for_warnings(checks: Checks, conn: Connection):
     found = checks(BATON_SANDBOX="off")
     assert {state for state, _ in found.values()} == {"ok", "warn"}, found
     assert found["bubblewrap"][0] == "warn"
-    assert found["workers"] == ("ok", "w1: 2 slots, CLI 2.1.327, bubblewrap")
+    assert found["workers"] == ("ok", f"w1: 2 slots, CLI {version.TESTED}, bubblewrap")
     assert found["queues"] == ("ok", "baton: 0 messages, celery (plain): 0")
 
 
@@ -80,9 +80,13 @@ def test_a_worker_with_another_cli_is_pointed_out(checks: Checks, conn: Connecti
 @pytest.mark.parametrize(
     ("says", "state", "sentence"),
     [
-        ("2.1.327 (Claude Code)", "ok", "2.1.327, with which Baton is tested"),
-        ("2.0.14 (Claude Code)", "warn", "2.0.14 is older than 2.1.327"),
-        ("2.1.328 (Claude Code)", "warn", "2.1.328 is newer than 2.1.327"),
+        (
+            f"{version.TESTED} (Claude Code)",
+            "ok",
+            f"{version.TESTED}, with which Baton is tested",
+        ),
+        ("2.0.14 (Claude Code)", "warn", f"2.0.14 is older than {version.TESTED}"),
+        ("99.1.0 (Claude Code)", "warn", f"99.1.0 is newer than {version.TESTED}"),
         ("hello", "warn", "hello is no version of it"),
         ("", "fail", "It cannot be run, or does not tell its version"),
     ],

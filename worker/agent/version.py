@@ -15,7 +15,7 @@ from worker.agent.leash import cli
 
 log = structlog.get_logger()
 
-TESTED = "2.1.327"  # a test holds that it is the version of the pinned SDK
+TESTED = "2.1.332"  # a test holds that it is the version of the pinned SDK
 
 
 @cache
