@@ -15,19 +15,24 @@ from typing import LiteralString
 
 from psycopg import Connection
 
+MESSAGES = 20  # of a digest
 STEPS = 400  # sessions back; chat and summary are of the newest of them
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The material of a digest, newest chat last; `said` holds (role, text). `files` and
-    `documentation` are as the line's newest turn left them that wrote files."""
+    """The material of a digest, newest chat last; `said` holds (role, text), `at` when each
+    was said, in seconds since the epoch. `files` and `documentation` are as the line's newest
+    turn left them that wrote files. `untold` are sessions whose transcripts hold what was said
+    before there was chat of it: of imported sessions, and of a template's."""
 
     summary: str | None
     said: list[tuple[str, str]]
     versions: list[str]
     files: list[str] = field(default_factory=list[str])
     documentation: str = ""
+    at: list[float] = field(default_factory=list[float], compare=False)
+    untold: list[str] = field(default_factory=list[str])
 
 
 def past(
@@ -37,7 +42,7 @@ def past(
     lane: str,
     head: str | None,
     user_id: str,
-    messages: int = 20,
+    messages: int = MESSAGES,
     steps: int = STEPS,
 ) -> Past:
     """The newest summary, the recent chat and the files of the line that `head` ends, and the
@@ -58,9 +63,16 @@ def past(
         },
     ).fetchone()
     assert row
-    summary, files, documentation, versions, said = row
+    summary, files, documentation, versions, said, untold = row
+    said.reverse()
     return Past(
-        summary, [(role, text) for role, text in reversed(said)], versions, files, documentation
+        summary,
+        [(role, text) for role, text, _ in said],
+        versions,
+        files,
+        documentation,
+        at=[float(at) for _, _, at in said],
+        untold=untold,
     )
 
 
@@ -92,6 +104,17 @@ PAST: LiteralString = """
                m.summary is not null, m.digest_files is not null
           from bounds, project_ai_session_metrics m
          where m.project_id = %(project)s and m.lane = 'main' and m.created_at <= bounds.since
+    ), roots as (  -- what was said in these, or before, is in no chat
+        select path.session_id, path.back
+          from path join project_ai_session_metrics m using (session_id)
+         where path.own and case
+               when m.job_id is null then not exists (  -- imported, or the product's
+                   select from project_chat_log_minimal c
+                    where c.project_id = %(project)s and c.ai_session_id = m.session_id)
+               else m.old_session_id is null and m.parent_session_id is not null
+                and not exists (select from project_ai_session_metrics f  -- of a template
+                                 where f.session_id = m.parent_session_id
+                                   and f.project_id = %(project)s) end
     ), newest as (
         select (select session_id from line where summed_up and own
                  order by back, created_at desc limit 1) as summed_up,
@@ -103,7 +126,8 @@ PAST: LiteralString = """
                   where v.project_id = %(project)s and v.version_id is not null
                     and v.created_at <= bounds.until
                   order by v.created_at, v.id),
-           array(select array[c.role::text, c.content::text]
+           array(select array[c.role::text, c.content::text,
+                              extract(epoch from c.created_at)::text]
                    from bounds, project_chat_log_minimal c
                    left join project_ai_session_metrics m
                      on m.session_id = c.ai_session_id and m.project_id = c.project_id
@@ -111,7 +135,15 @@ PAST: LiteralString = """
                     and c.content is not null
                     and (c.ai_session_id in (select session_id from line where own)
                          or m.session_id is null and c.created_at <= bounds.until)
-                  order by c.created_at desc limit %(messages)s)
+                  order by c.created_at desc limit %(messages)s),
+           array(select session_id from (
+               select distinct on (held.session_id) held.session_id, roots.back
+                 from roots, lateral (
+                   select p.session_id from path p
+                     join transcript_sessions t on t.project_id = %(project)s
+                      and t.session_id = p.session_id and t.subpath = ''
+                    where p.back <= roots.back order by p.back desc limit 1) held) found
+              order by back limit 3)
       from newest
       left join project_ai_session_metrics s on s.session_id = newest.summed_up
       left join project_ai_session_metrics f on f.session_id = newest.noted"""

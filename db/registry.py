@@ -108,15 +108,16 @@ def get(conn: Connection, session_id: str) -> Session | None:
         ).fetchone()
 
 
-def template(conn: Connection, name: str) -> str | None:
-    """The session that new projects fork: the head of the template's project, if it can be."""
+def template(conn: Connection, name: str, *, whole: bool = True) -> str | None:
+    """The session that new projects fork: the head of the template's project, if it can be
+    (`whole=False`: even if not)."""
     row = conn.execute(
         """
         select p.last_ai_session_id from projects p
           join project_ai_session_metrics m on m.session_id = p.last_ai_session_id
-         where p.project_id = %s and p.user_id = %s and m.is_resumable
+         where p.project_id = %s and p.user_id = %s and (m.is_resumable or not %s)
         """,
-        (name, TEMPLATES),
+        (name, TEMPLATES, whole),
     ).fetchone()
     return row[0] if row else None
 

@@ -99,17 +99,44 @@ def soundness(entries: list[Entry]) -> str | None:
     there; the CLI would resume, and silently leave out all that lies before the gap.
     (A compaction begins a chain of its own: its boundary has no parent, which is sound.)
     """
+    if not any(map(_is_message, entries)):
+        return "empty"
+    _, whole = _chain(entries)
+    return None if whole else "broken_chain"
+
+
+def since_gap(entries: list[Entry]) -> tuple[list[Entry], int] | None:
+    """A broken chain that the CLI itself has broken, mended: it begins at the gap.
+
+    A compaction may name as the parent of what follows it an entry that was never written; the
+    CLI then goes on with what lies behind the gap. Returns the entries, and how many messages
+    before the gap it no longer knows. None where no compaction explains the gap.
+    """
+    chain, whole = _chain(entries)
+    if whole or not chain:
+        return None
+    first = next(n for n, entry in enumerate(entries) if entry is chain[-1])
+    lost = str(chain[-1].get("parentUuid")) not in {str(entry.get("uuid")) for entry in entries}
+    compacted = any(e.get("subtype") == "compact_boundary" for e in entries[: first + 1])
+    if not (lost and compacted):
+        return None
+    begun = [*entries[:first], {**entries[first], "parentUuid": None}, *entries[first + 1 :]]
+    return begun, sum(map(_is_message, entries[:first]))
+
+
+def _chain(entries: list[Entry]) -> tuple[list[Entry], bool]:
+    """The way back from the last message, and whether it comes to a beginning."""
     by_uuid = {entry["uuid"]: entry for entry in entries if isinstance(entry.get("uuid"), str)}
     at = next((entry for entry in reversed(entries) if _is_message(entry)), None)
-    if at is None:
-        return "empty"
-    seen = set[str]()
-    while (parent := at.get("parentUuid")) is not None:
+    chain, seen = list[Entry](), set[str]()
+    while at is not None and str(at["uuid"]) not in seen:
+        chain.append(at)
+        seen.add(str(at["uuid"]))
+        parent = at.get("parentUuid")
+        if parent is None:
+            return chain, True
         at = by_uuid.get(str(parent))
-        if at is None or parent in seen:
-            return "broken_chain"
-        seen.add(parent)
-    return None
+    return chain, False
 
 
 def _pack(columns: dict[str, list[list[Any]]]) -> bytes:

@@ -43,7 +43,14 @@ def import_session(
         "context_tokens": found.figures.context_tokens,
         "raw_cost_usd": found.figures.raw_cost_usd,
         "cli_version": found.figures.cli_version,
+        "forgotten": found.forgotten,
     }
     what = f"Session {found.figures.session_id} ({found.entries} entries, {size(bytes_read)})"
     then = "the project's next job goes on from it" if is_head else "the head is as it was"
-    screen.show(document, [f"{what} is in project {project}; {then}."])
+    told = [f"{what} is in project {project}; {then}."]
+    if found.forgotten:
+        told.append(
+            "A compaction of the CLI's own left a gap in it: it goes on from behind the gap, and"
+            f" {found.forgotten} messages before that are not known to it."
+        )
+    screen.show(document, told)

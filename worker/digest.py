@@ -1,16 +1,25 @@
 """What a fresh session is told of the past, and what is noted of the files for that.
 
+The past is told from where it is: the chat, and for what was said before there was chat of it
+the transcripts (of imported sessions, of a template's).
+
 Where the workspace is at hand its files are looked at; on a host that lacks them, what the
 commit of the line's newest turn has noted of them has to do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from db import chat
+from psycopg import Connection
+
+from db import chat, registry, transcripts
 from db.attempts import Claimed
+from db.chat import Past
+from db.lanes import MAIN
 from db.pool import connection
+from db.transcripts import TranscriptDamaged
 from worker import prompts, workspace
+from worker.spoken import Said, said
 from worker.workspace import Begun
 
 DOCUMENTATION = "DOCUMENTATION.md"
@@ -19,9 +28,7 @@ DOCUMENTATION = "DOCUMENTATION.md"
 def retell(job: Claimed, cwd: Path, prompt: str) -> str:
     """The prompt of a fresh session: what is known of the past, then the prompt itself."""
     with connection() as conn:
-        past = chat.past(
-            conn, job.project_id, lane=job.lane, head=job.head, user_id=job.user_id
-        )
+        past = _past(conn, job)
     if job.head is None and not past.said:
         return prompt  # the project's first words
     files = workspace.files(cwd)
@@ -33,6 +40,36 @@ def retell(job: Claimed, cwd: Path, prompt: str) -> str:
         elsewhere=noted,
     )
     return prompts.with_digest(told, prompt)
+
+
+def _past(conn: Connection, job: Claimed) -> Past:
+    past = chat.past(conn, job.project_id, lane=job.lane, head=job.head, user_id=job.user_id)
+    if job.head is None and (name := job.args.get("template")):
+        return _of_template(conn, str(name), past)
+    words = dict.fromkeys(w for each in past.untold for w in _words(conn, job, each))
+    known = set(past.said)
+    told = [
+        *(Said(role, text, at) for (role, text), at in zip(past.said, past.at, strict=True)),
+        *(word for word in words if (word.role, word.text) not in known),
+    ]
+    newest = sorted(told, key=lambda one: one.at)[-chat.MESSAGES :]
+    return replace(past, said=[(one.role, one.text) for one in newest])
+
+
+def _of_template(conn: Connection, name: str, past: Past) -> Past:
+    """What was said in the template that the project was to begin from: it is no user's."""
+    found = registry.template(conn, name, whole=False)
+    if found is None:
+        return past  # there is none, or none of that name is a template
+    theirs = chat.past(conn, name, lane=MAIN, head=found, user_id=registry.TEMPLATES)
+    return replace(past, summary=theirs.summary, said=[*theirs.said, *past.said])
+
+
+def _words(conn: Connection, job: Claimed, session: str) -> list[Said]:
+    try:
+        return said(transcripts.load(conn, job.project_id, session) or [])
+    except TranscriptDamaged:
+        return []  # it may be why a fresh one begins
 
 
 @dataclass(frozen=True, slots=True)

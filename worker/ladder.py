@@ -22,7 +22,7 @@ from db.registry import Session
 from db.transcript_form import Entry, soundness
 from db.transcripts import TranscriptDamaged
 from db.turns import Try
-from worker.plain import plain
+from worker.spoken import spoken
 from worker.weigh import Way, Weighed, weigh
 
 log = structlog.get_logger()
@@ -239,10 +239,7 @@ def summary_of(entries: list[Entry]) -> str | None:
     """The text that the newest compaction put in the place of what was before it."""
     for entry in reversed(entries):
         if entry.get("isCompactSummary"):
-            content: str | list[dict[str, str]] = entry["message"]["content"]
-            if isinstance(content, str):
-                return plain(content)
-            return plain("\n".join(block.get("text", "") for block in content)) or None
+            return spoken(entry) or None
     return None
 
 

@@ -19,7 +19,7 @@ from psycopg import Connection
 from db import imports
 from db.imports import Figures
 from db.jobs import REFUSED
-from db.transcript_form import Entry, soundness
+from db.transcript_form import Entry, since_gap, soundness
 from worker.agent.store import summarise
 from worker.agent.usage import context
 from worker.complaints import Failed
@@ -36,10 +36,15 @@ UNSOUND = {
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A session that was read and found sound; its sub-agents by subpath, itself under ''."""
+    """A session that was read and found sound; its sub-agents by subpath, itself under ''.
+
+    `forgotten`: messages before a gap that a compaction of the CLI's left in it; it goes on
+    from behind the gap.
+    """
 
     figures: Figures
     transcripts: dict[str, list[Entry]]
+    forgotten: int = 0
 
     @property
     def entries(self) -> int:
@@ -84,15 +89,18 @@ def read(path: Path, session: str | None = None) -> Recorded:
     if not UUID_FORM.fullmatch(session):
         raise Failed(f"{path.name} is not named after a session: give its id with --session.")
     entries = _entries(path, session)
+    forgotten = 0
     if problem := soundness(entries):
-        raise Failed(f"The session in {path} {UNSOUND[problem]}.")
+        if (taken := since_gap(entries)) is None:
+            raise Failed(f"The session in {path} {UNSOUND[problem]}.")
+        entries, forgotten = taken
     agents = path.with_suffix("")
     found = {"": entries} | {
         file.relative_to(agents).with_suffix("").as_posix(): _sub_agent(file, session)
         for file in sorted(agents.glob("subagents/**/*.jsonl"))
     }
     try:
-        return Recorded(_figures(session, entries), found)
+        return Recorded(_figures(session, entries), found, forgotten)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise Failed(f"{path} is not in the form that the CLI writes ({exc!r}).") from exc
 

@@ -172,6 +172,39 @@ def test_half_a_last_line_is_left_out_as_the_cli_does(conn: Connection, take: An
     assert kept == [json.loads(line) for line in whole.splitlines()]
 
 
+def with_a_gap(session: str, *, compacted: bool) -> list[Entry]:
+    """What a CLI left that named, after it had compacted, an entry that it never wrote."""
+    asked, answer, costs = said(session)
+    boundary = {"type": "system", "subtype": "compact_boundary", "uuid": str(uuid4())}
+    after = {**asked, "uuid": str(uuid4()), "parentUuid": str(uuid4())}
+    after["message"] = {"role": "user", "content": "write b.txt: behind the gap"}
+    last = {**answer, "uuid": str(uuid4()), "parentUuid": after["uuid"]}
+    last["message"] = {**answer["message"], "content": [{"type": "text", "text": "Done."}]}
+    between = [boundary | {"parentUuid": None, "sessionId": session}] if compacted else []
+    return [asked, answer, *between, after, last, costs]
+
+
+def test_a_gap_that_a_compaction_of_the_cli_left_is_told_and_it_goes_on_from_there(
+    at_work: AtWork, bare: Baton, tmp_path: Path
+):
+    path = tmp_path / f"{uuid4()}.jsonl"
+    write(path, with_a_gap(path.stem, compacted=True))
+    took = bare("import-session", P, str(path), "--user", U)
+    assert (took.code, took.err) == (0, "")
+    assert "goes on from behind the gap, and 2 messages before that are not known" in took.out
+    job = at_work.one(Update(project=P, user=U, prompt="say and now?"))
+    assert (job.state, at_work.tries(job.id)) == ("done", [(path.stem, "resumed", None)])
+    assert at_work.model.requests[-1].prompts == ("write b.txt: behind the gap", "say and now?")
+    assert violations(at_work.conn) == []
+
+
+def test_a_gap_that_no_compaction_explains_is_refused(take: Any, tmp_path: Path):
+    path = tmp_path / f"{uuid4()}.jsonl"
+    write(path, with_a_gap(path.stem, compacted=False))
+    refused = take(path)
+    assert (refused.code, "find a whole copy of it" in refused.err) == (1, True)
+
+
 def test_what_is_in_the_store_already_is_not_imported_again(take: Any, file: Path):
     assert take(file).code == 0
     assert "is in the store already" in take(file).err

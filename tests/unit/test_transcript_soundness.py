@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from db.transcript_form import body, overlay, restore, runs_of, soundness
+from db.transcript_form import body, overlay, restore, runs_of, since_gap, soundness
 
 Entry = dict[str, Any]
 
@@ -53,6 +53,40 @@ UNKNOWN_PAST = [
 )
 def test_a_healthy_transcript_is_never_called_broken(entries: list[Entry]):
     assert soundness(entries) is None
+
+
+GAP = [
+    *TURN,
+    row("boundary", None, "system", subtype="compact_boundary", logicalParentUuid="answer"),
+    row("summary", "boundary", isCompactSummary=True),
+    row("next", "never written"),
+    row("its answer", "next", "assistant"),
+]
+
+
+def test_a_gap_behind_a_compaction_is_where_it_begins():
+    assert soundness(GAP) == "broken_chain"
+    found = since_gap(GAP)
+    assert found
+    begun, forgotten = found
+    assert soundness(begun) is None
+    assert [e for e in begun if e not in GAP] == [row("next", None)]
+    assert forgotten == sum(e["type"] in ("user", "assistant") for e in GAP) - 2
+    assert GAP[-2]["parentUuid"] == "never written", "what was read is as it was"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        TURN,
+        [],
+        [entry for entry in TURN if entry.get("uuid") != "text"],  # nothing explains it
+        [*GAP[-2:], *GAP[:-2], row("x", "next")],  # the compaction came later
+        [*TURN, GAP[-4], row("a", "b"), row("b", "a", "assistant")],  # a circle
+    ],
+)
+def test_no_other_gap_is_passed_over(entries: list[Entry]):
+    assert since_gap(entries) is None
 
 
 @pytest.mark.parametrize("lost", ["ask", "model", "text", "call 1", "call 2", "result 2"])
