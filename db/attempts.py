@@ -58,6 +58,9 @@ class Claimed:
     tree: str | None = None  # the commit that the workspace is to be brought to
 
 
+ALONE = ("jobs_lane", "jobs_last_chance")  # the indexes of which jobs run alone
+
+
 def claim(
     conn: Connection,
     job_id: UUID,
@@ -75,7 +78,7 @@ def claim(
     lane, its user runs as many as may be, its credential is limited, or its project or branch is
     gone (endings.fail_orphan); or the relay has not chosen it (`chosen`) and others go before it;
     or one more death would be the `limit`th and set it aside, and this worker runs such a job
-    already (stand_back).
+    already (stand_back). Raises one of refusals.FOR_GOOD when a table does not take the claim.
     `again` says that this very attempt was claimed before and the answer was lost: if it
     was begun, it is what is returned.
     """
@@ -83,7 +86,9 @@ def claim(
     with conn.cursor(row_factory=class_row(Claimed)) as cur:
         try:
             begun = cur.execute(CLAIM, asked).fetchone()
-        except errors.UniqueViolation:
+        except errors.UniqueViolation as exc:
+            if exc.diag.constraint_name not in ALONE:
+                raise
             return None  # another began at the same moment: in its lane, or as in BESIDE
         if begun or not again:
             return begun

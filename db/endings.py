@@ -198,6 +198,31 @@ def fail_orphan(conn: Connection, job_id: UUID) -> tuple[str, str] | None:
     return conn.execute(FAIL_ORPHAN, {"id": job_id, "texts": Jsonb(GONE)}).fetchone()
 
 
+def refuse(conn: Connection, job_id: UUID, error_class: str, error: str) -> bool:
+    """Fail a waiting job that can never be claimed. Whether it was waiting."""
+    asked = {"id": job_id, "error_class": error_class, "error": error}
+    return conn.execute(REFUSE, asked).rowcount == 1
+
+
+REFUSE: LiteralString = """
+    with f as (
+        update jobs set state = 'failed', finished_at = now(), error_class = %(error_class)s,
+               error = %(error)s
+         where id = %(id)s and state in ('queued', 'parked')
+        returning jobs.*
+    ), h as (
+        update projects p set event_seq = p.event_seq + 1 from f
+         where p.project_id = f.project_id and p.user_id = f.user_id
+        returning p.project_id, p.event_seq
+    ), e as (
+        insert into events (project_id, seq, job_id, type, body)
+        select h.project_id, h.event_seq, f.id, 'job.failed',
+               jsonb_build_object('kind', f.kind, 'chain', f.chain_id,
+                                  'error_class', f.error_class, 'error', f.error)
+          from h, f
+    )
+    select from f"""
+
 # Told only where the project is still the user's. No row is locked that is no orphan's.
 FAIL_ORPHAN: LiteralString = """
     with q as (

@@ -56,6 +56,12 @@ def connect(url: str | None = None) -> Connection:
     try:
         conn = psycopg.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS)
         _configure(conn)
+    except psycopg.ProgrammingError as exc:
+        if exc.sqlstate:
+            raise
+        raise NoDatabase(
+            "DATABASE_URL is not usable: write it as postgresql://user:password@host/name."
+        ) from exc
     except psycopg.OperationalError as exc:
         _, refused, why = str(exc).partition("FATAL:")
         if refused:

@@ -17,6 +17,8 @@ from db.attempts import Claimed
 from db.events import Event
 from db.lanes import Message, Next
 
+ONCE = "turns_step_once"  # the index by which a step of a job is committed once
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
@@ -78,7 +80,8 @@ def advance(
     """Move the head of the job's lane to a new session and record all that belongs to it.
 
     None, with nothing written, when the head is no longer `to.old`, the attempt was replaced
-    or its lease has run out, or the turn was not begun or is recorded already.
+    or its lease has run out, or the turn was not begun or is recorded already. Raises one of
+    refusals.FOR_GOOD, with nothing written, when a table takes no such row.
     """
     params = asdict(to) | {
         "id": job.id,
@@ -97,8 +100,10 @@ def advance(
         params |= {"next_id": None}
     try:
         rows = conn.execute(ADVANCE, params).fetchall()
-    except errors.UniqueViolation:
-        return None  # the step is recorded already, or the id is another project's session
+    except errors.UniqueViolation as exc:
+        if exc.diag.constraint_name != ONCE:
+            raise
+        return None  # the step was recorded just now
     found = lanes.published([row[1:] for row in rows])
     if found is None or found[0] is None:
         return None

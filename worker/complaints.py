@@ -77,10 +77,6 @@ def _sentence(exc: BaseException) -> str:
             return exc.diag.message_primary or "It was refused."
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return f"Postgres went away ({_first_line(exc)}): look at it, then ask again."
-        case psycopg.ProgrammingError() if not exc.sqlstate:
-            return (
-                "DATABASE_URL is not usable: write it as postgresql://user:password@host/name."
-            )
         case psycopg.Error():
             return f"Postgres refuses it: {_first_line(exc)}."
         case _ if isinstance(exc, EXPECTED) and not isinstance(exc, (KeyError, IndexError)):

@@ -122,9 +122,11 @@ def _reach_redis(done: str) -> None:
     try:
         client(PROGRESS).ping()
     except redis.RedisError as exc:
+        away = type(exc) in (redis.ConnectionError, redis.TimeoutError)
+        why = "does not answer at REDIS_URL" if away else f"refuses ({type(exc).__name__})"
+        what = "start it" if away else "correct REDIS_URL, or its rights"
         raise Held(
-            f"Redis does not answer at REDIS_URL, and has keys to be removed: start it, and"
-            f" ask again; {done}."
+            f"Redis {why}, and has keys to be removed: {what}, and ask again; {done}."
         ) from exc
 
 

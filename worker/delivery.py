@@ -82,9 +82,10 @@ def deliver(
     try:
         ran = run(job, lambda at: WORK[at.job.kind](at), chosen=bool(job_id))
     except (psycopg.Error, psycopg_pool.PoolTimeout, NoDatabase) as exc:
+        log.warning("job.not_begun", error=type(exc).__name__)
         if job_id:
             raise Ignore from exc  # the row waits; the relay publishes it again
-        raise Reject("Postgres is away", requeue=True) from exc
+        raise Reject(f"Postgres: {type(exc).__name__}", requeue=True) from exc
     points.reach("ack.before")
     show(task, ran)
 

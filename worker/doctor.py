@@ -232,6 +232,7 @@ def _remote(conn: Connection) -> Iterator[Check]:
 
 
 def _broker() -> Iterator[Check]:
+    import redis
     from redis import RedisError
 
     from worker.broker import fitness
@@ -245,11 +246,10 @@ def _broker() -> Iterator[Check]:
         memory: Any = client(0).info("memory")
         lengths: list[Any] = [client(0).llen(QUEUE), client(0).llen(PLAIN)]
     except (RedisError, ValueError) as exc:
-        yield Check(
-            "redis",
-            "fail",
-            f"it does not answer at REDIS_URL ({type(exc).__name__}): start it.",
-        )
+        away = type(exc) in (redis.ConnectionError, redis.TimeoutError)
+        why = "does not answer at REDIS_URL" if away else "refuses, or REDIS_URL is none"
+        what = "start it" if away else "correct REDIS_URL, or Redis' rights"
+        yield Check("redis", "fail", f"it {why} ({type(exc).__name__}): {what}.")
         return
     yield Check("redis", *fitness(memory))
     yield Check(

@@ -28,6 +28,7 @@ from enum import Enum
 import redis
 
 from db.pool import AWAY
+from db.refusals import FOR_GOOD
 from db.transcripts import TranscriptDamaged
 
 
@@ -230,6 +231,8 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.NEXT, "damaged")
         case _ if isinstance(exc, AWAY):
             return Judgement(Verdict.RETRY, "postgres_unreachable")
+        case _ if isinstance(exc, FOR_GOOD):
+            return Judgement(Verdict.FAIL, "refused_by_postgres")
         case redis.ConnectionError() | redis.TimeoutError():
             return Judgement(Verdict.RETRY, "redis_unreachable")
         case OSError() if exc.errno in DISK_FULL:

@@ -129,7 +129,8 @@ def _ask(lease: Lease, *, renew: bool) -> None:
                 heard = attempts.renew(conn, job.id, job.attempt, settings().lease)
             else:
                 heard = attempts.wanted(conn, job.id, job.attempt)
-    except (psycopg.Error, psycopg_pool.PoolTimeout):
+    except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
+        log.warning("lease.not_renewed", error=type(exc).__name__)
         lease.cut_off = True
         return  # `trusted_until` stands where it was, and a renewal is tried again at once
     if lease.left() <= 0:

@@ -23,6 +23,7 @@ from db.attempts import Claimed
 from db.endings import End
 from db.events import Event
 from db.pool import AWAY, connection
+from db.refusals import FOR_GOOD
 from worker import checkpoints, drain, host, points, recovery, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
@@ -54,7 +55,10 @@ def run(
         return Ran("ignored")  # the row waits for another worker
     points.reach("claim.before")
     asked = host.now()
-    claimed = _claim(job_id, chosen=chosen)
+    try:
+        claimed = _claim(job_id, chosen=chosen)
+    except FOR_GOOD as exc:
+        return _refuse(job_id, exc)
     if claimed is None:
         return _not_claimed(job_id)
     points.reach("claim.after")
@@ -97,6 +101,16 @@ def _claim(job_id: UUID, *, chosen: bool) -> Claimed | None:
             )
 
     return claim()
+
+
+def _refuse(job_id: UUID, exc: Exception) -> Ran:
+    """No worker can begin it: a table does not take the claim."""
+    judgement, text = judge(exc, resumed=False), for_people(exc)
+    log.warning("job.refused", error_class=judgement.error_class, error=text)
+    with connection() as conn:
+        if not endings.refuse(conn, job_id, judgement.error_class, text):
+            return Ran("ignored")
+    return Ran("failed", judgement.error_class, text)
 
 
 def _tell_start(job: Claimed) -> None:

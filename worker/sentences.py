@@ -5,6 +5,8 @@ import re
 import psycopg
 import psycopg_pool
 
+from db.pool import AWAY
+from db.refusals import FOR_GOOD, rule
 from db.transcripts import TranscriptDamaged
 from worker.errors import (
     DISK_FULL,
@@ -45,8 +47,12 @@ def for_people(exc: BaseException) -> str:
             text = str(exc) or type(exc).__name__
         case MemoryError() | OSError():
             text = _of_the_host(exc)
-        case psycopg.Error() | psycopg_pool.PoolTimeout():
-            text = "Postgres did not answer, or refused: see the worker's log."
+        case _ if isinstance(exc, FOR_GOOD):
+            text = f"Postgres refuses to record it, by {rule(exc)}: correct the table or the request."
+        case _ if isinstance(exc, (*AWAY, psycopg_pool.PoolTimeout)):
+            text = "Postgres did not answer."
+        case psycopg.Error():
+            text = f"Postgres refused ({type(exc).__name__}): see the worker's log."
         case _:
             text = f"{type(exc).__name__}: {exc}"
     line = " ".join(plain(text).split())

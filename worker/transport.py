@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from config.settings import settings
-from worker.errors import RemoteMissing, WorkspaceAway, WorkspaceFailed
+from worker.errors import EXHAUSTED, RemoteMissing, WorkspaceAway, WorkspaceFailed
 from worker.history import HEAD, MADE
 from worker.trees import Trees
 
@@ -135,6 +135,8 @@ class Remote:
             self._provide()
             trees.push(self.url, f"+{commit}:{MADE}/{name}")
         except (WorkspaceAway, WorkspaceFailed, OSError) as exc:
+            if isinstance(exc, OSError) and exc.errno in EXHAUSTED:
+                raise  # it is this host that has nothing left
             raise WorkspaceAway(
                 f"The files of project {self.project_id} cannot be sent to"
                 f" BATON_WORKSPACE_REMOTE ({exc}): nothing is committed until they can."

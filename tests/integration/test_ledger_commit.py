@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import Connection
+from psycopg.errors import UniqueViolation
 
 from db import attempts, chat, events, projects, registry, turns
 from db.attempts import Claimed
@@ -143,7 +144,8 @@ def test_a_session_of_another_project_does_not_become_the_head(conn: Connection)
     job = begun(conn)
     minted = turn(conn, job)
     before = contents(conn)
-    assert advance(conn, job, minted, new=theirs.head) is None
+    with pytest.raises(UniqueViolation, match="project_ai_session_metrics_pkey"):
+        advance(conn, job, minted, new=theirs.head)
     assert contents(conn) == before
 
 

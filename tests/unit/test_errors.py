@@ -56,6 +56,7 @@ def agent(kind: str = "unknown", **more: object) -> AgentFailed:
         (OSError(errno.EACCES, "no"), True, "retry", "not_writable"),
         (FileNotFoundError(errno.ENOENT, "gone"), True, "retry", "host_failed"),
         (KeyError("x"), True, "fail", "internal_error"),
+        (psycopg.errors.CheckViolation("x"), True, "fail", "refused_by_postgres"),
         (psycopg.errors.UndefinedTable("x"), True, "fail", "internal_error"),
     ],
 )

@@ -1,0 +1,64 @@
+"""A row that a table of the product's does not take is told as what it is, once."""
+
+import pytest
+
+from tests.invariants import violations
+from tests.running import AtWork, P, U
+from worker.agent.scripted import scripted
+from worker.client import Build
+
+SECRET = "a word that only the prompt has"
+VERSIONS_ONCE = "alter table project_versions add constraint versions_once unique (version_id)"
+SHORT = """alter table project_chat_log_minimal
+             add constraint short_messages check (length(content) < 5)"""
+NARROW = "alter table project_chat_log_minimal alter column content type varchar(5)"
+TRIGGER = """
+    create function refuse() returns trigger language plpgsql as
+        $$ begin raise exception 'The shop is closed.'; end $$;
+    create trigger closed before insert on session_transitions
+        for each row execute function refuse()"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        (VERSIONS_ONCE, 'constraint "versions_once" of table "project_versions"'),
+        (SHORT, 'constraint "short_messages" of table "project_chat_log_minimal"'),
+        (NARROW, "value too long for type character varying(5)"),
+        (TRIGGER, "The shop is closed."),
+    ],
+)
+def test_a_commit_that_a_table_refuses_is_not_paid_for_again(
+    at_work: AtWork, rule: str, named: str
+):
+    other = Build(project="other", user=U, prompt="x", version="v1")
+    assert at_work.one(other, scripted(says="y")).state == "done"
+    at_work.conn.execute(rule.encode())
+    job = at_work.build(SECRET, version="v1", agent=scripted())
+    assert (job.state, job.attempts, job.error_class) == ("failed", 1, "refused_by_postgres")
+    assert named in (job.error or "")
+    assert SECRET not in (job.error or "")
+    (turn,) = at_work.turns(job.id)
+    assert (turn["outcome"], turn["error_class"]) == ("failed", "refused_by_postgres")
+    assert turn["cost_usd"] == 0.25
+    assert at_work.head() is None
+    assert violations(at_work.conn) == []
+
+
+def test_a_claim_that_a_table_refuses_fails_the_job(at_work: AtWork):
+    at_work.conn.execute(
+        "alter table projects add constraint elsewhere check (workspace not like '%shop')"
+    )
+    asked = at_work.ask(Build(project=P, user=U, prompt="x"))
+    ran = at_work.run(asked, scripted())
+    job = at_work.job(asked)
+    assert (ran.state, job.state, job.error_class) == (
+        "failed",
+        "failed",
+        "refused_by_postgres",
+    )
+    assert 'constraint "elsewhere" of table "projects"' in (job.error or "")
+    told = [kind for (kind,) in at_work.rows("select type from events")]
+    assert told == ["job.failed"]
+    assert at_work.run(asked, scripted()).state == "failed", "it is said again, and not done"
+    assert violations(at_work.conn) == []
