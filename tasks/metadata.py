@@ -75,6 +75,7 @@ def _recommend(at: Attempt, version: str | None) -> None:
             mode="read",
             schema=Recommendations.model_json_schema(),
             model=settings().metadata_model or None,
+            accept=_validated,
         )
     )
     found = _validated(turn)
@@ -117,10 +118,11 @@ def _document(at: Attempt, version: str | None) -> None:
             name="documentation",
             prompt=prompts.render("documentation"),
             model=settings().metadata_model or None,
+            accept=lambda turn: _documented(path, turn, before),
         )
     )
-    if not _is_file(path) or path.read_bytes() == before:
-        _write_answer(path, turn, unchanged=before is not None)
+    if not _is_file(path) and before is None:
+        _write_answer(path, turn)
     tree, _ = workspace.finish(at.job, begun)
     commit(
         at,
@@ -141,12 +143,14 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _write_answer(path: Path, turn: Turn, *, unchanged: bool) -> None:
-    """The agent answered with the documentation, or found nothing to change in it."""
-    if unchanged:
-        return
-    if not turn.text.strip():
+def _documented(path: Path, turn: Turn, before: bytes | None) -> None:
+    """The agent wrote the file, or found nothing to change in it, or answered with its text."""
+    if not _is_file(path) and before is None and not turn.text.strip():
         raise NotWhole("The agent wrote no documentation.")
+
+
+def _write_answer(path: Path, turn: Turn) -> None:
+    """The agent answered with the documentation."""
     fence.check()
     path.unlink(missing_ok=True)
     path.write_text(turn.text.rstrip() + "\n")

@@ -82,8 +82,8 @@ class AtWork:
         kind = Update if self.head() else Build
         return self.one(kind(project=P, user=U, prompt=prompt, **more), agent)
 
-    def chat(self, prompt: str, **more: Any) -> Job:
-        return self.one(ChatPlan(project=P, user=U, prompt=prompt, **more))
+    def chat(self, prompt: str, *, agent: Agent | None = None, **more: Any) -> Job:
+        return self.one(ChatPlan(project=P, user=U, prompt=prompt, **more), agent)
 
     def chain(self, request: Any) -> list[Job]:
         """Run the request with all that follows, as long as it does not wait."""

@@ -74,7 +74,9 @@ class Attempt:
     cwd: Path
     done: set[str]  # steps that are committed already
     barred: dict[str, str] = field(default_factory=dict[str, str])
-    settled: set[Verdict] = field(default_factory=set[Verdict])  # COMPACT and FRESH, once each
+    settled: set[Verdict] = field(
+        default_factory=set[Verdict]
+    )  # COMPACT and FRESH, once a step
     choice: Choice | None = None
     pending: Turn | None = None  # whole, and not committed yet
     told_lost: bool = False
@@ -84,6 +86,8 @@ class Attempt:
 
     def run(self, step: Step) -> Turn:
         """Run one turn on the best session there is. Raises what the last candidate raised."""
+        if step.mode != "compact":
+            self.settled.clear()
         left = self._take_left(step)
         if left and (turn := recovery.finished(left, structured=step.schema is not None)):
             self.tell(telling.recovered(self.job, left, "finished", left.why))
@@ -158,6 +162,7 @@ class Attempt:
 
     def _run_on(self, step: Step, choice: Choice) -> Turn:
         minted = uuid4()
+        self.lease.excuse()
         if reason := self.lease.reason():
             raise Stopped(reason)
         with connection() as conn:
@@ -193,14 +198,17 @@ class Attempt:
             template=choice.template,
         )
         try:
-            return self._checked(self._spawn(step, request, store), choice)
+            turn = self._checked(self._spawn(step, request, store), choice)
+            step.accept(turn)
         except Exception as exc:
             self._record_failure(request, exc)
             raise
+        return turn
 
     def _spawn(self, step: Step, request: Request, store: JobStore) -> Turn:
         saw = progress.of_step(self.job, step.name)
         saw("turn.began", {"resumes": request.resume is not None})
+        progress.note_silence(self.job.id, 0.0)
         command = box(
             self.cwd,
             own=own_directory(request.minted),
@@ -215,7 +223,10 @@ class Attempt:
                 end=leash.end,
                 keeper_env=leash.environ,
             )
-            turn = self.agent(request, store=store, watch=watch)
+            try:
+                turn = self.agent(request, store=store, watch=watch)
+            finally:
+                progress.note_silence(self.job.id, None)
         saw("turn.ended", {"tokens": turn.context_tokens})
         return turn
 

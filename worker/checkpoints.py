@@ -73,9 +73,11 @@ def _created(before: Any) -> list[str]:
         return []
 
 
-def refresh(build_id: UUID) -> None:
-    """Push the checkpoint's end back while its chain runs. Best effort."""
+def refresh(build_id: UUID) -> bool:
+    """Push the checkpoint's end back while its chain runs. Best effort; whether Redis answered."""
     try:
         client(CHECKPOINTS).expire(key(build_id), settings().checkpoint_ttl)
     except redis.RedisError as exc:
         log.info("checkpoint.not_refreshed", error=type(exc).__name__)
+        return False
+    return True

@@ -8,8 +8,10 @@ from uuid import uuid4
 
 from worker.agent import Turn
 from worker.commit import Outcome, commit
-from worker.errors import JobError, NotResumable, Verdict, judge
+from worker.ending import fails_for_good
+from worker.errors import JobError, Judgement, NotResumable, judge
 from worker.step import Step
+from worker.verdicts import Verdict
 
 if TYPE_CHECKING:
     from worker.chain import Attempt
@@ -23,14 +25,23 @@ def compact(at: "Attempt", *, reason: str) -> bool:
     except NotResumable:
         return False
     except JobError as exc:
-        if judge(exc, resumed=True).verdict in (Verdict.COMPACT, Verdict.FRESH):
-            return False  # too long to be compacted, or refused: a fresh session is left
+        judgement = judge(exc, resumed=True)
+        if _in_vain(judgement) or fails_for_good(at.job, judgement):
+            return False  # a fresh session is left
         raise
     if why := not_compacted(turn):
         at.discard(why)
         return False
     commit(at, turn, Outcome(step=step.name, source="compact", reason=reason, final=False))
     return True
+
+
+def _in_vain(judgement: Judgement) -> bool:
+    """Too long to be compacted, or refused, or nobody knows why: not what another try mends."""
+    return (
+        judgement.verdict in (Verdict.COMPACT, Verdict.FRESH)
+        or judgement.error_class == "compaction_failed"
+    )
 
 
 def not_compacted(turn: Turn) -> str | None:

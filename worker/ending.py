@@ -19,11 +19,12 @@ from db.jobs import NEVER
 from db.pool import AWAY, connection, transaction
 from worker import drain, host, points
 from worker.commit import about, queued
-from worker.errors import Judgement, Verdict, tries_of
+from worker.errors import Judgement
 from worker.following import despite_failure
 from worker.publish import announce
 from worker.retry import PAUSE, backoff, on_blip
 from worker.sentences import STOP_TEXTS
+from worker.verdicts import ELSEWHERE, Verdict, tries_of
 
 log = structlog.get_logger()
 
@@ -74,7 +75,7 @@ def write(job: Claimed, judgement: Judgement, text: str) -> Ran:
             )
         case Verdict.RETRY if error_class == "postgres_unreachable":
             return _wait_for_postgres(job, text)
-        case Verdict.RETRY if _may_retry(job, error_class):
+        case Verdict.RETRY if may_retry(job, error_class):
             delay = backoff(job.attempts)
             return _wait(job, Wait(delay=delay, error_class=error_class, error=text))
         case _:
@@ -99,7 +100,8 @@ def _wait_for_postgres(job: Claimed, text: str) -> Ran:
     return _wait(job, wait)
 
 
-def _may_retry(job: Claimed, error_class: str) -> bool:
+def may_retry(job: Claimed, error_class: str) -> bool:
+    """Whether the job has an attempt left after a failure of this class, which is recorded."""
     if job.attempts >= settings().attempts:
         return False
     tries = tries_of(error_class, settings().attempts)
@@ -107,6 +109,19 @@ def _may_retry(job: Claimed, error_class: str) -> bool:
         return True
     with connection() as conn:
         return turns.failed_as(conn, job.id, error_class) < tries
+
+
+def fails_for_good(job: Claimed, judgement: Judgement) -> bool:
+    """Whether the job would end with this failure, though its session may be the reason."""
+    if judgement.error_class in ELSEWHERE:
+        return False
+    match judgement.verdict:
+        case Verdict.FAIL:
+            return True
+        case Verdict.RETRY:
+            return not may_retry(job, judgement.error_class)
+        case _:
+            return False
 
 
 def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:

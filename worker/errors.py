@@ -23,13 +23,14 @@ verdict. It looks at fields, never at prose; the table is docs/sessions.md.
 import errno
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 
 import redis
 
 from db.pool import AWAY
 from db.refusals import FOR_GOOD
 from db.transcripts import TranscriptDamaged
+from worker.verdicts import AGENT, STOPS, Verdict
+from worker.vocabulary import class_of
 
 
 class JobError(Exception):
@@ -102,36 +103,24 @@ class AgentFailed(JobError):
     """What the CLI reported of a failed run.
 
     `kind` names the failure (`rate_limit`, `server_error`, …), `status` is the HTTP
-    status of the model's API, `ending` the CLI's terminal reason, `text` is for people.
-    A limit ends `retry_after` from now, or at the moment `resets_at`.
+    status of the model's API, `ending` the CLI's terminal reason, `cause` its name for the
+    API's error (worker/vocabulary.py has them all), `text` is for people.
+    A limit ends `retry_after` from now, or at the moment `resets_at`. `outage`: what kept the
+    CLI from shortening a conversation that was too long for that.
     """
 
     kind: str
     text: str
     status: int | None = None
     ending: str | None = None
+    cause: str | None = None
     exit_code: int | None = None
+    outage: "AgentFailed | None" = None
     retry_after: timedelta | None = None
     resets_at: datetime | None = None
 
     def __str__(self) -> str:
         return self.text
-
-
-class Verdict(Enum):
-    """What is done about a failure; docs/sessions.md has the table."""
-
-    RETRY = "retry"  # the world's fault: again after a pause, an attempt is spent
-    PARK = "park"  # the credential is limited: wait, no attempt is spent
-    ASK = "ask"  # people choose between another try and a fresh session
-    WAIT = "wait"  # this worker cannot work now: back to the queue, no attempt is spent
-    COMPACT = "compact"  # the context is too long: compact the parent, then once more
-    NEXT = "next"  # this session cannot be resumed: the next candidate
-    FRESH = "fresh"  # resumed in vain: once more in a fresh session
-    FAIL = "fail"  # trying again would only repeat it
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"  # a deploy: back to the queue, no attempt is spent
-    LOST = "lost"  # the attempt was replaced: write nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,34 +136,10 @@ class Judgement:
     until: datetime | None = None
 
 
-UNTIL_CLEARED = {"authentication_failed", "billing_error"}
 OVERLOAD = timedelta(seconds=60)  # parked after a 429 that names no time
-ENDINGS = {
-    "max_turns": Verdict.FAIL,
-    "budget_exhausted": Verdict.FAIL,
-    "blocking_limit": Verdict.FAIL,
-    "prompt_too_long": Verdict.COMPACT,
-    "structured_output_retry_exhausted": Verdict.RETRY,
-}
-KINDS = {
-    "session_unknown": Verdict.NEXT,
-    "model_not_found": Verdict.FAIL,
-    "cli_missing": Verdict.WAIT,
-    "agent_home_unwritable": Verdict.WAIT,
-    "workspace_missing": Verdict.RETRY,
-    "unanswered": Verdict.RETRY,
-    "id_in_use": Verdict.RETRY,
-    "message_too_large": Verdict.FAIL,
-    "start_failed": Verdict.FAIL,
-    "killed": Verdict.RETRY,
-    "store_failed": Verdict.RETRY,
-    "malformed_response": Verdict.RETRY,
-    "unreachable": Verdict.RETRY,
-}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NOT_WRITABLE = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 EXHAUSTED = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-REFUSED = {400: "request_refused", 413: "request_too_large"}
 OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
@@ -186,26 +151,6 @@ OWN: dict[type[JobError], tuple[Verdict, str]] = {
     HeadMoved: (Verdict.RETRY, "head_moved"),
     CaptureIncomplete: (Verdict.RETRY, "capture_incomplete"),
     NotWhole: (Verdict.RETRY, "not_whole"),
-}
-# How often a job is tried in all when it fails like this; others: BATON_ATTEMPTS.
-TRIES = {"structured_output_retry_exhausted": 2, "workspace_missing": 2}
-# Failures that may be the session's own fault: the second from one parent counts against
-# it (docs/decisions/0006).
-BLAMED = {
-    "server_error",
-    "malformed_response",
-    "killed",
-    "store_failed",
-    "turn_timeout",
-    "idle_timeout",
-}
-STOPS = {
-    "cancelled": Verdict.CANCELLED,
-    "replaced_by_request": Verdict.CANCELLED,
-    "drained": Verdict.INTERRUPTED,
-    "lease_lost": Verdict.LOST,
-    "turn_timeout": Verdict.RETRY,
-    "idle_timeout": Verdict.RETRY,
 }
 
 
@@ -252,26 +197,14 @@ def _exhausted(exc: MemoryError | OSError) -> bool:
 
 
 def _judge_agent(failed: AgentFailed, *, resumed: bool) -> Judgement:
-    kind = failed.kind
-    if kind in UNTIL_CLEARED or failed.status in (401, 403):
-        return Judgement(Verdict.PARK, kind)
-    if failed.status == 429 or kind == "rate_limit":
+    if failed.outage and not resumed:  # a resumed one is compacted, and that tells the same
+        return _judge_agent(failed.outage, resumed=False)
+    word = class_of(failed.kind, status=failed.status, ending=failed.ending, cause=failed.cause)
+    if word not in AGENT:
+        verdict = Verdict.RETRY if resumed else Verdict.FAIL
+        return Judgement(verdict, word, known=False)
+    verdict = AGENT[word][resumed]
+    if word == "rate_limit":
         wait = failed.retry_after or OVERLOAD
-        return Judgement(Verdict.PARK, "rate_limit", wait, until=failed.resets_at)
-    if failed.ending in ENDINGS:
-        return Judgement(ENDINGS[failed.ending], failed.ending)
-    if kind in KINDS:
-        return Judgement(KINDS[kind], kind)
-    if failed.status in REFUSED:
-        return Judgement(Verdict.FRESH if resumed else Verdict.FAIL, REFUSED[failed.status])
-    if failed.status == 529:
-        return Judgement(Verdict.RETRY, "overloaded")
-    if kind == "server_error" or (failed.status or 0) >= 500:
-        return Judgement(Verdict.RETRY, "server_error")
-    verdict = Verdict.RETRY if resumed else Verdict.FAIL
-    return Judgement(verdict, kind or "unknown", known=False)
-
-
-def tries_of(error_class: str, attempts: int) -> int:
-    """How many attempts a job gets that fails like this, of `attempts` in general."""
-    return min(attempts, TRIES.get(error_class, attempts))
+        return Judgement(verdict, word, wait, until=failed.resets_at)
+    return Judgement(verdict, word)

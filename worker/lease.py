@@ -31,6 +31,7 @@ from worker.orphans import reap
 log = structlog.get_logger()
 
 LEAST_WAIT = 0.5  # seconds for a connection; the clocks are to be looked at in between
+TIMEOUTS = {"turn_timeout", "idle_timeout"}
 MARGIN = 6  # a sixth of the lease lies between our end and the row's: the keeper's time to kill
 
 
@@ -54,6 +55,10 @@ class Lease:
         """The agent gave a sign of life."""
         self.last_sign = host.now()
 
+    def silence(self) -> float | None:
+        """For how many seconds the agent has given no sign of life; None: no turn runs."""
+        return None if self.turn_began is None else host.now() - self.last_sign
+
     def left(self) -> float:
         """Seconds for which the hold is still certain."""
         return self.trusted_until - host.now()
@@ -61,6 +66,11 @@ class Lease:
     def stop(self, reason: str) -> None:
         """Stop the turn; the first reason counts."""
         self.stopped = self.stopped or reason
+
+    def excuse(self) -> None:
+        """A turn ran into its own limit of time, and is over: another may begin."""
+        if self.stopped in TIMEOUTS:
+            self.stopped = None
 
     def reason(self) -> str | None:
         """Why to stop, if so: also when this process was paused, and nobody has looked yet."""
@@ -83,9 +93,11 @@ class Lease:
 
 
 @contextlib.contextmanager
-def hold(job: Claimed, *, asked: float, beat: Callable[[], None]) -> Generator[Lease]:
+def hold(
+    job: Claimed, *, asked: float, beat: Callable[[float | None], None]
+) -> Generator[Lease]:
     """Hold the job for the length of the block. `asked`: when the claim was sent
-    (host.now); `beat` is called with each renewal."""
+    (host.now); `beat` is called with each renewal, and told the agent's silence."""
     lease = Lease(job, trusted_until=asked + _trusted())
     thread = threading.Thread(target=_watch, args=(lease, beat), name="lease", daemon=True)
     thread.start()
@@ -102,13 +114,13 @@ def _trusted() -> float:
     return settings().lease.total_seconds() * (MARGIN - 1) / MARGIN
 
 
-def _watch(lease: Lease, beat: Callable[[], None]) -> None:
+def _watch(lease: Lease, beat: Callable[[float | None], None]) -> None:
     _renew_later(lease)
     while not lease.done.wait(settings().cancel_poll.total_seconds()):
         due = host.now() >= lease.renew_at
         _ask(lease, renew=due)
         if due:
-            beat()
+            beat(lease.silence())
         _check_clocks(lease)
         _steer(lease)
 
@@ -155,9 +167,10 @@ def _check_clocks(lease: Lease) -> None:
         lease.stop("lease_lost")
     if drain.overdue():
         lease.stop("drained")
-    if lease.turn_began is None:
+    began = lease.turn_began
+    if began is None:
         return
-    if now - lease.turn_began > settings().turn_timeout.total_seconds():
+    if now - began > settings().turn_timeout.total_seconds():
         lease.stop("turn_timeout")
     if now - lease.last_sign > settings().idle_timeout.total_seconds():
         lease.stop("idle_timeout")

@@ -2,6 +2,9 @@
 
 High-rate and volatile: tool calls and text as they come. What matters is in Postgres
 at the commit. The stream of a chain is capped and lives an hour.
+
+Beside it, for each job whose agent runs, for how long it has been silent: noted when its
+turn begins and with each renewal of its hold.
 """
 
 import json
@@ -23,6 +26,7 @@ log = structlog.get_logger()
 QUIET = 10.0  # seconds in which a Redis that is away is not asked again
 KEPT = 500  # entries of one chain's stream
 TEXT = 2_000  # characters of one entry
+NOTED = 120_000  # milliseconds for which a silence is known, if it is not noted again
 
 
 def key(chain_id: UUID) -> str:
@@ -53,6 +57,37 @@ def of_step(job: Claimed, step: str) -> Callable[[str, dict[str, Any]], None]:
             log.debug("progress.not_told", error=type(exc).__name__)
 
     return saw
+
+
+def _silence(job_id: UUID) -> str:
+    return f"silent:{job_id}"
+
+
+def note_silence(job_id: UUID, seconds: float | None) -> None:
+    """The job's agent has been silent for so long; None: no agent runs. Best effort."""
+    try:
+        if seconds is None:
+            client(PROGRESS).unlink(_silence(job_id))
+        else:
+            client(PROGRESS).set(_silence(job_id), f"{seconds:.1f}", px=NOTED)
+    except redis.RedisError as exc:
+        log.debug("progress.not_told", error=type(exc).__name__)
+
+
+def silent_for(job_id: UUID) -> float | None:
+    """For how many seconds the job's agent has given no sign of life, a few more or less.
+
+    None where no agent runs, or Redis is away, or nothing was heard of its worker for two
+    minutes. What was noted is added to the time since, by Redis' clock alone.
+    """
+    try:
+        with client(PROGRESS).pipeline(transaction=True) as pipe:
+            pipe.get(_silence(job_id))
+            pipe.pttl(_silence(job_id))
+            noted, left = pipe.execute()
+    except redis.RedisError:
+        return None
+    return None if noted is None else float(noted) + (NOTED - left) / 1000
 
 
 def follow(chain_id: UUID, after: str = "0") -> Generator[tuple[str, dict[str, Any]]]:

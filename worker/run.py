@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -24,7 +25,7 @@ from db.endings import End
 from db.events import Event
 from db.pool import AWAY, connection
 from db.refusals import FOR_GOOD
-from worker import checkpoints, drain, host, points, recovery, workspace
+from worker import checkpoints, drain, host, points, progress, recovery, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
@@ -64,7 +65,7 @@ def run(
     points.reach("claim.after")
     with (
         structlog.contextvars.bound_contextvars(job=str(job_id), kind=claimed.kind),
-        hold(claimed, asked=asked, beat=lambda: checkpoints.refresh(claimed.chain_id)) as lease,
+        hold(claimed, asked=asked, beat=partial(_beat, claimed)) as lease,
     ):
         log.info("job.started", attempt=claimed.attempts)
         _tell_start(claimed)
@@ -101,6 +102,12 @@ def _claim(job_id: UUID, *, chosen: bool) -> Claimed | None:
             )
 
     return claim()
+
+
+def _beat(job: Claimed, silence: float | None) -> None:
+    """What Redis is told with each renewal of the hold."""
+    if checkpoints.refresh(job.chain_id):
+        progress.note_silence(job.id, silence)
 
 
 def _refuse(job_id: UUID, exc: Exception) -> Ran:

@@ -91,11 +91,34 @@ SENTENCES = {  # by error class; {text} is what the agent or the API said
     " begin a fresh session.",
     "blocking_limit": "The prompt is too long for the model: shorten it, or put the text into"
     " a file of the workspace.",
+    "message_too_long": "The prompt alone is too long for the model: shorten it, or put the text"
+    " into a file of the workspace.",
+    "context_thrashing": "What the agent reads fills the model's context again and again: ask"
+    " for less at once, or begin a fresh session.",
+    "session_unusable": "The conversation cannot be gone on from: {text}",
+    "cli_too_old": "The agent's CLI is too old for this model or account: update Baton, or"
+    " choose another model. {text}",
+    "settings_refused": "The model's API refuses a setting: {text}",
+    "host_policy": "A hook or policy on the worker's host stopped the agent: look at the agent"
+    " CLI's managed settings there.",
+    "safety_blocked": "The model's API blocked the answer: ask for something else.",
+    "start_refused": "The agent's CLI refuses to start on this host: {text}",
+    "network_refused": "The model's API refuses requests from this network: {text}",
+    "certificate_refused": "The certificate of the model's API is not trusted: set"
+    " NODE_EXTRA_CA_CERTS to the authority that signed it.",
     "max_turns": "The agent reached the limit of its turns: ask for less at once, or raise"
     " max_turns.",
     "budget_exhausted": "The agent reached its budget: ask for less at once, or raise it.",
     "structured_output_retry_exhausted": "The agent's answer is not of the form that was"
     " asked for.",
+    "max_output_tokens": "The agent's answer is longer than the model may give at once: ask for"
+    " less at once.",
+    "malformed_tool_use": "The model's calls of tools could not be read.",
+    "compaction_failed": "The conversation could not be compacted: {text}",
+    "model_error": "The agent failed: {text}",
+    "turn_setup_failed": "The agent could not begin: {text}",
+    "aborted": "The agent was interrupted, and not by its worker.",
+    "store_failed": "The session could not be loaded: {text}",
     "server_error": "The model's API failed.",
     "overloaded": "The model's API is overloaded.",
     "unreachable": "The model's API does not answer: check the network, and"

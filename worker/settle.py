@@ -4,9 +4,11 @@
     COMPACT  the head is compacted, as a committed turn of its own; then the turn again
     FRESH    a fresh session, the past retold; COMPACT comes to this if it was in vain
     RETRY    left to the job, unless the failure used up the session's credit
+    FAIL     and a RETRY that the job has no attempt left for: as FRESH, unless the cause is
+             known to lie elsewhere. So no job fails because of sessions alone.
 
-COMPACT and FRESH once each in an attempt. docs/decisions/0006 says what counts against
-a session.
+COMPACT and FRESH once each in a step of an attempt. docs/decisions/0006 says what counts against
+a session, 0014 why no request ends without having met a fresh one.
 """
 
 from typing import TYPE_CHECKING
@@ -15,15 +17,16 @@ from config.settings import settings
 from db import registry, turns
 from db.pool import connection
 from worker.compaction import compact
-from worker.errors import BLAMED, Judgement, Verdict
+from worker.ending import fails_for_good
+from worker.errors import Judgement
 from worker.ladder import RECOVERY, Choice
 from worker.step import Step
+from worker.verdicts import BLAMED, Verdict
 
 if TYPE_CHECKING:
     from worker.chain import Attempt
 
-ELSEWHERE = {Verdict.NEXT, Verdict.COMPACT, Verdict.FRESH}  # this session will not do
-TIMEOUTS = {"turn_timeout", "idle_timeout"}  # a fresh session would most likely take as long
+ANOTHER = {Verdict.NEXT, Verdict.COMPACT, Verdict.FRESH}  # this session will not do
 
 
 def goes_on(at: "Attempt", step: Step, choice: Choice, judgement: Judgement) -> bool:
@@ -33,23 +36,27 @@ def goes_on(at: "Attempt", step: Step, choice: Choice, judgement: Judgement) -> 
         return False
     if choice.source == RECOVERY:
         return _leave(at, parent, judgement)
+    compacts = step.mode == "compact"  # there is nothing of a fresh session to compact
     match judgement.verdict:
         case Verdict.NEXT:
             _bar(at, choice, judgement.error_class)
             return True
-        case Verdict.COMPACT if step.mode != "compact":
-            return _compact(at, parent, judgement.error_class) or _fresh(at, judgement)
-        case Verdict.FRESH if step.mode != "compact":
-            return _fresh(at, judgement)
-        case Verdict.RETRY:
-            return _counted(at, choice, judgement) or _last_resort(at, step, judgement)
-        case _:
+        case Verdict.RETRY if _counted(at, choice, judgement):
+            return True
+        case _ if compacts:
             return False
+        case Verdict.COMPACT:
+            return _compact(at, parent, judgement.error_class) or _fresh(at, judgement)
+        case Verdict.FRESH:
+            return _fresh(at, judgement)
+        case _:
+            return fails_for_good(at.job, judgement) and _fresh(at, judgement)
 
 
 def _leave(at: "Attempt", parent: str, judgement: Judgement) -> bool:
     """A dead attempt's session cannot be gone on from: the head is what it was."""
-    if judgement.known and judgement.verdict not in ELSEWHERE:
+    strange = not judgement.known or judgement.verdict in ANOTHER
+    if not strange and not fails_for_good(at.job, judgement):
         return False
     at.barred[parent] = judgement.error_class
     at.go_back()
@@ -105,10 +112,3 @@ def _counted(at: "Attempt", choice: Choice, judgement: Judgement) -> bool:
             return False
     at.barred[parent] = judgement.error_class
     return True
-
-
-def _last_resort(at: "Attempt", step: Step, judgement: Judgement) -> bool:
-    """On the job's last attempt, a failure that may be the session's is tried without it."""
-    suspect = not judgement.known or judgement.error_class in BLAMED - TIMEOUTS
-    last = at.job.attempts >= settings().attempts
-    return suspect and last and step.mode != "compact" and _fresh(at, judgement)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import claude_agent_sdk
 import psycopg
 import pytest
 
@@ -207,6 +208,55 @@ def test_a_cli_that_ends_badly(
     assert (job.state, job.error_class) == (state, error_class)
     assert at_work.head() is None
     assert_fit_for_people(job)
+
+
+def test_a_session_that_the_cli_ends_on_is_left_for_a_fresh_one(at_work: AtWork, cli: Path):
+    """It ends while it loads the session, with a trace on stderr and no field that says why."""
+    real = Path(claude_agent_sdk.__file__).with_name("_bundled") / "claude"
+    does(
+        cli,
+        "if any(word.startswith('--resume') for word in sys.argv):\n"
+        "    print('TypeError: x is not a function', file=sys.stderr); sys.exit(1)\n"
+        f"os.execv('{real}', ['claude', *sys.argv[1:]])",
+    )
+    at_work.build("write a.txt: 1")
+    head = at_work.head()
+    job = at_work.build("write b.txt: 2")
+    assert (job.state, job.attempts) == ("done", 1)
+    assert at_work.moves()[-1][:3] == ("fallback", "start_failed", head)
+    assert "write a.txt: 1" in at_work.model.requests[-1].history
+
+
+def test_a_cli_that_ends_in_mid_turn_is_started_again(at_work: AtWork, cli: Path):
+    at_work.configure(BATON_IDLE_TIMEOUT="30")
+    does(
+        cli,
+        "import json\n"
+        "asked = json.loads(sys.stdin.readline())['request_id']\n"
+        "answer = {'subtype': 'success', 'request_id': asked, 'response': {}}\n"
+        "print(json.dumps({'type': 'control_response', 'response': answer}))\n"
+        "print(json.dumps({'type': 'system', 'subtype': 'init', 'session_id': 'x'}), flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print('out of luck', file=sys.stderr); sys.exit(1)",
+    )
+    job = at_work.build("write a.txt: 1")
+    assert (job.state, job.error_class) == ("queued", "crashed")
+    assert_fit_for_people(job)
+
+
+def test_what_the_cli_says_of_a_start_it_refuses_is_no_fault_of_the_session(at_work: AtWork):
+    at_work.build("write a.txt: 1")
+    head = at_work.head()
+    at_work.configure(HTTPS_PROXY="no address")
+    job = at_work.build("write b.txt: 2")
+    assert (job.state, job.error_class) == ("failed", "start_refused")
+    assert_fit_for_people(job)
+    assert (
+        at_work.value("select max(resume_failure_count) from project_ai_session_metrics") == 0
+    )
+    at_work.configure(HTTPS_PROXY=None)
+    assert at_work.build("write b.txt: 2").state == "done"
+    assert at_work.moves()[-1][4] == head
 
 
 def test_an_agent_that_never_answers_is_started_again(at_work: AtWork):

@@ -75,3 +75,15 @@ def test_a_turn_that_takes_too_long_leaves_nothing_alive(
     assert (ended.state, ended.error_class) == ("queued", why)
     jobs.cancel(at_work.conn, job)
     tally.check(wrong(at_work))
+
+
+@pytest.mark.long
+def test_a_command_that_runs_for_longer_than_the_limit_of_silence_is_awaited(
+    at_work: AtWork, tally: Tally
+):
+    tally.fault = "a command of 75 s, with an agent that may be silent for 45 s"
+    at_work.configure(BATON_IDLE_TIMEOUT="45")
+    job = at_work.build("run: sleep 75\nsay it is done")
+    tally.ran()
+    assert (job.state, job.attempts, job.error) == ("done", 1, None)
+    tally.check(wrong(at_work))

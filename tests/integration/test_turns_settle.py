@@ -8,7 +8,7 @@ from tests.running import AtWork
 from worker.agent import Request, Turn, Watch
 from worker.agent.scripted import scripted
 from worker.agent.store import JobStore
-from worker.errors import AgentFailed, JobError
+from worker.errors import AgentFailed, judge
 
 BROKEN = AgentFailed("malformed_response", "The stream broke off.")
 STRANGE = AgentFailed("something_new", "What a new CLI says.")
@@ -19,7 +19,7 @@ AWAY = AgentFailed("unreachable", "Connection refused")
 class Failing:
     """An agent whose turns fail while they resume a session; fresh ones are well."""
 
-    def __init__(self, failure: JobError, *, fresh_too: bool = False) -> None:
+    def __init__(self, failure: Exception, *, fresh_too: bool = False) -> None:
         self.failure, self.fresh_too = failure, fresh_too
 
     def __call__(self, request: Request, *, store: JobStore, watch: Watch) -> Turn:
@@ -132,8 +132,23 @@ def test_an_outage_of_the_api_says_nothing_of_a_session(at_work: AtWork, outage:
         job = at_work.again(job.id, Failing(outage))
     assert (job.state, job.attempts) == ("queued", 4)
     assert registered(at_work, head) == (0, True)
-    job = at_work.again(job.id, Failing(outage))
-    assert (job.state, job.attempts) == ("failed", 5)
+    job = at_work.again(job.id, Failing(outage))  # the last: no job fails for a session alone
+    assert (job.state, job.attempts) == ("done", 5)
+    assert at_work.moves()[-1][:3] == (
+        "fallback",
+        judge(outage, resumed=True).error_class,
+        head,
+    )
+    assert registered(at_work, head) == (0, True)
+
+
+def test_an_outage_that_lasts_fails_the_job_and_keeps_the_head(at_work: AtWork):
+    at_work.configure(BATON_ATTEMPTS="2")
+    at_work.build("begin", agent=scripted())
+    head = at_work.head()
+    job = at_work.build("go on", agent=Failing(OVERLOADED, fresh_too=True))
+    job = at_work.again(job.id, Failing(OVERLOADED, fresh_too=True))
+    assert (job.state, job.error_class) == ("failed", "overloaded")
     assert at_work.head() == head
 
 
@@ -142,10 +157,12 @@ def test_an_answer_of_the_wrong_form_is_asked_for_twice_whatever_failed_before(
 ):
     wrong = AgentFailed("x", "x", ending="structured_output_retry_exhausted")
     at_work.build("begin", agent=scripted())
+    head = at_work.head()
     job = at_work.build("go on", agent=Failing(OVERLOADED))
     for _ in range(2):
         job = at_work.again(job.id, Failing(OVERLOADED))
-    job = at_work.again(job.id, Failing(wrong))
+    job = at_work.again(job.id, Failing(wrong, fresh_too=True))
     assert job.state == "queued"
-    job = at_work.again(job.id, Failing(wrong))
+    job = at_work.again(job.id, Failing(wrong, fresh_too=True))
+    assert [turn["parent_session_id"] for turn in at_work.turns(job.id)][-2:] == [head, None]
     assert (job.state, job.error_class) == ("failed", "structured_output_retry_exhausted")

@@ -16,24 +16,11 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from claude_agent_sdk import (
-    AssistantMessage,
     ClaudeAgentOptions,
-    CLIConnectionError,
-    CLIJSONDecodeError,
-    CLINotFoundError,
-    MirrorErrorMessage,
-    ProcessError,
-    RateLimitEvent,
-    ResultError,
-    ResultMessage,
-    SystemMessage,
-    TextBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    UserMessage,
+    ClaudeSDKError,
     query,
 )
 from claude_agent_sdk.types import SessionStore
@@ -41,15 +28,21 @@ from claude_agent_sdk.types import SessionStore
 from config.settings import STANDIN_KEY, settings
 from db.pool import AWAY
 from db.transcripts import TranscriptDamaged
-from worker import points
 from worker.agent import Request, Turn, Watch, relation
 from worker.agent.box import own_directory
-from worker.agent.failures import Report, failure, rate_limited
+from worker.agent.failures import (
+    Report,
+    compaction_failure,
+    failure,
+    whole,
+)
 from worker.agent.leash import launcher
+from worker.agent.listening import dropped_lines, note
 from worker.agent.store import JobStore
 from worker.agent.usage import context, count
 from worker.errors import (
     DISK_FULL,
+    EXHAUSTED,
     AgentFailed,
     CaptureIncomplete,
     JobError,
@@ -75,13 +68,14 @@ def claude(request: Request, *, store: JobStore, watch: Watch) -> Turn:
     try:
         with _directory(request, report), _translated(report, watch, request):
             asyncio.run(_follow(request, store, watch, report))
-        whole = report.result is not None and not report.result.is_error
-        if (reason := watch.stopped()) and not (whole and reason in PAID_FOR):
+        ended = report.result is not None and whole(report.result)
+        if (reason := watch.stopped()) and not (ended and reason in PAID_FOR):
             raise Stopped(reason)
         return _turn(request, store, report)
     except JobError as exc:
         told = exc
-        if report.no_room and not isinstance(exc, Stopped):
+        explained = isinstance(exc, Stopped) or (isinstance(exc, AgentFailed) and exc.status)
+        if report.no_room and not explained:
             told = NoRoom(str(exc))
         report.charge(told)
         raise told from exc.__cause__
@@ -95,7 +89,7 @@ def _directory(request: Request, report: Report) -> Generator[None]:
         own.mkdir(parents=True, exist_ok=True)
         launcher()
     except OSError as exc:
-        if exc.errno in DISK_FULL:
+        if exc.errno in DISK_FULL | EXHAUSTED:
             raise
         raise _unwritable(exc) from exc
     tempfile.tempdir = str(own)
@@ -117,76 +111,12 @@ def _unwritable(exc: OSError) -> AgentFailed:
 
 
 async def _follow(request: Request, store: JobStore, watch: Watch, report: Report) -> None:
-    async for message in query(
-        prompt=request.prompt, options=options(request, store, watch, report)
-    ):
-        watch.alive()
-        report.messages += 1
-        _note(message, watch, report)
-
-
-def _note(message: object, watch: Watch, report: Report) -> None:
-    match message:
-        case MirrorErrorMessage(error=error):
-            report.mirror_error = error  # the SDK goes on; a head must not
-        case SystemMessage(subtype=subtype, data=data):
-            _note_system(subtype, data, watch, report)
-        case AssistantMessage():
-            _note_assistant(message, watch, report)
-        case UserMessage(content=list(blocks)):
-            for block in blocks:
-                if isinstance(block, ToolResultBlock):
-                    watch.saw(
-                        "tool.done", {"id": block.tool_use_id, "error": bool(block.is_error)}
-                    )
-        case RateLimitEvent(rate_limit_info=info) if info.status == "rejected":
-            report.resets_at = info.resets_at
-        case ResultMessage():
-            report.result = message
-        case _:
-            pass
-
-
-def _note_system(subtype: str, data: dict[str, Any], watch: Watch, report: Report) -> None:
-    match subtype:
-        case "init":
-            report.cli_version = data.get("claude_code_version")
-            report.model = data.get("model")
-            report.seen_ids.append(str(data.get("session_id")))
-            points.reach("agent.ready")
-        case "compact_boundary":
-            report.boundary = data.get("compact_metadata") or {}
-        case "api_retry":
-            watch.saw("model.retry", {k: data.get(k) for k in ("attempt", "error_status")})
-            if found := rate_limited(data):
-                report.limited = found
-                watch.end()
-        case _:
-            pass
-
-
-def _note_assistant(message: AssistantMessage, watch: Watch, report: Report) -> None:
-    report.error_kind = message.error or report.error_kind
-    if message.parent_tool_use_id is None and message.usage and not message.error:
-        report.last_usage = message.usage
-    if message.usage and message.message_id:
-        report.usages[message.message_id] = message.usage  # told again with each block
-    for block in message.content:
-        match block:
-            case TextBlock(text=text) if text.strip():
-                watch.saw("text", {"text": text})
-            case ToolUseBlock(id=tool_id, name=name, input=given):
-                watch.saw("tool", {"id": tool_id, "name": name, "about": _about(given)})
-            case _:
-                pass
-
-
-def _about(given: dict[str, Any]) -> str:
-    """The one argument of a tool call that tells a person what it does."""
-    for name in ("file_path", "command", "pattern", "path", "url", "description"):
-        if isinstance(value := given.get(name), str):
-            return value[:200]
-    return ""
+    with dropped_lines(watch.alive):
+        async for message in query(
+            prompt=request.prompt, options=options(request, store, watch, report)
+        ):
+            watch.alive()
+            note(message, watch, report)
 
 
 def options(
@@ -205,6 +135,8 @@ def options(
         "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
         # Its directory is gone with the turn, and its name would change the prompt each time.
         "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+        # Why it does not start, as a field.
+        "CLAUDE_CODE_STARTUP_FAILURE_RESULTS": "1",
         "DISABLE_TELEMETRY": "1",
         "DISABLE_AUTOUPDATER": "1",
         "BATON_ATTEMPT": str(request.attempt or ""),
@@ -225,6 +157,7 @@ def options(
         fork_session=request.resume is not None,
         session_id=str(request.minted),
         session_store=cast(SessionStore, store),
+        include_partial_messages=True,  # an answer that streams is a sign of life
         session_store_flush="eager",  # what the agent did is kept, however the worker dies
         permission_mode="acceptEdits" if request.mode != "read" else "dontAsk",
         allowed_tools=READ if request.mode == "read" else WORK,
@@ -271,31 +204,25 @@ def _translated(report: Report, watch: Watch, request: Request) -> Generator[Non
     """Turn the SDK's errors into ours, by their fields."""
     try:
         yield
-    except (
-        ResultError,
-        ProcessError,
-        CLIJSONDecodeError,
-        CLINotFoundError,
-        CLIConnectionError,
-    ) as exc:
+    except ClaudeSDKError as exc:
         if reason := watch.stopped():
             raise Stopped(reason) from exc
         raise failure(exc, report) from exc
-    except TranscriptDamaged:
-        raise
     except RuntimeError as exc:
         # The SDK wraps what the store raised while a session was loaded for a resume.
-        if isinstance(exc.__cause__, (TranscriptDamaged, *AWAY)):
+        if isinstance(exc.__cause__, (TranscriptDamaged, JobError, *AWAY)):
             raise exc.__cause__ from exc
-        kind = "store_failed" if request.resume else "unknown"
+        kind = "store_failed" if request.resume and exc.__cause__ else "unknown"
         raise AgentFailed(kind, str(exc)) from exc
     except Exception as exc:
         if type(exc) is not Exception:
             raise
-        # The SDK has no class for an agent that does not answer, in the first minute or later.
+        # The SDK has no class for an agent that does not answer, in the first minute or later,
+        # or that answers with a refusal.
         if reason := watch.stopped():
             raise Stopped(reason) from exc
-        raise AgentFailed("unanswered", str(exc)) from exc
+        late = "timeout" in str(exc)
+        raise AgentFailed("unanswered" if late else "start_failed", str(exc)) from exc
 
 
 def _turn(request: Request, store: JobStore, report: Report) -> Turn:
@@ -304,8 +231,11 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         raise report.limited
     if result is None:
         raise CaptureIncomplete("The agent ended without a result.")
-    if result.is_error:
+    if not whole(result):
         raise failure(None, report)
+    compacted = request.mode != "compact" or report.boundary is not None
+    if not compacted and (failed := compaction_failure(report)):
+        raise failed
     if report.mirror_error is not None or not store.whole:
         raise CaptureIncomplete(f"Part of the transcript was not stored: {report.mirror_error}")
     if not store.messages:

@@ -1,7 +1,8 @@
 """What a run of the CLI told, and the failure that it amounts to. Fields decide, not prose.
 
-The one exception is an id that is in use: the CLI says so on stderr only, and says
-nothing else that tells it from a bad flag (docs/sessions.md, the error table).
+Where the CLI has no field its words have to do: an id that is in use is told on stderr only, a
+session that it does not find in `errors`, and why a compaction failed as worker/agent/compacting.py
+says. Tests hold each of them. docs/sessions.md has the table of what becomes of a failure.
 """
 
 import json
@@ -19,12 +20,16 @@ from claude_agent_sdk import (
     ResultMessage,
 )
 
+from worker.agent import compacting
 from worker.agent.usage import weight
 from worker.errors import AgentFailed, JobError
+from worker.vocabulary import STARTUP, SUBTYPES, WHOLE
 
 PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start
 ID_IN_USE = "is already in use"
+NOT_FOUND = "No conversation found"
+TOO_LONG = {"blocking_limit", "prompt_too_long"}
 ENDED = re.compile(r"exit code: (-?\d+)")  # what the SDK says of a program that ended early
 SIGNALS = (137, 143, -9, -15)
 
@@ -41,12 +46,20 @@ class Report:
     boundary: dict[str, Any] | None = None
     last_usage: dict[str, Any] | None = None
     usages: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    error_kind: str | None = None
+    error_kind: str | None = (
+        None  # of the newest answer of the agent itself, if it was an error
+    )
+    compact_error: str | None = None  # why the newest compaction failed, in the CLI's words
     mirror_error: str | None = None
     resets_at: int | None = None  # seconds since the epoch, of a plan's limit
     limited: AgentFailed | None = None
     no_room: bool = False  # where the agent writes its transcript
     stderr: list[str] = field(default_factory=list[str])
+
+    @property
+    def resets(self) -> datetime | None:
+        """When the plan's limit ends, if one was met."""
+        return datetime.fromtimestamp(self.resets_at, UTC) if self.resets_at else None
 
     def heard(self, line: str) -> None:
         """A line of the CLI's stderr."""
@@ -69,7 +82,7 @@ def rate_limited(retry: dict[str, Any]) -> AgentFailed | None:
     )
 
 
-def failure(exc: BaseException | None, report: Report) -> AgentFailed:
+def failure(exc: BaseException | None, report: Report) -> AgentFailed | OSError:
     """The run's failure, from what was raised and what was reported before."""
     if report.limited:
         return report.limited
@@ -79,15 +92,10 @@ def failure(exc: BaseException | None, report: Report) -> AgentFailed:
                 "cli_missing",
                 "The agent's program is missing: run `make`, or set BATON_CLI_PATH.",
             )
-        case CLIConnectionError() if "Working directory" in str(exc):
-            return AgentFailed("workspace_missing", "The workspace is missing.")
-        case CLIConnectionError() if ended := ENDED.search(str(exc)):
-            code = int(ended[1])  # it ended before it was written to: why, is as below
-            return _of_process(ProcessError(str(exc), exit_code=code), report)
-        case CLIConnectionError() if not isinstance(exc, ProcessError):
-            return AgentFailed(
-                "cli_missing", f"The agent's program could not be started: {exc}"
-            )
+        case CLIConnectionError():
+            return _of_connection(exc, report)
+        case CLIJSONDecodeError(original_error=json.JSONDecodeError()):
+            return AgentFailed("crashed", "The agent wrote a line that cannot be read.")
         case CLIJSONDecodeError():
             return AgentFailed(
                 "message_too_large",
@@ -101,24 +109,63 @@ def failure(exc: BaseException | None, report: Report) -> AgentFailed:
             return AgentFailed("unknown", str(exc))
 
 
+def _of_connection(exc: CLIConnectionError, report: Report) -> AgentFailed | OSError:
+    """The program was not started, or was gone before it was written to."""
+    if "Working directory" in str(exc):
+        return AgentFailed("workspace_missing", "The workspace is missing.")
+    if ended := ENDED.search(str(exc)):
+        return _of_process(ProcessError(str(exc), exit_code=int(ended[1])), report)
+    if isinstance(exc.__cause__, OSError) and not isinstance(exc.__cause__, ConnectionError):
+        return exc.__cause__  # the host did not let it start
+    return AgentFailed("unanswered", f"The agent's program could not be spoken to: {exc}")
+
+
+def compaction_failure(report: Report) -> AgentFailed | None:
+    """Why a compaction that set no boundary failed; None if there was nothing to compact."""
+    assert report.result
+    told = report.compact_error or report.result.result or ""
+    if failed := compacting.failure(told):
+        failed.resets_at = report.resets
+    return failed
+
+
 def _of_result(exc: ResultError | None, report: Report) -> AgentFailed:
-    result = report.result
-    status = exc.api_error_status if exc else result.api_error_status if result else None
-    ending = exc.terminal_reason if exc else result.terminal_reason if result else None
-    subtype = exc.subtype if exc else result.subtype if result else None
-    errors = (exc.errors if exc else result.errors if result else None) or []
-    text = (exc.result if exc else result.result if result else None) or "; ".join(errors)
-    if ending is None and subtype == "error_during_execution" and not report.messages:
-        # Raised at once, with no message before it: the session is not there.
+    """The failure that a result tells; `exc` has all of it, the message what the SDK knows of."""
+    told = exc or report.result
+    data: dict[str, Any] = exc.data if exc else {}
+    ending = told.terminal_reason if told else None
+    subtype = told.subtype if told else None
+    errors = (told.errors if told else None) or []
+    text = said((told.result if told else None) or "; ".join(errors))
+    if reason := data.get("startup_failure_reason"):
+        return AgentFailed(STARTUP.get(str(reason), str(reason)), text or str(reason))
+    if ending is None and subtype == "error_during_execution" and NOT_FOUND in text:
         return AgentFailed("session_unknown", "The session is unknown to the agent.")
+    word = SUBTYPES.get(subtype or "") if ending is None else None
+    known = word or report.error_kind or (None if subtype in SUBTYPES else subtype)
     return AgentFailed(
-        kind=_kind(report.error_kind, status, ending, subtype),
-        text=said(text) or "The agent failed and did not say why.",
-        status=status,
+        kind=known or "unknown",
+        text=text or "The agent failed and did not say why.",
+        status=told.api_error_status if told else None,
         ending=ending,
+        cause=data.get("api_error"),
         exit_code=exc.exit_code if exc else None,
-        resets_at=datetime.fromtimestamp(report.resets_at, UTC) if report.resets_at else None,
+        resets_at=report.resets,
+        outage=_outage(ending, report),
     )
+
+
+def _outage(ending: str | None, report: Report) -> AgentFailed | None:
+    """Why what is too long was not shortened, if that passes: the API did not answer to it."""
+    if ending not in TOO_LONG or report.compact_error is None:
+        return None
+    return compacting.outage(report.compact_error)
+
+
+def whole(result: ResultMessage) -> bool:
+    """Whether the turn came to its end. (A local command, as /compact, gives no reason.)"""
+    ended = result.terminal_reason is None or result.terminal_reason in WHOLE
+    return ended and result.subtype == "success" and not result.is_error
 
 
 def said(text: str) -> str:
@@ -131,16 +178,6 @@ def said(text: str) -> str:
         return (before if quoted and before.startswith("API Error") else text).strip()
 
 
-def _kind(
-    reported: str | None, status: int | None, ending: str | None, subtype: str | None
-) -> str:
-    if reported in (None, "unknown") and ending == "api_error" and status is None:
-        return "malformed_response"
-    if reported == "server_error" and status is None:
-        return "unreachable"
-    return reported or ending or subtype or "unknown"
-
-
 def _of_process(exc: ProcessError, report: Report) -> AgentFailed:
     heard = "\n".join(report.stderr)
     text = heard.strip().rpartition("\n")[2] or str(exc)
@@ -150,6 +187,10 @@ def _of_process(exc: ProcessError, report: Report) -> AgentFailed:
         return AgentFailed("id_in_use", "The minted session id is in use.", exit_code=1)
     if exc.exit_code == 127 and heard.startswith("keeper:"):
         return AgentFailed("cli_missing", f"{text}. Run `make`, or correct BATON_CLI_PATH.")
+    if report.messages:
+        return AgentFailed(
+            "crashed", f"The agent ended by itself: {text}", exit_code=exc.exit_code
+        )
     return AgentFailed(
         "start_failed", f"The agent could not start: {text}", exit_code=exc.exit_code
     )

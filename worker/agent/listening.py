@@ -1,0 +1,128 @@
+"""What is heard of a run: each message of the CLI, taken down and told to those who watch.
+
+Whatever the CLI writes is a sign of life. The SDK hands on the messages that it knows, among
+them the pieces of an answer that streams; of others, as `tool_progress` (every 30 s while a
+command runs), it says only in its log that it drops them. So that is listened to as well.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+from claude_agent_sdk import (
+    AssistantMessage,
+    MirrorErrorMessage,
+    RateLimitEvent,
+    ResultMessage,
+    SystemMessage,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserMessage,
+)
+
+from worker import points
+from worker.agent import Watch
+from worker.agent.failures import Report, rate_limited
+
+DROPPED = logging.getLogger("claude_agent_sdk._internal.message_parser")
+
+
+class _Heard(logging.Handler):
+    """Calls `alive` for each line that the SDK drops, in the thread that runs the agent."""
+
+    def __init__(self, alive: Callable[[], None]) -> None:
+        super().__init__(logging.DEBUG)
+        self._alive, self._thread = alive, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._alive()
+
+
+@contextlib.contextmanager
+def dropped_lines(alive: Callable[[], None]) -> Generator[None]:
+    """Within the block `alive` is called also for messages of which the SDK makes nothing."""
+    heard = _Heard(alive)
+    DROPPED.setLevel(logging.DEBUG)
+    DROPPED.propagate = False  # it is no log of ours
+    DROPPED.addHandler(heard)
+    try:
+        yield
+    finally:
+        DROPPED.removeHandler(heard)
+
+
+def note(message: object, watch: Watch, report: Report) -> None:
+    """Take down what a message says."""
+    report.messages += 1
+    match message:
+        case MirrorErrorMessage(error=error):
+            report.mirror_error = error  # the SDK goes on; a head must not
+        case SystemMessage(subtype=subtype, data=data):
+            _note_system(subtype, data, watch, report)
+        case AssistantMessage():
+            _note_assistant(message, watch, report)
+        case UserMessage(content=list(blocks)):
+            for block in blocks:
+                if isinstance(block, ToolResultBlock):
+                    watch.saw(
+                        "tool.done", {"id": block.tool_use_id, "error": bool(block.is_error)}
+                    )
+        case RateLimitEvent(rate_limit_info=info) if info.status == "rejected":
+            report.resets_at = info.resets_at
+        case ResultMessage():
+            report.result = message
+        case _:
+            pass
+
+
+def _note_system(subtype: str, data: dict[str, Any], watch: Watch, report: Report) -> None:
+    match subtype:
+        case "init":
+            report.cli_version = data.get("claude_code_version")
+            report.model = data.get("model")
+            report.seen_ids.append(str(data.get("session_id")))
+            points.reach("agent.ready")
+        case "compact_boundary":
+            report.boundary = data.get("compact_metadata") or {}
+        case "status" if data.get("compact_result") == "failed":
+            report.compact_error = str(data.get("compact_error") or "")
+        case "status" if data.get("compact_result"):
+            report.compact_error = None
+        case "session_writes_lost" if "transcript" in (data.get("lost") or []):
+            report.mirror_error = f"The agent could not write it ({data.get('error_code')})."
+        case "api_retry":
+            watch.saw("model.retry", {k: data.get(k) for k in ("attempt", "error_status")})
+            if found := rate_limited(data):
+                report.limited = found
+                watch.end()
+        case _:
+            pass
+
+
+def _note_assistant(message: AssistantMessage, watch: Watch, report: Report) -> None:
+    if message.parent_tool_use_id is None:
+        report.error_kind = message.error  # of a sub-agent's failure the agent itself hears
+        if message.usage and not message.error:
+            report.last_usage = message.usage
+    if message.usage and message.message_id:
+        report.usages[message.message_id] = message.usage  # told again with each block
+    for block in message.content:
+        match block:
+            case TextBlock(text=text) if text.strip():
+                watch.saw("text", {"text": text})
+            case ToolUseBlock(id=tool_id, name=name, input=given):
+                watch.saw("tool", {"id": tool_id, "name": name, "about": _about(given)})
+            case _:
+                pass
+
+
+def _about(given: dict[str, Any]) -> str:
+    """The one argument of a tool call that tells a person what it does."""
+    for name in ("file_path", "command", "pattern", "path", "url", "description"):
+        if isinstance(value := given.get(name), str):
+            return value[:200]
+    return ""
