@@ -1,30 +1,42 @@
 # Everything one does with a checkout. Needs Python 3.11+ with venv, git and make.
 
-VENV := .venv
+# `make test PYTHON=python3.13` makes the environment anew with that Python, if it is of another
+# one; add VENV=.venv-3.13 to keep both.
+VENV ?= .venv
+PYTHON ?= python3
 READY := $(VENV)/.ready
 TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance tests/faults
 FAULTS ?= tests/faults
-PYTHON ?= python3
+CANDIDATES = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.14 python3.13 python3.12 python3.11)
 RUN := mkdir -p .baton/tmp &&
-COMPILE := uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 \
-    --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
-    --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+LOCK := uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 \
+    --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --custom-compile-command "make lock" pyproject.toml
+# The versions of production are those of development.
+PRODUCTION = cp requirements-dev.lock requirements.lock && $(LOCK) -o requirements.lock >/dev/null
 
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+OUTSIDE := $(PATH)
+export PATH := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin:$(PATH)
 # Nothing is left outside the checkout, and git below .baton does not find the checkout's own.
 export TMPDIR := $(CURDIR)/.baton/tmp
 export GIT_CEILING_DIRECTORIES := $(CURDIR)/.baton
+# A Python that is asked for by name is the one that is used.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell PATH='$(OUTSIDE)' '$(PYTHON)' -VV 2>&1),$(shell cat '$(READY)' 2>/dev/null))
+.PHONY: $(READY)
+endif
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check faults bench lock sdk clean
+.PHONY: help demo test up check faults bench install-check lock sdk clean
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Build a small site, update it and ask about it, each job resuming the last
 	@$(RUN) exec baton demo
 
-test: $(READY) ## Run the tests (some of them: make test TESTS=tests/unit)
+test: $(READY) ## Run the tests (some of them: make test TESTS=tests/unit; another Python: PYTHON=python3.13)
 	@$(RUN) exec pytest -n 3 --dist loadscope -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(TESTS)
 
@@ -44,14 +56,23 @@ faults: $(READY) ## Kill, stop and cut off every part, many times, and print wha
 bench: $(READY) ## Measure throughput and latency
 	@$(RUN) exec baton bench
 
+install-check: $(READY) ## Install the wheel and the production lock from the registry, and run a job with them
+	@$(RUN) python -m venv --clear .baton/tmp/installed && \
+	export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 && \
+	.baton/tmp/installed/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock && \
+	INSTALLED="$$TMPDIR/installed" pytest tests/acceptance/test_install.py && \
+	rm -rf .baton/tmp/installed
+
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
-	@$(COMPILE) --upgrade >/dev/null
+	@$(LOCK) --extra dev --upgrade -o requirements-dev.lock >/dev/null
+	@$(PRODUCTION)
 
 sdk: $(READY) ## Move the agent SDK and its CLI: make sdk TO=0.2.190 (docs/agent-sdk.md)
 	@test -n "$(TO)" || { echo "Say to which version: make sdk TO=0.2.190" >&2; exit 2; }
 	@sed 's/"claude-agent-sdk==[^"]*"/"claude-agent-sdk==$(TO)"/' pyproject.toml > pyproject.toml.new
 	@mv pyproject.toml.new pyproject.toml
-	@$(COMPILE) --upgrade-package claude-agent-sdk >/dev/null
+	@$(LOCK) --extra dev --upgrade-package claude-agent-sdk -o requirements-dev.lock >/dev/null
+	@$(PRODUCTION)
 	@$(MAKE) --no-print-directory $(READY)
 	@python -c 'from claude_agent_sdk._cli_version import __cli_version__ as v; print("CLI", v)'
 
@@ -59,24 +80,25 @@ clean: ## Remove what make made; the data in .baton stays
 	@rm -rf $(VENV) .baton/tmp .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -path ./.baton -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-$(READY): requirements.lock pyproject.toml
-	@for name in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
-	    $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
-	    name=; \
+$(READY): requirements-dev.lock pyproject.toml
+	@for name in $(CANDIDATES); do \
+	    python=$$(PATH='$(OUTSIDE)' command -v "$$name") && \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    python=; \
 	done; \
-	if [ -z "$$name" ]; then \
-	    echo "Baton needs Python 3.11 or newer on PATH (or: make PYTHON=/path/to/python3)." >&2; \
+	if [ -z "$$python" ]; then \
+	    echo "Baton needs Python 3.11 or newer, and $(firstword $(CANDIDATES)) is not: make PYTHON=/path/to/python3" >&2; \
 	    exit 1; \
 	fi; \
-	if ! $$name -c 'import ensurepip, venv' 2>/dev/null; then \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 	    echo "Python's venv is missing: install it (on Debian: apt install python3-venv)." >&2; \
 	    exit 1; \
 	fi; \
-	echo "Setting up $(VENV) from requirements.lock, once; this takes about a minute." && \
+	echo "Setting up $(VENV) from requirements-dev.lock, once; this takes about a minute." && \
 	mkdir -p .baton/tmp && chmod 700 .baton && \
 	export RUSTUP_HOME=$(TMPDIR) && : "pip asks rustc for its version, and rustup writes to HOME" && \
-	$$name -m venv $(VENV) && \
+	"$$python" -m venv --clear $(VENV) && \
 	export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 && \
-	python -m pip install --quiet --require-hashes -r requirements.lock && \
+	python -m pip install --quiet --require-hashes -r requirements-dev.lock && \
 	python -m pip install --quiet --no-deps --no-build-isolation -e . && \
-	touch $@
+	python -VV > $@

@@ -52,7 +52,7 @@ def connect(url: str | None = None) -> Connection:
     """A connection of its own, for a process that is not a pool's. Raises NoDatabase."""
     url = url or settings().database_url
     if not url:
-        raise NoDatabase("No database: set DATABASE_URL, or start `make up` in this checkout.")
+        raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     try:
         conn = psycopg.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS)
         _configure(conn)
@@ -78,7 +78,7 @@ def connect(url: str | None = None) -> Connection:
 def pool() -> ConnectionPool:
     """The pool, opened on first use: after Celery has forked, never before."""
     if not settings().database_url:
-        raise NoDatabase("No database: set DATABASE_URL, or start `make up` in this checkout.")
+        raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     return ConnectionPool(
         settings().database_url,
         min_size=1,

@@ -1,7 +1,8 @@
 """The console script: the product's commands, and those that run it here (up, demo, bench).
 
-Any command finds the services that `baton up` runs in this checkout: their addresses are
-put into the environment before the settings are read.
+Any command finds the services that `baton up` runs here, in this checkout or in the directory
+where an installed Baton is called: their addresses are put into the environment before the
+settings are read. The product's commands need nothing but what Baton itself depends on.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from config.settings import STANDIN_KEY, BadSettings, settings
-from dev.procfile import CHECKOUT
+from dev.procfile import checkout
 from worker.cli import app
 from worker.cli import main as run
 
@@ -47,31 +48,35 @@ def bench(of: Annotated[Measured, typer.Argument()] = "throughput") -> None:
 
 
 def _hand_over(module: str) -> None:
-    """Run the module's main with the checkout's folder; it imports what is slow to import."""
-    raise typer.Exit(import_module(module).main(CHECKOUT))
+    """Run the module's main with the folder of our data; it imports what is slow to import."""
+    raise typer.Exit(import_module(module).main(_home()))
+
+
+def _home() -> Path:
+    return checkout() or Path.cwd()
 
 
 def _prepare(command: str) -> None:
-    _enter_checkout()
+    if top := checkout():
+        _enter(top)
     if command not in OWN:
-        _find_services()
+        _find_services(_home())
 
 
-def _enter_checkout() -> None:
+def _enter(top: Path) -> None:
     """Inside the checkout all folders are as good as its top: `.env` and `.baton` lie there."""
     here = Path.cwd()
-    data = CHECKOUT / ".baton"
-    if here.is_relative_to(CHECKOUT) and not here.is_relative_to(data):
-        os.chdir(CHECKOUT)
+    if here.is_relative_to(top) and not here.is_relative_to(top / ".baton"):
+        os.chdir(top)
 
 
-def _find_services() -> None:
+def _find_services(home: Path) -> None:
     """Use what `baton up` runs here, unless the settings name another database."""
-    if not (CHECKOUT / ".baton" / "services.json").exists():
+    if not (home / ".baton" / "services.json").exists():
         return
     from dev.services import find  # slow to import, for nothing most of the time
 
-    found = find(CHECKOUT)
+    found = find(home)
     try:
         given = settings()
     except BadSettings:
@@ -86,7 +91,7 @@ def _find_services() -> None:
         fill |= {"ANTHROPIC_BASE_URL": model, "ANTHROPIC_API_KEY": STANDIN_KEY}
     for name, folder in (("BATON_WORKSPACES", "workspaces"), ("BATON_AGENT_HOME", "agent")):
         if name.removeprefix("BATON_").lower() not in given.model_fields_set:
-            fill[name] = str(CHECKOUT / ".baton" / folder)
+            fill[name] = str(home / ".baton" / folder)
     os.environ.update(fill)
     settings.cache_clear()
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import psycopg
 import redis
 
+from config.release import DISTRIBUTION
 from dev import processes
 from dev.processes import LOOPBACK
 from dev.server import Server, ServiceError
@@ -225,8 +226,9 @@ def _wheel(name: str) -> Path:
     spec = find_spec(name)
     if not spec or not spec.origin:
         raise ServiceError(
-            f"The embedded services come with the package {name}, which is not installed: "
-            "run make, or set DATABASE_URL and REDIS_URL."
+            f"The embedded services come with the package {name}, which is not installed: set "
+            f"DATABASE_URL and REDIS_URL to servers of yours, or `pip install '{DISTRIBUTION}"
+            "[local]'` (in a checkout: make)."
         )
     return Path(spec.origin).parent
 

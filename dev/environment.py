@@ -4,10 +4,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from config.release import DISTRIBUTION
 from config.settings import STANDIN_KEY, settings
 from dev.processes import LOOPBACK, free_port
+from dev.server import ServiceError
 from dev.services import Services
 
 SCENARIO = "demo"
@@ -24,11 +27,19 @@ class Model:
 
 
 def choose_model(overrides: Mapping[str, str]) -> Model:
-    """The real model if there is a key or an address, otherwise the stand-in on loopback."""
+    """The real model if there is a key or an address, otherwise the stand-in on loopback.
+
+    Raises ServiceError where there is no stand-in.
+    """
     base = overrides.get("ANTHROPIC_BASE_URL") or settings().anthropic_base_url
     key = overrides.get("ANTHROPIC_API_KEY") or settings().anthropic_api_key.get_secret_value()
     if base or key:
         return Model(told=base or "https://api.anthropic.com")
+    if not all(map(find_spec, ("aiohttp", "yaml"))):
+        raise ServiceError(
+            "There is no model: set ANTHROPIC_API_KEY, or `pip install"
+            f" '{DISTRIBUTION}[local]'` for a stand-in with scripted answers."
+        )
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
     return Model(

@@ -1,14 +1,24 @@
-"""Reading a Procfile: one `name: command` a line, as on hosts that run them."""
+"""Where Baton lies and keeps its data here, and its Procfile: one `name: command` a line.
+
+A checkout is itself the place: whatever is called inside of it belongs to it. An installed
+Baton has its code where nothing may be written, so its place is the directory it is called in.
+"""
 
 import re
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[1]
+CODE = Path(__file__).parents[1]  # a checkout, or what pip installs into
+PACKED = Path(__file__).with_name("Procfile")  # where Baton is installed
 LINE = re.compile(r"([A-Za-z0-9_-]+):\s*(.+)")
 
 
 class BadProcfile(Exception):
     """The Procfile cannot be read; the text names the line."""
+
+
+def checkout() -> Path | None:
+    """The checkout that this code lies in; None where Baton is installed."""
+    return None if PACKED.exists() else CODE
 
 
 def read_procfile(root: Path) -> dict[str, str]:
@@ -17,7 +27,8 @@ def read_procfile(root: Path) -> dict[str, str]:
     Raises BadProcfile.
     """
     path = root / "Procfile"
-    path = path if path.exists() else CHECKOUT / "Procfile"
+    if not path.exists():
+        path = PACKED if PACKED.exists() else CODE / "Procfile"
     try:
         lines = path.read_text().splitlines()
     except OSError as exc:

@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from dev import processes
 from dev.processes import Process
-from dev.procfile import CHECKOUT
+from dev.procfile import CODE
 
 TICK = 0.05  # seconds between two looks at the processes
 AGAIN = 1.0  # seconds before what the system refused is tried again
@@ -106,7 +106,7 @@ class Supervisor:
             [sys.executable, *command],
             stdin=subprocess.PIPE,
             start_new_session=True,
-            cwd=CHECKOUT,
+            cwd=CODE,
         )
         self._thread.start()
 

@@ -12,6 +12,7 @@ from xdist.scheduler import LoadScopeScheduling  # pyright: ignore[reportMissing
 TOGETHER = {
     "tests/acceptance/": "acceptance",
     "tests/acceptance/test_hosts.py": "two hosts",
+    "tests/acceptance/test_install.py": "installed",
     "tests/acceptance/test_switches.py": "another product",
     "tests/faults/test_crash_points.py": "storms",
     "tests/faults/test_deploy.py": "deploys",

@@ -99,7 +99,7 @@ losses.attend(app)
 def _begin(**_: Any) -> None:
     logs.configure()
     if missing := settings().missing():
-        raise SystemExit(f"{missing} is not set: start `make up`, or name the server.")
+        raise SystemExit(f"{missing} is not set: start `baton up`, or name the server.")
 
 
 @signals.worker_before_create_process.connect

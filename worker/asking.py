@@ -51,7 +51,7 @@ def read_prompt() -> str:
 def wait(conn: Connection, job: Job, screen: Screen) -> None:
     """Follow the chain to its end and print how it went. Raises Failed unless all is done."""
     if not workers.online(conn, silent_after=settings().worker_silent_after):
-        print("No worker is online, the job waits for one: start `make up`.", file=sys.stderr)  # noqa: T201
+        print("No worker is online, the job waits for one: start `baton up`.", file=sys.stderr)  # noqa: T201
     told = watch.follow(conn, job.id)
     if screen.json:
         list(told)

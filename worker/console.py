@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 from psycopg import Connection
 
+from config.release import version
 from db import jobs, migrate, pool, projects
 from db.jobs import Job
 from db.projects import Project
@@ -69,8 +70,19 @@ def flag(name: str, told: str) -> Any:
     return typer.Option(name, help=told)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version())
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it.")
+]
+
+
 @app.callback(invoke_without_command=True)
-def begin(context: typer.Context, _json: AsJson = False) -> None:
+def begin(context: typer.Context, _json: AsJson = False, _version: Version = False) -> None:
     """AI coding-agent sessions as background jobs that never lose the thread."""
     if context.invoked_subcommand is None:
         raise WrongUsage("Say what to do: `baton --help` lists the commands.")

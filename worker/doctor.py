@@ -5,6 +5,7 @@ should). The probe of the model costs a token or two, and clears a credential th
 when it succeeds.
 """
 
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from urllib.parse import urlsplit
 
 from psycopg import Connection
 
+from config.release import version
 from config.settings import settings
 from db import limits, migrate, pool, relays, reports, workers
 from db.pool import NoDatabase
 from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
-START_RELAY = "start `python -m worker.relay`, or `make up`."
+START_RELAY = "start `python -m worker.relay`, or `baton up`."
 SLACK = 60.0  # seconds by which a tick may be late
 PROBE = 20.0  # seconds for the model to answer
 CHEAP_MODEL = "claude-haiku-4-5"  # asked for a word when BATON_MODEL names none
@@ -44,6 +46,7 @@ class Check:
 
 def examine() -> Iterator[Check]:
     """Every check, as it is made; a later one that needs an earlier one is left out with it."""
+    yield Check("baton", "ok", f"{version()}, on Python {platform.python_version()}")
     yield from _ledger()
     yield from _broker()
     yield from _machine()
@@ -79,7 +82,7 @@ def _workers(conn: Connection) -> Check:
     if not online:
         return Check(
             "workers", "fail", f"none was heard of for {duration(silent.total_seconds())}: "
-            "start one with `make up`."
+            "start one with `baton up`."
         )  # fmt: skip
     told = [
         f"{w.id}: {w.slots} slots, CLI {w.cli_version or 'missing'}, {w.box or 'no box'}"
@@ -131,7 +134,7 @@ def _beat(conn: Connection) -> Check:
     if ago > 2 * every + SLACK:
         return Check(
             "beat", "warn", f"the last tick was {duration(ago)} ago and one is due each"
-            f" {duration(every)}: no clean-up is done; start `make up`, or wait if it just began."
+            f" {duration(every)}: no clean-up is done; start `baton up`, or wait if it just began."
         )  # fmt: skip
     return Check("beat", "ok", f"the last tick was {duration(ago)} ago")
 
@@ -240,7 +243,7 @@ def _broker() -> Iterator[Check]:
     from worker.publish import PLAIN, QUEUE
 
     if not settings().redis_url:
-        yield Check("redis", "fail", "REDIS_URL is not set: set it, or start `make up`.")
+        yield Check("redis", "fail", "REDIS_URL is not set: set it, or start `baton up`.")
         return
     try:
         memory: Any = client(0).info("memory")

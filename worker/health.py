@@ -98,7 +98,7 @@ def _health_page(document: Row) -> Page:
                 tuple(w[c] for c in ("id", "host", "pid", "slots", "box", "cli_version", "seen_at"))
                 for w in document["workers"]
             ],
-            "No worker is online: start one with `make up`.",
+            "No worker is online: start one with `baton up`.",
             title="Workers",
         ),
         Table(

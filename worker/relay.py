@@ -177,7 +177,7 @@ def _look_at_redis() -> None:
 def main() -> None:
     logs.configure()
     if missing := settings().missing():
-        sys.exit(f"{missing} is not set: start `make up`, or name the server.")
+        sys.exit(f"{missing} is not set: start `baton up`, or name the server.")
     ended = threading.Event()
 
     def end(_number: int, _frame: object) -> None:

@@ -7,8 +7,15 @@ import signal
 import sys
 from pathlib import Path
 
-from dev.standin.scenario import BadScenario
-from dev.standin.server import Standin, standin
+from config.release import DISTRIBUTION
+
+try:
+    from dev.standin.scenario import BadScenario
+    from dev.standin.server import Standin, standin
+except ModuleNotFoundError as exc:
+    sys.exit(
+        f"The stand-in needs the package {exc.name}: `pip install '{DISTRIBUTION}[local]'`."
+    )
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ HOSTILE = "\x1b]0;taken\x07 [red]loud[/red] \u202egnp.exe"
         (("enqueue", "build", "--project", "p", "--user", "u", "--busy", "shout"), 2, "shout"),
         (("enqueue", "build", "--project", "p", "--user", "u", "--budget", "nan"), 2, "USD"),
         (("report", "weather"), 2, "'sync'"),
-        (("jobs",), 1, "set DATABASE_URL, or start `make up`"),
+        (("jobs",), 1, "set DATABASE_URL, or start `baton up`"),
     ],
 )
 def test_an_error_is_one_sentence_and_nothing_else(

@@ -74,7 +74,7 @@ def test_waiting_follows_the_chain_to_its_end(
         out, err = running.communicate(timeout=100)
     lines = [re.sub(r" +", " ", line[10:]) for line in out.splitlines()]
     assert running.returncode == 0
-    assert err == "No worker is online, the job waits for one: start `make up`.\n"
+    assert err == "No worker is online, the job waits for one: start `baton up`.\n"
     assert "build started on host" in lines
     assert lines[-1].endswith("has ended: build done, compaction done.")
 

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from config.settings import Settings, settings
-from dev.procfile import CHECKOUT
+from dev.procfile import CODE
 from tests.conftest import Configure
 
-LINES = (CHECKOUT / ".env.example").read_text().splitlines()
+LINES = (CODE / ".env.example").read_text().splitlines()
 SETTING = re.compile(r"#([A-Z_]+)=(.*)")
 GIVEN = {found[1]: found[2] for line in LINES if (found := SETTING.fullmatch(line))}
 

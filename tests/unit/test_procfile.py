@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from dev.processes import LOOPBACK, free_port
-from dev.procfile import CHECKOUT, BadProcfile, read_procfile
+from dev.procfile import CODE, BadProcfile, read_procfile
 
 
 def test_our_procfile_names_the_four_processes():
-    assert list(read_procfile(CHECKOUT)) == ["worker", "beat", "relay", "flower"]
+    assert list(read_procfile(CODE)) == ["worker", "beat", "relay", "flower"]
 
 
 def test_a_folder_without_a_procfile_is_given_ours(tmp_path: Path):
-    assert read_procfile(tmp_path) == read_procfile(CHECKOUT)
+    assert read_procfile(tmp_path) == read_procfile(CODE)
 
 
 def test_the_procfile_of_the_folder_goes_before_ours(tmp_path: Path):
