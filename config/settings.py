@@ -1,142 +1,166 @@
 """Everything the environment may say, read once and checked before anything starts.
 
-No other module reads the environment. `.env.example` lists every name with its default;
-durations are in seconds unless a name says otherwise.
+No other module reads the environment. `.env.example` lists every name with its default and its
+range; durations are in seconds unless a name says otherwise. Each value is checked by itself
+(`values.py`), then what they are to each other (`rules.py`); `start.py` is where a process
+does that first.
 """
 
-import re
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.values import (
+    ApiKey,
+    ApiUrl,
+    BrokerUrl,
+    Directory,
+    Duration,
+    GitUrl,
+    PostgresUrl,
+)
+
 STANDIN_KEY = "stand-in"  # what the CLI is given as a key when the model is the stand-in
+PREFIX = "BATON_"
 
 
-def _seconds(value: Any) -> Any:
-    """`90` and `1.5` are seconds; ISO 8601 (`PT1H`) is read as it is written."""
-    try:
-        return timedelta(seconds=float(value))
-    except (TypeError, ValueError):
-        return value
+SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=s) for s in (1, 60, 3600, 86400))
+EVER = 3650 * DAY  # as long as anybody keeps anything
+MIB = 2**20
 
 
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be longer than nothing")
-    return value
+def _lasts(default: timedelta, least: timedelta, most: timedelta) -> Any:
+    """A duration and its range."""
+    return Field(default, ge=least, le=most)
 
 
-Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
-Absolute = Annotated[Path, AfterValidator(lambda path: Path(path).expanduser().absolute())]
+def _follows(
+    default: Callable[[dict[str, Any]], timedelta | int], least: Any, most: Any
+) -> Any:
+    """A value that goes by others, which stand above it, unless it is set."""
+    return Field(default_factory=default, ge=least, le=most)
 
 
-class Settings(BaseSettings):
-    """The environment's names are the fields', in capitals, with `BATON_` before them
-    except for the four that other programs share."""
+class Asking(BaseSettings):
+    """What a producer needs, and all that may refuse one.
+
+    The environment's names are the fields', in capitals, with `BATON_` before them
+    except for the four that other programs share.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix="BATON_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        str_strip_whitespace=True,
     )
 
-    database_url: str = Field("", validation_alias="DATABASE_URL")
-    redis_url: str = Field("", validation_alias="REDIS_URL")
-    anthropic_api_key: SecretStr = Field(SecretStr(""), validation_alias="ANTHROPIC_API_KEY")
-    anthropic_base_url: str = Field("", validation_alias="ANTHROPIC_BASE_URL")
+    database_url: PostgresUrl = Field("", validation_alias="DATABASE_URL")
+    workspaces: Directory = Path(".baton/workspaces")  # root of every workspace
+    # A git URL with {project} in it; empty: workspaces are shared
+    workspace_remote: GitUrl = ""
+    prompt_limit: int = Field(200_000, ge=1, le=10_000_000)  # bytes
 
-    # Where things lie
-    workspaces: Absolute = Path(".baton/workspaces")  # root of every workspace
-    agent_home: Absolute = Path(".baton/agent")  # the CLI's config directory
-    workspace_remote: str = ""  # a git URL with {project} in it; empty: workspaces are shared
+
+class Settings(Asking):
+    """All of them, with the range of each."""
+
+    redis_url: BrokerUrl = Field("", validation_alias="REDIS_URL")
+    anthropic_api_key: ApiKey = Field(SecretStr(""), validation_alias="ANTHROPIC_API_KEY")
+    anthropic_base_url: ApiUrl = Field("", validation_alias="ANTHROPIC_BASE_URL")
+    agent_home: Directory = Path(".baton/agent")  # the CLI's config directory
 
     # The agent
     model: str = ""  # empty: the CLI's own default
     metadata_model: str = ""  # empty: as `model` (another model forfeits the prompt cache)
-    max_turns: int = Field(200, ge=1)
-    budget_usd: float | None = Field(None, gt=0)  # per turn of the agent
+    max_turns: int = Field(200, ge=1, le=10_000)
+    budget_usd: float | None = Field(None, ge=0.01, le=1_000_000)  # per turn of the agent
     cli_path: str = ""  # empty: the CLI bundled with the SDK
-    cli_retries: int = Field(2, ge=0)  # CLAUDE_CODE_MAX_RETRIES
-    turn_timeout: Duration = timedelta(minutes=60)
-    idle_timeout: Duration = timedelta(minutes=10)  # an agent that says nothing
-    max_message_bytes: int = Field(64 * 2**20, ge=2**20)  # one line of the CLI's output
+    cli_retries: int = Field(2, ge=0, le=10)  # CLAUDE_CODE_MAX_RETRIES
+    turn_timeout: Duration = _lasts(HOUR, SECOND, DAY)
+    idle_timeout: Duration = _follows(  # an agent that says nothing
+        lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND, DAY
+    )
+    max_message_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)  # one line of the CLI's
     sandbox: Literal["auto", "off"] = "auto"  # auto: bubblewrap where it is present
 
     # Resuming
     resume_enabled: bool = True
     resume_percent: int = Field(100, ge=0, le=100)  # the rest of projects is the control sample
-    stale_after: Duration = timedelta(hours=24)
-    resume_failures: int = Field(2, ge=1)  # then a session is not resumable
-    reset_after_turns: int = Field(50, ge=1)  # since the session began or was compacted
+    stale_after: Duration = _lasts(DAY, MINUTE, EVER)
+    resume_failures: int = Field(2, ge=1, le=100)  # then a session is not resumable
+    reset_after_turns: int = Field(50, ge=1, le=10_000)  # since it began or was compacted
     compact: Literal["auto", "always", "never"] = "auto"
-    structural_change: float = Field(0.5, gt=0, le=1)  # share of the files that came or went
-    cache_ttl: Duration = timedelta(minutes=5)  # the provider's, of a prompt
-    compact_threshold: float = Field(0.6, gt=0, le=1)  # of the context window
-    context_window: int = Field(200_000, ge=1000)  # tokens
-    digest_chars: int = Field(12_000, ge=500)  # what a fresh session is told of the past
+    structural_change: float = Field(0.5, ge=0.01, le=1)  # share of files that came or went
+    cache_ttl: Duration = _lasts(5 * MINUTE, SECOND, DAY)  # the provider's, of a prompt
+    compact_threshold: float = Field(0.6, ge=0.05, le=1)  # of the context window
+    context_window: int = Field(200_000, ge=1000, le=10_000_000)  # tokens
+    digest_chars: int = _follows(  # what a fresh session is told of the past
+        lambda given: min(12_000, 2 * given["context_window"]), 500, 10_000_000
+    )
 
     # Jobs
-    attempts: int = Field(5, ge=1)
-    backoff_first: Duration = timedelta(seconds=15)  # caps of full jitter: ×4 each time
-    rescue_limit: int = Field(3, ge=1)  # workers killed, then quarantined
-    lease: Duration = timedelta(seconds=30)
-    renew_every: Duration = timedelta(seconds=10)
-    cancel_poll: Duration = timedelta(seconds=1)
-    drain_grace: Duration = timedelta(seconds=60)
-    deaf_after: Duration = timedelta(seconds=60)  # without a message, though some wait
-    slots: int = Field(2, ge=1)  # jobs at a time in one worker
-    user_slots: int = Field(0, ge=0)  # jobs of one user at a time, on all workers; 0: no limit
-    prompt_limit: int = Field(200_000, ge=1)  # bytes
+    attempts: int = Field(5, ge=1, le=100)
+    backoff_first: Duration = _lasts(15 * SECOND, SECOND / 10, HOUR)  # ×4 each time, up to
+    backoff_max: Duration = _lasts(HOUR, SECOND, 7 * DAY)
+    rescue_limit: int = Field(3, ge=1, le=100)  # workers killed, then quarantined
+    lease: Duration = _lasts(30 * SECOND, SECOND, HOUR)
+    renew_every: Duration = _follows(lambda given: given["lease"] / 3, SECOND / 20, 20 * MINUTE)
+    cancel_poll: Duration = _follows(
+        lambda given: min(SECOND, given["lease"] / 10), SECOND / 20, MINUTE
+    )
+    drain_grace: Duration = _lasts(MINUTE, timedelta(0), DAY)
+    deaf_after: Duration = _lasts(
+        MINUTE, 3 * SECOND, DAY
+    )  # without a message, though some wait
+    slots: int = Field(2, ge=1, le=256)  # jobs at a time in one worker
+    # jobs of one user at a time, on all workers; 0: no limit
+    user_slots: int = Field(0, ge=0, le=10_000)
     plain_celery: bool = True  # off: messages that are not ours are refused
 
     # The relay
-    relay_poll: Duration = timedelta(milliseconds=100)
-    publish_after: Duration = timedelta(seconds=2)
-    publish_again_max: Duration = timedelta(minutes=5)
-    worker_silent_after: Duration = timedelta(seconds=60)
+    relay_poll: Duration = _lasts(SECOND / 10, SECOND / 100, 5 * SECOND)
+    publish_after: Duration = _lasts(2 * SECOND, SECOND / 10, MINUTE)
+    publish_again_max: Duration = _lasts(5 * MINUTE, SECOND, DAY)
+    worker_silent_after: Duration = _lasts(MINUTE, 3 * SECOND, DAY)
 
     # Clean-up
-    checkpoint_ttl: Duration = timedelta(hours=1)
-    events_ttl: Duration = timedelta(hours=24)  # of the Redis copy
-    events_kept: int = Field(1000, ge=1)  # in the Redis copy of one project
-    archive_after: Duration = timedelta(days=30)
-    jobs_kept: Duration = timedelta(days=30)  # and what had to make way in workspaces
-    branches_kept: Duration = timedelta(days=30)  # that nobody uses any more
-    transcripts_kept: Duration = timedelta(days=7)  # that nothing reaches any more
-    project_bytes: int = Field(0, ge=0)  # of a project's stored transcripts; 0: no limit
-    upkeep_every: Duration = timedelta(minutes=5)
+    checkpoint_ttl: Duration = _lasts(HOUR, SECOND, 30 * DAY)
+    events_ttl: Duration = _lasts(DAY, SECOND, 365 * DAY)  # of the Redis copy
+    events_kept: int = Field(1000, ge=1, le=1_000_000)  # in the Redis copy of one project
+    archive_after: Duration = _lasts(30 * DAY, HOUR, EVER)
+    jobs_kept: Duration = _lasts(30 * DAY, HOUR, EVER)  # and what made way in workspaces
+    branches_kept: Duration = _lasts(30 * DAY, HOUR, EVER)  # that nobody uses any more
+    transcripts_kept: Duration = _lasts(7 * DAY, HOUR, EVER)  # that nothing reaches any more
+    project_bytes: int = Field(0, ge=0, le=10**18)  # of its stored transcripts; 0: no limit
+    upkeep_every: Duration = _lasts(5 * MINUTE, SECOND, DAY)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
-    @field_validator("redis_url")
-    @classmethod
-    def _is_the_broker(cls, value: str) -> str:
-        """Ours are databases 0, 1 and 2, so the address may not name another one."""
-        if value and not re.fullmatch(r"rediss?://[^/?#]+(/0?)?", value):
-            raise ValueError("must be redis://host:port/0, without more")
-        return value
+    @property
+    def hard_limit(self) -> timedelta:
+        """After so long Celery kills a job's process: it has several turns at the most."""
+        return 4 * self.turn_timeout + 10 * MINUTE
 
-    @field_validator("workspace_remote")
-    @classmethod
-    def _is_for_each_project(cls, value: str) -> str:
-        if value and not re.fullmatch(
-            r"(file:///|(ssh|https?)://[^/\s]+/)[^{}\s]*\{project\}[^{}\s]*", value
-        ):
-            raise ValueError(
-                "must be a file, ssh or https URL with {project} in its path,"
-                " such as ssh://git@host/{project}.git"
-            )
-        return value
+    @property
+    def delivered_again(self) -> timedelta:
+        """After so long the broker delivers a message again that nobody acknowledged. Far above
+        the hard limit; who owns a job never depends on it."""
+        return 8 * self.turn_timeout + HOUR
+
+    @property
+    def report_every(self) -> timedelta:
+        """How often a worker says that it is there."""
+        return min(10 * SECOND, self.worker_silent_after / 3)
 
     def missing(self) -> str | None:
         """The name of an address that a worker cannot do without, if one is not set."""
@@ -152,10 +176,64 @@ class BadSettings(Exception):
 @cache
 def settings() -> Settings:
     """The settings of this process. Raises BadSettings with a sentence for people."""
+    return read(Settings)
+
+
+def asking() -> Asking:
+    """What a producer needs of them: it is not refused for what only workers use."""
     try:
-        return Settings()  # pyright: ignore[reportCallIssue]  # fields come from the environment
+        return settings()
+    except BadSettings:
+        return read(Asking)
+
+
+def name(field: str) -> str:
+    """What the environment calls a field of the settings."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias) if alias else f"{PREFIX}{field.upper()}"
+
+
+def span(field: str) -> tuple[Any, Any] | None:
+    """The least and the greatest value of a field, of its own type; None: it is no number."""
+    least = most = None
+    for one in Settings.model_fields[field].metadata:
+        least, most = getattr(one, "ge", least), getattr(one, "le", most)
+    return None if most is None else (least, most)
+
+
+def number(value: Any) -> str:
+    """A value of a setting as one would write it: durations in seconds."""
+    plain: float = value.total_seconds() if isinstance(value, timedelta) else value
+    return str(int(plain)) if plain == int(plain) else f"{plain:g}"
+
+
+Read = TypeVar("Read", bound=Asking)
+
+
+def read(kind: type[Read]) -> Read:
+    """The settings as the environment says them now. Raises BadSettings."""
+    try:
+        return kind()  # pyright: ignore[reportCallIssue]  # fields come from the environment
     except ValidationError as exc:
-        first = exc.errors()[0]
-        name = str(first["loc"][0])
-        name = name if name.isupper() else f"BATON_{name.upper()}"
-        raise BadSettings(f"{name} is not usable: {first['msg'].lower()}.") from exc
+        # Not `from exc`: that repeats the value, and with it a password.
+        raise BadSettings(_sentence(exc.errors()[0])) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What is wrong with a value. Only numbers are repeated: addresses and keys hold secrets."""
+    place = str(error["loc"][0])
+    variable = place if place.isupper() else name(place)
+    match error["type"]:
+        case "value_error":
+            wrong = str(error.get("ctx", {}).get("error"))
+        case "greater_than_equal" | "less_than_equal":
+            least, most = span(place) or ("", "")
+            unit = " seconds" if isinstance(most, timedelta) else ""
+            wrong = f"must be from {number(least)} to {number(most)}{unit}"
+        case "int_parsing" | "int_from_float":
+            wrong = "must be a whole number"
+        case "bool_parsing":
+            wrong = "must be true or false"
+        case _:
+            wrong = error["msg"].partition(", unable")[0].replace("Input should", "must")
+    return f"{variable} is not usable: it {wrong}."

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import Connection, errors
 from psycopg_pool import ConnectionPool
 
-from config.settings import settings
+from config.settings import asking
 
 # A connection that has died is noticed in seconds, not when TCP gives up.
 LIVENESS: dict[str, Any] = {
@@ -50,7 +50,7 @@ class NoDatabase(Exception):
 
 def connect(url: str | None = None) -> Connection:
     """A connection of its own, for a process that is not a pool's. Raises NoDatabase."""
-    url = url or settings().database_url
+    url = url or asking().database_url
     if not url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     try:
@@ -77,10 +77,10 @@ def connect(url: str | None = None) -> Connection:
 @cache
 def pool() -> ConnectionPool:
     """The pool, opened on first use: after Celery has forked, never before."""
-    if not settings().database_url:
+    if not asking().database_url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     return ConnectionPool(
-        settings().database_url,
+        asking().database_url,
         min_size=1,
         max_size=4,
         timeout=WAIT,

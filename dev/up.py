@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from config.rules import check
 from config.settings import BadSettings, settings
 from db.migrate import MigrationRefused, migrate
 from db.pool import NoDatabase
@@ -81,6 +82,7 @@ def stack(  # all but the first are for tests, and named
     `commands` are run instead of the Procfile's (that of `root`, or else of Baton); `env_overrides` goes before the
     environment. Raises one of EXPECTED with a sentence when something cannot start.
     """
+    check(settings())
     overrides = dict(env_overrides or {})
     commands = read_procfile(root) if commands is None else dict(commands)
     database_url, redis_url = overrides.get("DATABASE_URL"), overrides.get("REDIS_URL")

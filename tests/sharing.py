@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling  # pyright: ignore[reportMissing
 # The tests of a folder or file, by the beginning of their path; the longest that fits counts.
 TOGETHER = {
     "tests/acceptance/": "acceptance",
+    "tests/acceptance/test_doors.py": "doors",
     "tests/acceptance/test_hosts.py": "two hosts",
     "tests/acceptance/test_install.py": "installed",
     "tests/acceptance/test_switches.py": "another product",

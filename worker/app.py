@@ -7,7 +7,9 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +21,7 @@ from kombu import Exchange, Queue
 
 from config import logging as logs
 from config.settings import settings
+from config.start import begin_or_exit
 from db import jobs, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
@@ -32,16 +35,18 @@ from worker.publish import PLAIN, QUEUE
 
 log = structlog.get_logger()
 
-REPORT_EVERY = 10.0  # seconds between two signs of life of a worker
 UPKEEP = (
     *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
     *("clear_jobs", "sweep"),
 )
 
+# Worker, beat and Flower come in here; a producer that publishes does too, and goes on.
+if Path(sys.argv[0].removesuffix("/__main__.py")).name == "celery":
+    begin_or_exit(needs_servers=True)
+
 # Celery would let it go before the address below, and the relay counts messages there.
 os.environ.pop("CELERY_BROKER_URL", None)
 _main = os.getpid()
-_turn = settings().turn_timeout.total_seconds()
 app = Celery(
     "baton",
     amqp="worker.broker:Amqp",
@@ -65,7 +70,7 @@ app.conf.update(
     task_ignore_result=True,  # results are rows, not Celery results
     task_store_errors_even_if_ignored=False,
     task_send_sent_event=False,
-    task_time_limit=int(_turn * 4 + 600),  # several turns a job at the most
+    task_time_limit=int(settings().hard_limit.total_seconds()),
     worker_concurrency=settings().slots,
     worker_prefetch_multiplier=1,  # long jobs: take one, do one
     worker_send_task_events=True,
@@ -76,8 +81,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,  # a Redis that is full refuses writes; that passes
     broker_transport_options={
-        # Far above the hard limit; who owns a job never depends on it.
-        "visibility_timeout": int(_turn * 8 + 3600),
+        "visibility_timeout": int(settings().delivered_again.total_seconds()),
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
@@ -98,8 +102,6 @@ losses.attend(app)
 @signals.beat_init.connect
 def _begin(**_: Any) -> None:
     logs.configure()
-    if missing := settings().missing():
-        raise SystemExit(f"{missing} is not set: start `baton up`, or name the server.")
 
 
 @signals.worker_before_create_process.connect
@@ -144,7 +146,7 @@ def _report_for_good(name: str, slots: int) -> None:
                 reap_of_the_dead(conn)  # there may be no relay on this host
         except (NoDatabase, psycopg.Error) as exc:
             log.warning("worker.not_reported", error=str(exc))
-        drain.wait(REPORT_EVERY)
+        drain.wait(settings().report_every.total_seconds())
     try:
         with pool.connect() as conn:
             workers.leave(conn, name)

@@ -21,7 +21,7 @@ from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
-from config.settings import settings
+from config.settings import Asking, asking, read
 from db import jobs, pool, projects, turns
 from db.jobs import REFUSED, Job
 from worker.errors import BadRequest
@@ -44,6 +44,7 @@ __all__ = [
     "wait",
 ]
 
+read(Asking)  # a producer is refused when it starts, not with its first request
 MAX_PRIORITY = 1_000_000
 PROJECT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=-]{0,199}")  # as baton_check_name
 LOOK_EVERY = 0.2  # seconds between two looks of wait()
@@ -218,7 +219,7 @@ def _params(ask: _Ask, job_id: UUID | None) -> dict[str, Any]:
         "kind": ask.kind,
         "options": Jsonb({k: v for k, v in options.items() if v is not None}),
         "id": job_id,
-        "prompt_limit": settings().prompt_limit,
+        "prompt_limit": asking().prompt_limit,
     }
 
 
@@ -234,7 +235,7 @@ PLACES: LiteralString = """
 
 def _places(ask: _Ask) -> dict[str, str | None]:
     """Parameters of PLACES: the project whose directory the asked-for one would be."""
-    root = settings().workspaces
+    root = asking().workspaces
     given = Path(ask.workspace) if ask.workspace else None
     inside = given.relative_to(root).parts if given and given.is_relative_to(root) else ()
     return {
@@ -263,9 +264,9 @@ def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
     given = known or ask.workspace
     if given and not Path(given).is_absolute():
         raise Refused(f"The workspace {given} is not an absolute path.")
-    root = settings().workspaces
+    root = asking().workspaces
     default = root / ask.project
-    if not root.is_dir() and "workspaces" not in settings().model_fields_set:
+    if not root.is_dir() and "workspaces" not in asking().model_fields_set:
         return  # this host has no workspaces: the worker will look
     if not PROJECT_ID.fullmatch(ask.project):
         return  # Postgres has the sentence
@@ -276,7 +277,7 @@ def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
         check_place(path)
     except BadRequest as exc:
         raise Refused(str(exc)) from exc
-    comes = path == default or (known and settings().workspace_remote)
+    comes = path == default or (known and asking().workspace_remote)
     if not path.exists() and not comes:  # the default one is made, or made again
         raise Refused(f"The workspace {path} is missing: create the directory, or restore it.")
 

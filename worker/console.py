@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 from psycopg import Connection
 
+from config import start
 from config.release import version
 from db import jobs, migrate, pool, projects
 from db.jobs import Job
@@ -88,6 +89,8 @@ def begin(context: typer.Context, _json: AsJson = False, _version: Version = Fal
         raise WrongUsage("Say what to do: `baton --help` lists the commands.")
     if context.obj:
         context.obj(context.invoked_subcommand)
+    if "--help" not in sys.argv:
+        start.begin()
 
 
 @contextmanager

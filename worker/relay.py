@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from psycopg import Connection
 
 from config import logging as logs
 from config.settings import settings
+from config.start import begin_or_exit
 from db import jobs, outbox, relays, rescue
 from db.events import Event
 from db.pool import connection
@@ -175,9 +175,8 @@ def _look_at_redis() -> None:
 
 
 def main() -> None:
+    begin_or_exit(needs_servers=True)
     logs.configure()
-    if missing := settings().missing():
-        sys.exit(f"{missing} is not set: start `baton up`, or name the server.")
     ended = threading.Event()
 
     def end(_number: int, _frame: object) -> None:

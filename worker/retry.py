@@ -14,6 +14,7 @@ import tenacity
 from config.settings import settings
 from db.pool import AWAY
 
+MOST_STEPS = 20  # from the shortest first pause that may be set to beyond the longest last one
 PAUSE = tenacity.wait_random_exponential(multiplier=0.1, max=2)
 BLIP = tenacity.retry_if_exception_type((*AWAY, redis.ConnectionError))
 
@@ -43,7 +44,9 @@ def _over(
 def backoff(attempts: int) -> timedelta:
     """How long after the n-th spent attempt the next begins: full jitter under a cap.
 
-    The caps are 15 s, 1 min, 4 min, 16 min by default; never less than a second.
+    The caps are 15 s, 1 min, 4 min, 16 min and then an hour by default; never less than a
+    second.
     """
-    cap = settings().backoff_first * 4 ** max(0, attempts - 1)
+    steps = min(max(0, attempts - 1), MOST_STEPS)
+    cap = min(settings().backoff_first * 4**steps, settings().backoff_max)
     return max(timedelta(seconds=1), cap * random.random())

@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 from psycopg import Connection
 
-from config.settings import settings
+from config.settings import asking, settings
 from db import projects
 from db.attempts import Claimed
 from db.lanes import MAIN
@@ -62,9 +62,9 @@ def place_of(project_id: str, workspace: str | None, *, kept: bool) -> Path:
     nothing: that is what it is if the ledger has files of it (`kept`), or if they come through
     a remote. Raises BadRequest if the place is not allowed.
     """
-    default = settings().workspaces / project_id
+    default = asking().workspaces / project_id
     path = Path(workspace) if workspace else default
-    if (kept or settings().workspace_remote) and not _inside(path):
+    if (kept or asking().workspace_remote) and not _inside(path):
         path = default
     check_place(path)
     return path
@@ -75,7 +75,7 @@ def check_place(path: Path) -> None:
     if not path.is_absolute():
         raise BadRequest(f"The workspace {path} is not an absolute path.")
     if not _inside(path):
-        root = settings().workspaces
+        root = asking().workspaces
         raise BadRequest(
             f"The workspace {path} is outside {root}: choose a directory in there."
         )
@@ -84,7 +84,7 @@ def check_place(path: Path) -> None:
 
 
 def _inside(path: Path) -> bool:
-    root, found = settings().workspaces.resolve(), path.resolve()
+    root, found = asking().workspaces.resolve(), path.resolve()
     inside = found.is_relative_to(root) and found != root
     return inside and not any(found.is_relative_to(root / name) for name in (OURS, BRANCHES))
 

@@ -20,7 +20,7 @@ from db import attempts, jobs, rescue
 from tests.machine import needs_bubblewrap
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import host, lease
+from worker import host, lease, points
 from worker.agent.claude import claude
 from worker.agent.scripted import scripted
 from worker.client import Build, Update
@@ -238,15 +238,25 @@ def test_the_agent_of_a_paused_worker_is_gone_before_its_lease_ends(at_work: AtW
     assert at_work.job(asked).state == "done"
 
 
-def test_a_worker_whose_lease_is_gone_begins_no_turn(at_work: AtWork):
-    at_work.configure(BATON_LEASE="0.001", BATON_RENEW_EVERY="60")
+def test_a_worker_whose_lease_is_gone_begins_no_turn(
+    at_work: AtWork, monkeypatch: pytest.MonkeyPatch
+):
+    at_work.configure(BATON_LEASE="1", BATON_RENEW_EVERY="60")
+    over = host.now() + 1
+
+    def wait(point: str) -> None:
+        if point == "workspace.begun":
+            wait_until(lambda: host.now() > over, description="the lease's end")
+
+    monkeypatch.setattr(points, "strike", wait)
     asked = at_work.ask(Build(project=P, user=U, prompt="begin"))
     assert at_work.run(asked, scripted()).error_class == "lease_lost"
     assert at_work.turns(asked) == []
 
 
 def test_a_lease_is_renewed_for_as_long_as_the_turn_takes(at_work: AtWork):
-    at_work.configure(BATON_LEASE="1.5", BATON_RENEW_EVERY="0.3", BATON_SANDBOX="off")
+    """However long the lease is: how often it is renewed follows."""
+    at_work.configure(BATON_LEASE="1.5", BATON_SANDBOX="off")
     job = at_work.build("run: sleep 2\nwrite a.txt: 1")
     assert job.state == "done"
     assert (at_work.place / "a.txt").exists()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from config.settings import Settings, settings
+from config.settings import Settings, name, number, settings, span
 from dev.procfile import CODE
 from tests.conftest import Configure
 
@@ -13,13 +13,8 @@ SETTING = re.compile(r"#([A-Z_]+)=(.*)")
 GIVEN = {found[1]: found[2] for line in LINES if (found := SETTING.fullmatch(line))}
 
 
-def _name(field: str) -> str:
-    alias = Settings.model_fields[field].validation_alias
-    return str(alias) if alias else f"BATON_{field.upper()}"
-
-
 def test_every_setting_is_named_and_nothing_else():
-    assert set(GIVEN) == {_name(field) for field in Settings.model_fields}
+    assert set(GIVEN) == {name(field) for field in Settings.model_fields}
 
 
 def test_every_setting_has_a_line_that_says_what_it_means():
@@ -28,12 +23,19 @@ def test_every_setting_has_a_line_that_says_what_it_means():
             assert re.fullmatch(r"# \S.*\.", above), f"{line} has no meaning above it"
 
 
+@pytest.mark.parametrize("field", [field for field in Settings.model_fields if span(field)])
+def test_the_range_is_as_told(field: str):
+    least, most = span(field) or (0, 0)
+    above = LINES[LINES.index(f"#{name(field)}={GIVEN[name(field)]}") - 1]
+    assert above.endswith(f" ({number(least)} to {number(most)}).")
+
+
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_the_default_is_as_told(field: str, configure: Configure):
     untouched = getattr(settings(), field)
-    told = GIVEN[_name(field)]
+    told = GIVEN[name(field)]
     if told:
-        configure(**{_name(field): told})
+        configure(**{name(field): told})
     else:
         assert not getattr(untouched, "get_secret_value", lambda: untouched)(), "empty is told"
     assert getattr(settings(), field) == untouched
