@@ -59,8 +59,13 @@ def _home() -> Path:
 def _prepare(command: str) -> None:
     if top := checkout():
         _enter(top)
-    if command not in OWN:
-        _find_services(_home())
+    if command in OWN:
+        return
+    model = _find_services(_home())
+    if model and command == "enqueue":
+        from dev.environment import STORY
+
+        print(f"The model here is a stand-in: {STORY}.", file=sys.stderr)
 
 
 def _enter(top: Path) -> None:
@@ -70,19 +75,22 @@ def _enter(top: Path) -> None:
         os.chdir(top)
 
 
-def _find_services(home: Path) -> None:
-    """Use what `baton up` runs here, unless the settings name another database."""
+def _find_services(home: Path) -> str | None:
+    """Use what `baton up` runs here, unless the settings name another database.
+
+    The address of the stand-in, if that is the model there.
+    """
     if not (home / ".baton" / "services.json").exists():
-        return
+        return None
     from dev.services import find  # slow to import, for nothing most of the time
 
     found = find(home)
     try:
         given = settings()
     except BadSettings:
-        return  # the command will say so
+        return None  # the command will say so
     if found is None or given.database_url not in ("", found.database_url):
-        return
+        return None
     fill = {"DATABASE_URL": found.database_url}
     if not given.redis_url:
         fill["REDIS_URL"] = found.redis_url
@@ -94,6 +102,7 @@ def _find_services(home: Path) -> None:
             fill[name] = str(home / ".baton" / folder)
     os.environ.update(fill)
     settings.cache_clear()
+    return model or None
 
 
 if __name__ == "__main__":

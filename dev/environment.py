@@ -14,6 +14,7 @@ from dev.server import ServiceError
 from dev.services import Services
 
 SCENARIO = "demo"
+STORY = "its answers are scripted, and whatever is asked for it builds the same trail guide"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def choose_model(overrides: Mapping[str, str]) -> Model:
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
     return Model(
-        told=f"{url} (a stand-in with scripted answers: ANTHROPIC_API_KEY is not set)",
+        told=f"{url} (a stand-in, for ANTHROPIC_API_KEY is not set: {STORY})",
         url=url,
         key=STANDIN_KEY,
         command=f"python -m dev.standin --scenario {SCENARIO} --port {port}",

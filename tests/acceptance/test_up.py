@@ -210,6 +210,7 @@ def test_without_a_key_workers_are_given_the_stand_in(root: Path):
         "sh -c 'echo $ANTHROPIC_BASE_URL $ANTHROPIC_API_KEY $BATON_DRAIN_GRACE; sleep 1000'"
     )
     with stack(root, commands={"tell": command}) as running:
+        assert "builds the same trail guide" in running.model.told
         told = f"{running.model.url} stand-in 5\n"
         wait_until(lambda: running.log("tell") == told, description=f"{told!r} to be told")
 

@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from psycopg import Connection
 
-from dev.services import services
+from dev.services import note, services
 from tests import ledger
 from tests.commandline import BATON, NOWHERE, Baton, Ran, failed, on_a_terminal
 from tests.commandline import bare as bare
@@ -137,8 +138,12 @@ def test_the_services_of_the_checkout_are_found_from_any_of_its_folders(
             "REDIS_URL": running.redis_url,
             "CELERY_BROKER_URL": running.redis_url,
         }
+        note(checkout, replace(running, model_url="http://127.0.0.1:9"))
         asked = program("enqueue", "build", "--project", "p", "--user", "u", "--prompt", "x")
         assert asked.code == 0
+        assert asked.err.startswith(
+            "The model here is a stand-in: its answers are scripted, and"
+        )
         elsewhere = program("env", "--json", cwd=checkout.parent, DATABASE_URL=NOWHERE).document
         assert elsewhere["DATABASE_URL"] == NOWHERE, "what the environment names goes before"
         assert not elsewhere["REDIS_URL"], "and is not mixed with what runs here"
