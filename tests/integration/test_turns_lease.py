@@ -256,8 +256,8 @@ def test_a_worker_whose_lease_is_gone_begins_no_turn(
 
 def test_a_lease_is_renewed_for_as_long_as_the_turn_takes(at_work: AtWork):
     """However long the lease is: how often it is renewed follows."""
-    at_work.configure(BATON_LEASE="1.5", BATON_SANDBOX="off")
-    job = at_work.build("run: sleep 2\nwrite a.txt: 1")
+    at_work.configure(BATON_LEASE="2", BATON_SANDBOX="off")
+    job = at_work.build("run: sleep 3\nwrite a.txt: 1")
     assert job.state == "done"
     assert (at_work.place / "a.txt").exists()
 
