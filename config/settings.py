@@ -217,6 +217,9 @@ def read(kind: type[Read]) -> Read:
     except ValidationError as exc:
         # Not `from exc`: that repeats the value, and with it a password.
         raise BadSettings(_sentence(exc.errors()[0])) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise BadSettings(f"{Path('.env').absolute()} cannot be read: {why}.") from exc
 
 
 def _sentence(error: ErrorDetails) -> str:

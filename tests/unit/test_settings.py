@@ -186,6 +186,13 @@ def test_a_name_that_is_no_setting_is_told_with_the_nearest(configure: Configure
     ]
 
 
+def test_an_env_file_that_is_no_text_is_told(configure: Configure):
+    Path(".env").write_bytes(b"BATON_SLOTS=3\n\xff=1\n")
+    configure()
+    with pytest.raises(BadSettings, match=r"/\.env cannot be read: it is not UTF-8\.$"):
+        settings()
+
+
 NUMBERS = [field for field in Settings.model_fields if span(field)]
 
 
@@ -210,7 +217,7 @@ def _value(field: str) -> st.SearchStrategy[timedelta | int | float]:
     return ends | st.floats(least, most).map(lambda value: round(value, 3))
 
 
-@trying(max_examples=60)
+@trying(max_examples=60, deadline=None)
 @given(environments())
 def test_no_combination_that_is_accepted_is_absurd(env: dict[str, str]):
     with pytest.MonkeyPatch.context() as here:
