@@ -14,7 +14,7 @@ import tenacity
 from config.settings import settings
 from db.pool import AWAY
 
-MOST_STEPS = 20  # from the shortest first pause that may be set to beyond the longest last one
+MOST_STEPS = 12  # from the shortest first pause that may be set to beyond the longest last one
 PAUSE = tenacity.wait_random_exponential(multiplier=0.1, max=2)
 BLIP = tenacity.retry_if_exception_type((*AWAY, redis.ConnectionError))
 

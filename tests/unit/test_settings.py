@@ -160,6 +160,12 @@ def test_the_tenth_try_waits_an_hour_and_not_eleven_days(configure: Configure):
     assert backoff(10**6) <= timedelta(hours=1)
 
 
+@pytest.mark.parametrize("first", ["0.1", "3600"])
+def test_the_longest_wait_is_reached_from_any_first_one(first: str, configure: Configure):
+    configure(BATON_BACKOFF_FIRST=first, BATON_BACKOFF_MAX="604800")
+    assert max(backoff(100) for _ in range(100)) > timedelta(days=1)
+
+
 @pytest.mark.parametrize("value", ["BATON_LEASE=soon", "BATON_SLOTS=0", "REDIS_URL=http://x"])
 def test_a_producer_is_not_refused_for_what_only_workers_use(value: str, configure: Configure):
     variable, _, text = value.partition("=")
