@@ -85,9 +85,9 @@ class Settings(Asking):
     budget_usd: float | None = Field(None, ge=0.01, le=1_000_000)  # per turn of the agent
     cli_path: str = ""  # empty: the CLI bundled with the SDK
     cli_retries: int = Field(2, ge=0, le=10)  # CLAUDE_CODE_MAX_RETRIES
-    turn_timeout: Duration = _lasts(HOUR, SECOND, DAY)
+    turn_timeout: Duration = _lasts(HOUR, SECOND, 7 * DAY)
     idle_timeout: Duration = _follows(  # an agent that says nothing
-        lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND, DAY
+        lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND, 7 * DAY
     )
     max_message_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)  # one line of the CLI's
     sandbox: Literal["auto", "off"] = "auto"  # auto: bubblewrap where it is present

@@ -5,6 +5,7 @@ spends on a step). A connection is autocommit: a statement is its own transactio
 unless `transaction()` makes a block of several.
 """
 
+import atexit
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -79,6 +80,7 @@ def pool() -> ConnectionPool:
     """The pool, opened on first use: after Celery has forked, never before."""
     if not asking().database_url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
+    atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
     return ConnectionPool(
         asking().database_url,
         min_size=1,

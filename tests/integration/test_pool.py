@@ -1,0 +1,23 @@
+"""The pool of connections of a process: what it leaves when the process ends."""
+
+import os
+import subprocess
+import sys
+
+USES_IT = """
+from db.pool import connection
+with connection() as conn:
+    print(conn.execute("select 1").fetchone()[0])
+"""
+
+
+def test_a_process_that_used_the_pool_ends_at_once_and_without_a_word(dsn: str):
+    done = subprocess.run(
+        [sys.executable, "-c", USES_IT],
+        env={**os.environ, "DATABASE_URL": dsn},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
