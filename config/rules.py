@@ -7,6 +7,7 @@ same, and cannot be, is refused in a sentence that names both. A rule says why i
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from config.settings import BadSettings, Settings, name, number
 
+LEAST_SILENCE = timedelta(seconds=31)
 CHARS = 4  # of a text, about, in one token
 
 
@@ -68,6 +70,12 @@ RULES = (
     Rule(
         lambda s: s.idle_timeout <= s.turn_timeout,
         "{idle_timeout} must be at most {turn_timeout}: otherwise it is never reached.",
+    ),
+    # While a command runs, the CLI says so each 30 s.
+    Rule(
+        lambda s: s.idle_timeout >= min(LEAST_SILENCE, s.turn_timeout),
+        "{idle_timeout} must be at least 31, or {turn_timeout} if that is less: while a command"
+        " runs, the agent is silent for 30 s.",
     ),
     Rule(
         lambda s: s.backoff_first <= s.backoff_max,
