@@ -1,11 +1,13 @@
 """What settings must be to each other, so that one does not break what another promises.
 
 Most values follow: who sets BATON_LEASE need not think of BATON_RENEW_EVERY. What was set all the
-same, and cannot be, is refused in a sentence that names both. A rule says why it is there.
+same, and cannot be, is refused in a sentence that names both. What can be, and has a price that
+somebody may have meant to pay (a trial with short times), is told and not refused. A rule says
+why it is there.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +23,12 @@ CHARS = 4  # of a text, about, in one token
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`holds` of the settings; otherwise `why` is told, each name in it with its value."""
+    """`holds` of the settings; otherwise `why` is told, each name in it with its value, and the
+    start is refused, unless the rule is only `advice`."""
 
     holds: Callable[[Settings], bool]
     why: str
+    advice: bool = False
 
     @property
     def fields(self) -> list[str]:
@@ -69,13 +73,15 @@ RULES = (
     ),
     Rule(
         lambda s: s.idle_timeout <= s.turn_timeout,
-        "{idle_timeout} must be at most {turn_timeout}: otherwise it is never reached.",
+        "{idle_timeout} should be at most {turn_timeout}: it is never reached.",
+        advice=True,
     ),
     # While a command runs, the CLI says so each 30 s.
     Rule(
         lambda s: s.idle_timeout >= min(LEAST_SILENCE, s.turn_timeout),
-        "{idle_timeout} must be at least 31, or {turn_timeout} if that is less: while a command"
-        " runs, the agent is silent for 30 s.",
+        "{idle_timeout} should be at least 31, or {turn_timeout} if that is less: while a command"
+        " runs, the agent is silent for 30 s, and is ended for it.",
+        advice=True,
     ),
     Rule(
         lambda s: s.backoff_first <= s.backoff_max,
@@ -83,25 +89,29 @@ RULES = (
     ),
     Rule(
         lambda s: s.publish_after <= s.publish_again_max,
-        "{publish_after} must be at most {publish_again_max}, the longest pause.",
+        "{publish_after} should be at most {publish_again_max}, the longest pause.",
+        advice=True,
     ),
     # A checkpoint lives on with each renewal of its job's lease.
     Rule(
         lambda s: s.checkpoint_ttl >= 2 * s.renew_every,
-        "{checkpoint_ttl} must be at least twice {renew_every}: otherwise a checkpoint is gone"
-        " while its job runs.",
+        "{checkpoint_ttl} should be at least twice {renew_every}: a checkpoint may be gone while"
+        " its job runs.",
+        advice=True,
     ),
     # A message that comes again must find its job, or the request is taken for a new one.
     Rule(
         lambda s: s.jobs_kept >= s.delivered_again,
-        "{jobs_kept} must be at least 8 times {turn_timeout} and an hour: until then a plain"
+        "{jobs_kept} should be at least 8 times {turn_timeout} and an hour: until then a plain"
         " Celery message may come again, and would be done twice.",
+        advice=True,
     ),
     # What a dead attempt left is gone on from when its job is tried again.
     Rule(
         lambda s: s.transcripts_kept >= s.turn_timeout + s.backoff_max,
-        "{transcripts_kept} must be at least {turn_timeout} and {backoff_max} together:"
-        " otherwise what a failed try left is deleted before the next one.",
+        "{transcripts_kept} should be at least {turn_timeout} and {backoff_max} together: what a"
+        " failed try left may be deleted before the next one.",
+        advice=True,
     ),
     Rule(
         lambda s: s.digest_chars <= s.context_window * CHARS / 2,
@@ -124,5 +134,12 @@ RULES = (
 def check(settings: Settings) -> None:
     """Raises BadSettings with the sentence of the first rule that does not hold."""
     for rule in RULES:
-        if wrong := rule.broken_by(settings):
+        if not rule.advice and (wrong := rule.broken_by(settings)):
             raise BadSettings(wrong)
+
+
+def advice(settings: Settings) -> Iterator[str]:
+    """A sentence for each rule that does not hold and refuses nothing."""
+    for rule in RULES:
+        if rule.advice and (told := rule.broken_by(settings)):
+            yield told

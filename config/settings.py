@@ -81,13 +81,13 @@ class Settings(Asking):
     # The agent
     model: str = ""  # empty: the CLI's own default
     metadata_model: str = ""  # empty: as `model` (another model forfeits the prompt cache)
-    max_turns: int = Field(200, ge=1, le=10_000)
+    max_turns: int = Field(200, ge=1, le=100_000)
     budget_usd: float | None = Field(None, ge=0.01, le=1_000_000)  # per turn of the agent
     cli_path: str = ""  # empty: the CLI bundled with the SDK
     cli_retries: int = Field(2, ge=0, le=10)  # CLAUDE_CODE_MAX_RETRIES
-    turn_timeout: Duration = _lasts(HOUR, SECOND, 7 * DAY)
+    turn_timeout: Duration = _lasts(HOUR, SECOND / 10, 7 * DAY)
     idle_timeout: Duration = _follows(  # an agent that says nothing
-        lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND, 7 * DAY
+        lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND / 10, 7 * DAY
     )
     max_message_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)  # one line of the CLI's
     sandbox: Literal["auto", "off"] = "auto"  # auto: bubblewrap where it is present
@@ -95,7 +95,7 @@ class Settings(Asking):
     # Resuming
     resume_enabled: bool = True
     resume_percent: int = Field(100, ge=0, le=100)  # the rest of projects is the control sample
-    stale_after: Duration = _lasts(DAY, MINUTE, EVER)
+    stale_after: Duration = _lasts(DAY, SECOND, EVER)
     resume_failures: int = Field(2, ge=1, le=100)  # then a session is not resumable
     reset_after_turns: int = Field(50, ge=1, le=10_000)  # since it began or was compacted
     compact: Literal["auto", "always", "never"] = "auto"
@@ -109,7 +109,7 @@ class Settings(Asking):
 
     # Jobs
     attempts: int = Field(5, ge=1, le=100)
-    backoff_first: Duration = _lasts(15 * SECOND, SECOND / 10, HOUR)  # ×4 each time, up to
+    backoff_first: Duration = _lasts(15 * SECOND, SECOND / 100, HOUR)  # ×4 each time, up to
     backoff_max: Duration = _lasts(HOUR, SECOND, 7 * DAY)
     rescue_limit: int = Field(3, ge=1, le=100)  # workers killed, then quarantined
     lease: Duration = _lasts(30 * SECOND, SECOND, HOUR)
@@ -128,7 +128,7 @@ class Settings(Asking):
 
     # The relay
     relay_poll: Duration = _lasts(SECOND / 10, SECOND / 100, 5 * SECOND)
-    publish_after: Duration = _lasts(2 * SECOND, SECOND / 10, MINUTE)
+    publish_after: Duration = _lasts(2 * SECOND, SECOND / 100, MINUTE)
     publish_again_max: Duration = _lasts(5 * MINUTE, SECOND, DAY)
     worker_silent_after: Duration = _lasts(MINUTE, 3 * SECOND, DAY)
 
@@ -136,10 +136,10 @@ class Settings(Asking):
     checkpoint_ttl: Duration = _lasts(HOUR, SECOND, 30 * DAY)
     events_ttl: Duration = _lasts(DAY, SECOND, 365 * DAY)  # of the Redis copy
     events_kept: int = Field(1000, ge=1, le=1_000_000)  # in the Redis copy of one project
-    archive_after: Duration = _lasts(30 * DAY, HOUR, EVER)
-    jobs_kept: Duration = _lasts(30 * DAY, HOUR, EVER)  # and what made way in workspaces
-    branches_kept: Duration = _lasts(30 * DAY, HOUR, EVER)  # that nobody uses any more
-    transcripts_kept: Duration = _lasts(7 * DAY, HOUR, EVER)  # that nothing reaches any more
+    archive_after: Duration = _lasts(30 * DAY, SECOND, EVER)
+    jobs_kept: Duration = _lasts(30 * DAY, SECOND, EVER)  # and what made way in workspaces
+    branches_kept: Duration = _lasts(30 * DAY, SECOND, EVER)  # that nobody uses any more
+    transcripts_kept: Duration = _lasts(7 * DAY, SECOND, EVER)  # that nothing reaches any more
     project_bytes: int = Field(0, ge=0, le=10**18)  # of its stored transcripts; 0: no limit
     upkeep_every: Duration = _lasts(5 * MINUTE, SECOND, DAY)
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from pydantic_settings import DotEnvSettingsSource
 
-from config.rules import check
+from config.rules import advice, check
 from config.settings import PREFIX, BadSettings, Settings, name, settings
 
 # What our own processes tell each other; nobody sets these.
@@ -19,7 +19,7 @@ UNSET = "{} is not set: start `baton up`, or name the server."
 
 
 def begin(*, needs_servers: bool = False) -> None:
-    """Check the settings; each name that is unknown gets a line on stderr.
+    """Check the settings; each name that is unknown, and each piece of advice, is a line on stderr.
 
     Raises BadSettings with a sentence: a value is wrong, or two of them break each other,
     or, where both servers are needed, one is not named.
@@ -27,6 +27,8 @@ def begin(*, needs_servers: bool = False) -> None:
     for sentence in unknown():
         print(sentence, file=sys.stderr)  # noqa: T201 - not yet known how logs are to look
     check(settings())
+    for sentence in advice(settings()):
+        print(sentence, file=sys.stderr)  # noqa: T201
     if needs_servers and (missing := settings().missing()):
         raise BadSettings(UNSET.format(missing))
 
