@@ -14,7 +14,13 @@ from db.costs import COST, WEIGHTS
 # Failures after which what the turn made is as good as before: it may be gone on from, or
 # committed if it had ended (worker/recovery.py; sessions.advance). A full disk is none of them:
 # what the turn itself has written there may be short.
-NOT_ITS_FAULT = ("drained", "workspace_away", "git_ended", "postgres_unreachable")
+NOT_ITS_FAULT = (
+    "drained",
+    "workspace_away",
+    "workspace_failed",
+    "git_ended",
+    "postgres_unreachable",
+)
 
 # Failures that say nothing of the session: what was gone on from may be gone on from again.
 NOT_THE_SESSIONS = (

@@ -28,7 +28,7 @@ def do_build(at: Attempt) -> None:
     begun = at.begin_work()
     prompt = str(job.args["prompt"])
     turn = at.run(Step(name="build", prompt=_after_interruption(at) + prompt))
-    tree, created = workspace.finish(job, begun)
+    made = workspace.finish(job, begun)
     version = job.version_id or str(job.chain_id) if job.lane == MAIN else None
     commit(
         at,
@@ -38,12 +38,17 @@ def do_build(at: Attempt) -> None:
             source="update" if job.head else "build",
             version=version,
             new_version=version is not None,
-            tree=tree,
+            tree=made.commit,
+            left_out=made.left_out,
             said=[("user", prompt), ("assistant", turn.text)],
-            result={"text": turn.text, "files_created": created},
+            result={
+                "text": turn.text,
+                "files_created": made.created,
+                "files_created_count": made.created_count,
+            },
         ),
     )
-    workspace.settle(job, begun, tree, earlier=at.earlier)
+    workspace.settle(job, begun, made.commit, earlier=at.earlier)
     at.checkpoint(turn)
 
 

@@ -3,6 +3,7 @@
 A failure here hurts nothing of the build: its version stands, and the chain goes on.
 """
 
+import stat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,7 +113,7 @@ def _document(at: Attempt, version: str | None) -> None:
     path = at.cwd / DOCUMENTATION
     if path.is_dir() and not path.is_symlink():
         raise BadRequest(f"{DOCUMENTATION} is a directory in the workspace: move it away.")
-    before = path.read_bytes() if _is_file(path) else None
+    before = _file(path)
     turn = at.run(
         Step(
             name="documentation",
@@ -121,9 +122,9 @@ def _document(at: Attempt, version: str | None) -> None:
             accept=lambda turn: _documented(path, turn, before),
         )
     )
-    if not _is_file(path) and before is None:
+    if _file(path) is None and before is None:
         _write_answer(path, turn)
-    tree, _ = workspace.finish(at.job, begun)
+    made = workspace.finish(at.job, begun)
     commit(
         at,
         turn,
@@ -131,21 +132,29 @@ def _document(at: Attempt, version: str | None) -> None:
             step="documentation",
             source="metadata",
             version=version,
-            tree=tree,
+            tree=made.commit,
+            left_out=made.left_out,
             result={"documentation": DOCUMENTATION},
         ),
     )
-    workspace.settle(at.job, begun, tree, earlier=at.earlier)
+    workspace.settle(at.job, begun, made.commit, earlier=at.earlier)
     at.checkpoint(turn)
 
 
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _file(path: Path) -> tuple[int, int, int] | None:
+    """What tells the file from what it was before; None if it is none. Its mode may be any."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _documented(path: Path, turn: Turn, before: bytes | None) -> None:
+def _documented(path: Path, turn: Turn, before: tuple[int, int, int] | None) -> None:
     """The agent wrote the file, or found nothing to change in it, or answered with its text."""
-    if not _is_file(path) and before is None and not turn.text.strip():
+    if _file(path) is None and before is None and not turn.text.strip():
         raise NotWhole("The agent wrote no documentation.")
 
 

@@ -12,6 +12,7 @@ in the project's repository as anything that had to make way; of a dropped one n
 import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from psycopg import Connection
@@ -20,7 +21,7 @@ from config.settings import settings
 from db import branch_files, events, projects
 from db import trees as ledger
 from db.events import Event
-from worker import history, removal, workspace
+from worker import history, named, removal, workspace
 from worker.errors import JobError
 from worker.publish import announce
 from worker.trees import Trees
@@ -129,20 +130,25 @@ def _carry_over(conn: Connection, project_id: str, trees: Trees) -> None:
 
     kept = set(trees.refs(history.LOST)) | set(trees.refs(history.ASIDE))
     lost = history.catch_up(trees, committed)
-    refs = [history.put_lost_aside(trees), history.put_edits_aside(trees)]
+    ref = history.put_lost_aside(trees)
+    edits, left_out = history.put_edits_aside(trees)
     for below in (history.LOST, history.ASIDE):
         main.fetch(str(trees.git_dir), f"+{below}/*:{below}/*")
-    for ref in refs:
-        if ref and ref not in kept:
-            _tell(conn, project_id, lane=trees.git_dir.stem, ref=ref)
+    told = [_of(trees, "workspace.kept_aside", {"ref": each}) for each in (ref, edits)
+            if each and each not in kept]  # fmt: skip
+    if left_out:
+        told.append(_of(trees, "workspace.left_out", named.told(left_out)))
+    if told:
+        announce(project_id, events.append(conn, project_id, told), told, [])
     workspace.forget_sent(trees, project_id, lost)
 
 
-def _tell(conn: Connection, project_id: str, *, lane: str, ref: str) -> None:
-    log.info("workspace.kept_aside", project_id=project_id, lane=lane, ref=ref)
-    body = {"ref": ref, "host": socket.gethostname(), "branch": lane}
-    told = Event("workspace.kept_aside", None, body)
-    announce(project_id, events.append(conn, project_id, [told]), [told], [])
+def _of(trees: Trees, kind: str, body: dict[str, Any]) -> Event:
+    """An event of what was in the branch's directory here."""
+    log.info(kind, branch=trees.git_dir.stem, **body)
+    return Event(
+        kind, None, {**body, "host": socket.gethostname(), "branch": trees.git_dir.stem}
+    )
 
 
 def _main(project_id: str) -> Trees:

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from config.settings import settings
+from worker import named
 
 log = structlog.get_logger()
 
@@ -56,10 +57,10 @@ def key(build_id: UUID) -> str:
 
 def save(build_id: UUID, checkpoint: Checkpoint) -> None:
     """Write the checkpoint with its time to live; files that the chain created before stay
-    named. Best effort."""
+    named, as many as there is room for. Best effort."""
     try:
         files = [*_created(client(CHECKPOINTS).get(key(build_id))), *checkpoint.filesCreated]
-        body = asdict(checkpoint) | {"filesCreated": list(dict.fromkeys(files))}
+        body = asdict(checkpoint) | {"filesCreated": named.first_of(dict.fromkeys(files))}
         client(CHECKPOINTS).set(key(build_id), json.dumps(body), ex=settings().checkpoint_ttl)
     except redis.RedisError as exc:
         log.info("checkpoint.not_saved", error=type(exc).__name__)

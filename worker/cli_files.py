@@ -2,6 +2,10 @@
 
 import socket
 import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -13,6 +17,7 @@ from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, 
 from worker.screen import clean
 
 MOST_NAMED = 5  # of what an import left out
+MOST_LINES = 5000  # of a patch, at a terminal
 
 
 def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
@@ -47,14 +52,21 @@ def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
 
 def take_in(conn: Connection, project_id: str, user: str, source: str) -> None:
     """Make the project of files that are there."""
-    from worker import importing
+    from worker import importing, named
 
     found = importing.take_in(conn, project_id, user_id=user, source=source)
     page = [f"{found.files} files are version {found.version_id} of project {project_id}."]
     if found.left_out:
-        named = ", ".join(found.left_out[:MOST_NAMED])
-        page.append(f"{len(found.left_out)} submodules are left out: {named}.")
-    screen.show(found, page)
+        some = ", ".join(f"{each.name} ({each.why})" for each in found.left_out[:MOST_NAMED])
+        more = " and others" if len(found.left_out) > MOST_NAMED else ""
+        page.append(f"Left out: {len(found.left_out)}, {some}{more}.")
+    left_out = named.told(found.left_out)
+    document = {
+        **asdict(found),
+        "left_out": left_out["names"],
+        "left_out_count": left_out["count"],
+    }
+    screen.show(document, page)
 
 
 @app.command("diff")
@@ -68,7 +80,7 @@ def show_diff(
     _json: AsJson = False,
 ) -> None:
     """Print what a version changed, as a git patch."""
-    from worker.diff import diff
+    from worker.diff import MOST, diff
 
     with ledger() as conn:
         known_project(conn, project)
@@ -79,15 +91,26 @@ def show_diff(
             "project_id": project,
             "version": found.version.version_id,
             "against": found.against.version_id if found.against else None,
-            "files": changes,
+            "files": changes[:MOST],
+            "files_count": len(changes),
             "added": sum(one.added or 0 for one in changes),
             "removed": sum(one.removed or 0 for one in changes),
         }
         screen.show(document, [])
-    elif stat or screen.terminal:
-        for line in (
-            found.stat() if stat else found.patch().decode(errors="replace")
-        ).splitlines():
-            print("\t".join(clean(part) if part else "" for part in line.split("\t")))  # noqa: T201
+    elif stat:
+        _print(found.stat().splitlines())
+    elif screen.terminal:
+        with tempfile.TemporaryFile() as patch:
+            found.pour(patch)
+            patch.seek(0)
+            lines = (line.decode(errors="replace").rstrip("\n") for line in patch)
+            _print(islice(lines, MOST_LINES))
+            if more := sum(1 for _ in patch):
+                _print([f"[{more} more lines: send it to a file to have all of it]"])
     else:
-        sys.stdout.buffer.write(found.patch())  # as it is: for `git apply`
+        found.pour(sys.stdout.buffer)  # as it is: for `git apply`
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print("\t".join(clean(part) if part else "" for part in line.split("\t")))  # noqa: T201

@@ -230,7 +230,8 @@ PLACES: LiteralString = """
              where (project_id = %(neighbour)s or workspace = %(default)s)
                and project_id <> %(project)s
                and not exists (select from projects where project_id = %(project)s) limit 1),
-           (select workspace_tree is not null from projects where project_id = %(project)s)"""
+           (select workspace_tree is not null from projects where project_id = %(project)s),
+           (select last_ai_session_id from projects where project_id = %(project)s)"""
 
 
 def _places(ask: _Ask) -> dict[str, str | None]:
@@ -258,7 +259,7 @@ def _check_text(ask: _Ask) -> None:
 
 def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
     """What Postgres cannot see: the workspace on this host, if it has workspaces."""
-    known, other, kept = places or (None, None, None)
+    known, other, kept, head = places or (None, None, None, None)
     if other:
         raise Refused("This workspace belongs to another project: choose another directory.")
     given = known or ask.workspace
@@ -270,10 +271,10 @@ def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
         return  # this host has no workspaces: the worker will look
     if not PROJECT_ID.fullmatch(ask.project):
         return  # Postgres has the sentence
+    path = Path(given or default)
     try:
-        path = (
-            place_of(ask.project, known, kept=bool(kept)) if known else Path(given or default)
-        )
+        if known:
+            path = place_of(ask.project, known, kept=bool(kept), head=head)
         check_place(path)
     except BadRequest as exc:
         raise Refused(str(exc)) from exc

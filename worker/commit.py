@@ -17,12 +17,13 @@ from db.events import Event
 from db.lanes import MAIN, Next
 from db.pool import AWAY, connection
 from db.sessions import Advance, Moved
-from worker import digest, points
+from worker import digest, named, points
 from worker.agent import Turn
 from worker.digest import Noted
 from worker.errors import HeadMoved, Stopped
 from worker.following import following_of
 from worker.ladder import AGENT_RESET, Choice
+from worker.named import LeftOut
 from worker.publish import announce
 from worker.retry import while_held
 
@@ -50,6 +51,7 @@ class Outcome:
     new_version: bool = False
     said: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     tree: str | None = None
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])  # of the tree
 
 
 def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
@@ -58,7 +60,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     noted = digest.note(at.begun) if at.begun and outcome.tree else None
     to = _advance(job, turn, _named(outcome, at.choice, turn), noted)
     following = following_of(job) if outcome.final else None
-    told = _told(job, to, following)
+    told = _told(job, to, following, outcome.left_out)
     points.reach("commit.before")
     moved = _send(at, to, told, following)
     if moved is None and (reason := at.lease.reason()) == "lease_lost":
@@ -155,7 +157,10 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome, noted: Noted | None) ->
     )
 
 
-def _told(job: Claimed, to: Advance, following: Next | None) -> list[Event]:
+def _told(
+    job: Claimed, to: Advance, following: Next | None, left_out: list[LeftOut]
+) -> list[Event]:
+    branch = {} if job.lane == MAIN else {"branch": job.lane}
     body = {
         **about(job),
         "step": to.step,
@@ -165,10 +170,13 @@ def _told(job: Claimed, to: Advance, following: Next | None) -> list[Event]:
         "source": to.source,
         "reason": to.reason,
         "version": to.version_id,
-        **({} if job.lane == MAIN else {"branch": job.lane}),
+        **branch,
     }
     moved = "session.moved" if job.lane == MAIN else "branch.moved"
     told = [Event(moved, job.id, body)]
+    if left_out:
+        lacks = {**about(job), "version": to.version_id, **branch, **named.told(left_out)}
+        told.append(Event("workspace.left_out", job.id, lacks))
     if to.final:
         told.append(Event("job.done", job.id, {**about(job), "result": to.result}))
     if following:

@@ -63,11 +63,11 @@ def _usage(exc: TyperException) -> str:
 
 
 def _sentence(exc: BaseException) -> str:
-    from worker.errors import BadRequest, WorkspaceAway, WorkspaceFailed
+    from worker.errors import BadRequest, WorkspaceAway, WorkspaceBusy, WorkspaceFailed
     from worker.sentences import for_people
 
     match exc:
-        case Failed() | BadRequest() | WorkspaceAway() | WorkspaceFailed():
+        case Failed() | BadRequest() | WorkspaceAway() | WorkspaceBusy() | WorkspaceFailed():
             return str(exc)
         case UnicodeEncodeError():
             return "What was given is not UTF-8: convert it."

@@ -1,6 +1,7 @@
 """`baton delete`: all that is there of a project or a user, for good, with a receipt."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,6 +14,8 @@ from worker.screen import Facts, Page, Table, number
 
 if TYPE_CHECKING:
     from worker.deletion import Deleted  # slow to import
+
+MOST = 200  # projects or directories that are named
 
 What = Literal["project", "user"]
 
@@ -72,14 +75,26 @@ def _told(what: What, subject: str, receipt: Receipt) -> dict[str, Any]:
 def _document(what: What, subject: str, done: "Deleted") -> dict[str, Any]:
     return {
         **_told(what, subject, done.receipt),
-        "projects": done.projects,
-        "directories_removed": [str(place) for place in done.places.removed],
-        "directories_not_on_this_host": [str(place) for place in done.places.not_here],
-        "directories_left": [
-            {"path": str(place), "why": why} for place, why in done.places.left
-        ],
-        "projects_not_on_the_server": done.places.not_on_server,
+        **_some("projects", done.projects),
+        **_some("directories_removed", [str(place) for place in done.places.removed]),
+        **_some("directories_not_on_this_host", [str(place) for place in done.places.not_here]),
+        **_some(
+            "directories_left",
+            [{"path": str(place), "why": why} for place, why in done.places.left],
+        ),
+        **_some("projects_not_on_the_server", done.places.not_on_server),
     }
+
+
+def _some(name: str, things: list[Any]) -> dict[str, Any]:
+    """The first of them, and how many there are."""
+    return {name: things[:MOST], f"{name}_count": len(things)}
+
+
+def _each(sentence: str, things: Sequence[object], *more: Sequence[object]) -> list[str]:
+    """The sentence for each of the first, and how many more there are."""
+    told = [sentence.format(*each) for each in list(zip(things, *more, strict=True))[:MOST]]
+    return told + ([f"And {len(things) - MOST} more."] if len(things) > MOST else [])
 
 
 def _facts(receipt: Receipt) -> Facts:
@@ -109,16 +124,20 @@ def _page(what: What, subject: str, done: "Deleted") -> Page:
             right=frozenset({"rows"}),
             title="Rows deleted",
         ),
-        *(f"Removed {place}." for place in places.removed),
-        *(
-            f"Not on this host: {place}. If it is at its usual place on another, that host removes"
-            " it by itself; else remove it there."
-            for place in places.not_here
+        *_each("Removed {}.", places.removed),
+        *_each(
+            "Not on this host: {}. If it is at its usual place on another, that host removes"
+            " it by itself; else remove it there.",
+            places.not_here,
         ),
-        *(f"Left: {place}, since {why}." for place, why in places.left),
-        *(
-            f"The server of BATON_WORKSPACE_REMOTE has no repository of project {project_id}, or"
-            " does not show it: nothing was removed there."
-            for project_id in places.not_on_server
+        *_each(
+            "Left: {}, since {}.",
+            [place for place, _ in places.left],
+            [why for _, why in places.left],
+        ),
+        *_each(
+            "The server of BATON_WORKSPACE_REMOTE has no repository of project {}, or"
+            " does not show it: nothing was removed there.",
+            places.not_on_server,
         ),
     ]

@@ -4,6 +4,7 @@ No workspace is needed, only the repository, or the remote that it can be fetche
 """
 
 from dataclasses import dataclass
+from typing import IO
 
 from psycopg import Connection
 
@@ -14,6 +15,8 @@ from worker import workspace
 from worker.complaints import Failed
 from worker.transport import transport
 from worker.trees import EMPTY, Trees
+
+MOST = 1000  # files that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,14 @@ class Diff:
     before: str
     after: str
 
-    def patch(self) -> bytes:
-        """As git writes and applies it."""
-        return _bytes(self.trees.patch(self.before, self.after, "-p", "--binary"))
+    def pour(self, into: IO[bytes]) -> None:
+        """Write the patch, as git writes and applies it."""
+        self.trees.pour_patch(self.before, self.after, into)
 
     def stat(self) -> str:
-        """How much changed in which file, for people."""
-        return _text(self.trees.patch(self.before, self.after, "--stat=100"))
+        """How much changed in which file, for people; the last line counts all files."""
+        only = f"--stat-count={MOST}"
+        return _text(self.trees.patch(self.before, self.after, "--stat=100", only))
 
     def changes(self) -> list[Change]:
         """Every file that differs."""

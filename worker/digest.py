@@ -18,7 +18,7 @@ from db.chat import Past
 from db.lanes import MAIN
 from db.pool import connection
 from db.transcripts import TranscriptDamaged
-from worker import prompts, workspace
+from worker import prompts, reading
 from worker.spoken import Said, said
 from worker.workspace import Begun
 
@@ -31,12 +31,12 @@ def retell(job: Claimed, cwd: Path, prompt: str) -> str:
         past = _past(conn, job)
     if job.head is None and not past.said:
         return prompt  # the project's first words
-    files = workspace.files(cwd)
+    files = reading.files(cwd)
     noted = not files
     told = prompts.digest(
         past,
         past.files if noted else files,
-        past.documentation if noted else workspace.read(cwd, DOCUMENTATION),
+        past.documentation if noted else reading.text(cwd / DOCUMENTATION),
         elsewhere=noted,
     )
     return prompts.with_digest(told, prompt)
@@ -82,4 +82,4 @@ class Noted:
 
 def note(begun: Begun) -> Noted:
     """What the turn's commit is to note, for a fresh session on any host."""
-    return Noted(workspace.files(begun.path), workspace.read(begun.path, DOCUMENTATION))
+    return Noted(reading.files(begun.path), reading.text(begun.path / DOCUMENTATION))

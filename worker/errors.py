@@ -8,10 +8,12 @@
     ├── CaptureIncomplete  the turn ran, but its transcript is not whole in the store
     ├── NotWhole           the turn ended without what it was asked for
     ├── NoRoom             the agent's disk is full
-    ├── WorkspaceFailed    the workspace cannot be kept as it is
+    ├── WorkspaceFailed    git cannot keep the workspace, and it is not for what lies in it
+    ├── WorkspaceBusy      another process does not let go of the workspace's repository
     ├── GitEnded           git was killed, or took too long: that says nothing of the workspace
     ├── WorkspaceAway      the project's files cannot be had on this host now
-    │   └── RemoteMissing  the remote has no repository of the project, or does not show it
+    │   ├── RemoteMissing  the remote has no repository of the project, or does not show it
+    │   └── RemoteRefuses  the remote takes all but some files
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
     ├── Stopped            the turn was stopped: cancelled, interrupted, timed out
     └── AgentFailed        the agent said why it failed, field by field
@@ -71,7 +73,12 @@ class NotWhole(JobError):
 
 
 class WorkspaceFailed(JobError):
-    """The workspace cannot be kept as it is; the text says why."""
+    """Git cannot keep the workspace; the text says why. What lies in it is no reason: what cannot
+    be kept of it is left out."""
+
+
+class WorkspaceBusy(JobError):
+    """Another process does not let go of the workspace's repository; the text says which."""
 
 
 class GitEnded(JobError):
@@ -84,6 +91,17 @@ class WorkspaceAway(JobError):
 
 class RemoteMissing(WorkspaceAway):
     """Where the project's repository should be there is none, or it is not shown to us."""
+
+
+@dataclass
+class RemoteRefuses(WorkspaceAway):
+    """The project's repository takes no commit that has these objects (ids); `text` says why."""
+
+    text: str
+    objects: frozenset[str]
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class NoRoom(JobError):
@@ -143,7 +161,8 @@ EXHAUSTED = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
-    WorkspaceFailed: (Verdict.FAIL, "workspace_failed"),
+    WorkspaceFailed: (Verdict.RETRY, "workspace_failed"),
+    WorkspaceBusy: (Verdict.WAIT, "workspace_busy"),
     GitEnded: (Verdict.RETRY, "git_ended"),
     WorkspaceAway: (Verdict.WAIT, "workspace_away"),
     NoRoom: (Verdict.RETRY, "disk_full"),

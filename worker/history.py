@@ -14,7 +14,9 @@ Upkeep points kept and lent, and alone lets lost and aside go in time (worker/re
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
+from worker.named import LeftOut
 from worker.trees import Trees
 
 HEAD = "refs/baton/head"
@@ -86,8 +88,9 @@ def _make_way(trees: Trees, commit: str) -> list[str]:
     left = trees.snapshot("made way", parent=here) if any(trees.path.iterdir()) else here
     kept = _keep(trees, left, commit)
     trees.switch(commit)
-    kept += _keep(trees, trees.snapshot("was ignored by git", parent=commit), commit)
-    trees.restore(commit)
+    ignored = trees.keep("was ignored by git", parent=commit)
+    kept += _keep(trees, ignored.commit, commit)
+    trees.restore(commit, spare=ignored.left_out)
     return kept
 
 
@@ -105,26 +108,27 @@ def put_lost_aside(trees: Trees) -> str | None:
     if not begun:
         return None
     lost_ref = f"{LOST}/{begun[0].rpartition('/')[2]}"
-    left = trees.snapshot("left by an attempt that came to nothing", parent=trees.ref(HEAD))
-    same = trees.same(begun[0], left)
+    left = trees.keep("left by an attempt that came to nothing", parent=trees.ref(HEAD))
+    same = trees.same(begun[0], left.commit)
     if not same:
-        trees.point(lost_ref, left)
-        trees.restore(begun[0])
+        trees.point(lost_ref, left.commit)
+        trees.restore(begun[0], spare=left.left_out)
     for ref in begun:
         trees.forget(ref)
     return None if same else lost_ref
 
 
-def put_edits_aside(trees: Trees) -> str | None:
-    """Keep what people changed since the last whole turn here; the ref, if they did."""
+def put_edits_aside(trees: Trees) -> tuple[str | None, list[LeftOut]]:
+    """Keep what people changed since the last whole turn here; the ref, if they did, and what
+    cannot be kept."""
     head = trees.ref(HEAD)
     if not any(trees.path.iterdir()):
-        return None
-    left = trees.snapshot("changed since the last turn", parent=head)
-    if left == head:
-        return None
-    trees.point(f"{ASIDE}/{left}", left)
-    return f"{ASIDE}/{left}"
+        return None, []
+    left = trees.keep("changed since the last turn", parent=head)
+    if left.commit == head:
+        return None, left.left_out
+    trees.point(f"{ASIDE}/{left.commit}", left.commit)
+    return f"{ASIDE}/{left.commit}", left.left_out
 
 
 def drop_half_written(trees: Trees, begun: str) -> None:
@@ -132,4 +136,5 @@ def drop_half_written(trees: Trees, begun: str) -> None:
     left = trees.snapshot("left by an attempt that is gone on from", parent=begun)
     for name in trees.added(begun, left):
         if HALF_WRITTEN.search(name):
-            (trees.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # then it is one file too many, and no more
+                (trees.path / name).unlink()

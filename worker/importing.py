@@ -17,11 +17,11 @@ from psycopg import Connection
 from config.settings import settings
 from db import projects
 from db.jobs import REFUSED
-from worker import remains, workspace
+from worker import remains, transport, workspace
 from worker.complaints import Failed
 from worker.errors import WorkspaceAway
-from worker.transport import transport
-from worker.trees import Trees
+from worker.named import LeftOut
+from worker.trees import Kept, Trees
 
 ADDRESS = re.compile(r"(file|ssh|https?|git)://|[A-Za-z0-9][^/:]*:")
 SOURCE = "refs/baton/source"
@@ -29,14 +29,13 @@ SOURCE = "refs/baton/source"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A project's first version: its git commit, how many files, and the submodules
-    that were left out."""
+    """A project's first version: its git commit, how many files, and what was left out."""
 
     project_id: str
     version_id: str
     tree: str
     files: int
-    left_out: list[str]
+    left_out: list[LeftOut]
 
 
 def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> Imported:
@@ -52,12 +51,18 @@ def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> 
             project_id,
             found.workspace if found else None,
             kept=bool(found and found.workspace_tree),
+            head=found.last_ai_session_id if found else None,
         )
         in_place = path.resolve() == Path(source).expanduser().resolve()
         remains.clear(conn, project_id, files=not in_place)
-        tree, left_out = _keep(project_id, version, source, path)
+        kept = _keep(project_id, version, source, path)
         projects.take_in(
-            conn, project_id, user_id=user_id, workspace=place, version=version, tree=tree
+            conn,
+            project_id,
+            user_id=user_id,
+            workspace=place,
+            version=version,
+            tree=kept.commit,
         )
     except psycopg.DatabaseError as exc:
         if exc.sqlstate != REFUSED:
@@ -65,11 +70,11 @@ def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> 
         raise Failed(exc.diag.message_primary or "It was refused.") from exc
     if made := projects.get(conn, project_id):
         workspace.bring_now(conn, made)
-    files = len(Trees(workspace.repository(project_id), path).names(tree))
-    return Imported(project_id, version, tree, files, left_out)
+    files = len(Trees(workspace.repository(project_id), path).names(kept.commit))
+    return Imported(project_id, version, kept.commit, files, kept.left_out)
 
 
-def _keep(project_id: str, version: str, source: str, path: Path) -> tuple[str, list[str]]:
+def _keep(project_id: str, version: str, source: str, path: Path) -> Kept:
     """Put the source's files into the project's repository, and to where other hosts find it."""
     here = Path(source).expanduser().absolute()
     if not here.exists() and not ADDRESS.match(source):
@@ -86,17 +91,20 @@ def _keep(project_id: str, version: str, source: str, path: Path) -> tuple[str, 
             Path(scratch) / "source.git", here if _has_files(here) else Path(scratch)
         )
         theirs.create()
-        commit, left_out = _read(theirs, str(here) if here.exists() else source)
-        theirs.point(SOURCE, commit)
+        kept = _read(theirs, str(here) if here.exists() else source)
+        theirs.point(SOURCE, kept.commit)
         ours.fetch(str(theirs.git_dir), SOURCE)
-    transport(project_id).send(ours, version, commit)
-    return commit, left_out
+    return transport.send(ours, project_id, version, kept, parent=None, note=_unnoted)
 
 
-def _read(theirs: Trees, source: str) -> tuple[str, list[str]]:
-    """A commit of the source's files without a past, and what was left out of it."""
+def _unnoted(_: str) -> None:
+    """Nothing to settle: upkeep removes from the remote what the ledger does not name."""
+
+
+def _read(theirs: Trees, source: str) -> Kept:
+    """A commit of the source's files without a past."""
     if theirs.path == Path(source):
-        return theirs.snapshot("imported", parent=None), []
+        return theirs.keep("imported", parent=None)
     try:
         theirs.fetch(source, f"+HEAD:{SOURCE}", "--depth=1")
     except WorkspaceAway as exc:

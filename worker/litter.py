@@ -1,12 +1,12 @@
 """Litter: directories that dead runs left, and keys of ours that lack a time to live."""
 
 import os
-import shutil
 import tempfile
 from datetime import timedelta
 from typing import Any
 
 from config.settings import settings
+from worker import removal
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 
 OURS = ((CHECKPOINTS, "claude:session:*"), (PROGRESS, "events:*"), (PROGRESS, "progress:*"))
@@ -25,7 +25,7 @@ def sweep_directories() -> int:
     for entry in scratch.iterdir():
         if now - entry.lstat().st_mtime > old:
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
+                removal.discard(entry)
             else:
                 entry.unlink(missing_ok=True)
             removed += 1

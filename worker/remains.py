@@ -47,6 +47,7 @@ def clear(conn: Connection, project_id: str, *, files: bool = True) -> None:
             project_id,
             found.workspace if found else None,
             kept=bool(found and found.workspace_tree),
+            head=found.last_ai_session_id if found else None,
         )
         _remove(main, project_id, removal.empty(place) if files else 0)
 
@@ -65,7 +66,7 @@ def sweep(conn: Connection) -> int:
 
 
 def _swept(conn: Connection, project_id: str) -> bool:
-    main, place = _main(project_id), workspace.place_of(project_id, None, kept=False)
+    main, place = _main(project_id), workspace.place_of(project_id, None, kept=False, head=None)
     with main.held_now() as alone:
         if not alone or projects.get(conn, project_id) or not _is_old(conn, project_id, main):
             return False

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from worker import git
 from worker.errors import WorkspaceFailed
+from worker.index import MARK
 from worker.trees import Trees
 
 # Nothing younger goes, by the time at which it was written or was last written again: what
@@ -46,6 +47,7 @@ class Repository(Trees):
 
     def commit_index(self) -> str:
         """A commit of what the index lists: the next snapshot takes it to be there."""
+        self._git("rm", "--cached", "-rq", "--ignore-unmatch", "--", f":(glob)**/{MARK}")
         tree = self._git("write-tree").strip()
         return self._git("commit-tree", tree, "-m", "index").strip()
 

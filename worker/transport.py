@@ -11,16 +11,22 @@ Which commit is wanted, the ledger says; no ref of another host is ever believed
                                whoever goes back to it, unless the attempt came to nothing
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from config.settings import settings
-from worker.errors import EXHAUSTED, RemoteMissing, WorkspaceAway, WorkspaceFailed
+from worker.errors import (
+    EXHAUSTED,
+    RemoteMissing,
+    RemoteRefuses,
+    WorkspaceAway,
+    WorkspaceFailed,
+)
 from worker.history import HEAD, MADE
-from worker.trees import Trees
+from worker.trees import Kept, Trees
 
 PROJECT = "{project}"
 PATIENCE = 30.0  # seconds to list what is there
@@ -38,7 +44,8 @@ class Transport(Protocol):
         ...
 
     def send(self, trees: Trees, name: str, commit: str) -> None:
-        """Let every host fetch the commit, from now on. Raises WorkspaceAway."""
+        """Let every host fetch the commit, from now on. Raises WorkspaceAway, and
+        RemoteRefuses where it is for some of the files."""
         ...
 
     def forget(self, trees: Trees, names: Collection[str]) -> None:
@@ -74,6 +81,31 @@ def folder() -> Path | None:
 def address(project_id: str) -> str:
     """The URL of the project's remote repository; empty where there is none."""
     return settings().workspace_remote.replace(PROJECT, quote(project_id, safe=""))
+
+
+def send(
+    trees: Trees,
+    project_id: str,
+    name: str,
+    kept: Kept,
+    *,
+    parent: str | None,
+    note: Callable[[str], None],
+) -> Kept:
+    """Let every host fetch the commit, without the files that the other repository refuses:
+    returns what was sent, after `note` was told of its commit. Raises WorkspaceAway."""
+    way = transport(project_id)
+    while True:
+        note(kept.commit)
+        try:
+            way.send(trees, name, kept.commit)
+        except RemoteRefuses as exc:
+            less = trees.without(kept, exc.objects, parent=parent)
+            if less.left_out == kept.left_out:  # it is something of before
+                raise
+            kept = less
+        else:
+            return kept
 
 
 def remove(trees: Trees, url: str, refs: Sequence[str]) -> None:
@@ -137,10 +169,13 @@ class Remote:
         except (WorkspaceAway, WorkspaceFailed, OSError) as exc:
             if isinstance(exc, OSError) and exc.errno in EXHAUSTED:
                 raise  # it is this host that has nothing left
-            raise WorkspaceAway(
+            text = (
                 f"The files of project {self.project_id} cannot be sent to"
                 f" BATON_WORKSPACE_REMOTE ({exc}): nothing is committed until they can."
-            ) from exc
+            )
+            if isinstance(exc, RemoteRefuses):
+                raise RemoteRefuses(text, exc.objects) from exc
+            raise WorkspaceAway(text) from exc
 
     def forget(self, trees: Trees, names: Collection[str]) -> None:
         """Those that are there."""

@@ -22,6 +22,7 @@ from db.jobs import Job
 
 LOOK_EVERY = 0.2  # seconds
 AT_ONCE = 200  # events read at a time
+SHOWN_NAMES = 5  # of what is left out, in a line
 SHOWN_TEXT = 120  # characters of what the agent says, in a line
 
 
@@ -163,10 +164,19 @@ def _of_job(what: str, body: dict[str, Any]) -> str:
             until = f" until {body['until']}" if body.get("until") else ""
             pause = f" for {body['delay']:.0f} s" if body.get("delay") else ""
             return f"{what[4:]}{until}{pause}{why}"
+        case "workspace.left_out":
+            return _left_out(body)
         case "job.rescued":
             return "its worker died; another takes over"
         case _:
             return f"{what.removeprefix('job.')}{why}"
+
+
+def _left_out(body: dict[str, Any]) -> str:
+    named: list[dict[str, str]] = body.get("names") or []
+    some = ", ".join(f"{each['name']} ({each['why']})" for each in named[:SHOWN_NAMES])
+    more = " and others" if len(named) > SHOWN_NAMES else ""
+    return f"left out of its files: {body.get('count')}, {some}{more}"
 
 
 def _origin(body: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ an operator went back), that one is brought here, and what lay here is kept asid
 worker/history.py; how a commit reaches a host: worker/transport.py.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,9 @@ from db import projects
 from db.attempts import Claimed
 from db.lanes import MAIN
 from db.projects import Project
-from worker import history, points
+from worker import history, named, points, removal, transport
 from worker.errors import BadRequest, WorkspaceAway
-from worker.plain import plain
-from worker.transport import transport
+from worker.named import LeftOut
 from worker.trees import Trees
 
 log = structlog.get_logger()
@@ -48,23 +46,36 @@ class Begun:
     went_on: bool = False  # whether the files are those of the attempt to go on from
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a turn made of the workspace: its commit, the first of the files that it created
+    and how many these are, and what is no part of the commit."""
+
+    commit: str
+    created: list[str]
+    created_count: int
+    left_out: list[LeftOut]
+
+
 def place(job: Claimed) -> Path:
     """Where the job's project has its workspace. Raises BadRequest if that is not allowed."""
     if job.lane != MAIN and job.workspace:
         return Path(job.workspace)  # below BRANCHES: the claim says so, nobody else may
-    return place_of(job.project_id, job.workspace, kept=job.tree is not None)
+    return place_of(job.project_id, job.workspace, kept=job.tree is not None, head=job.head)
 
 
-def place_of(project_id: str, workspace: str | None, *, kept: bool) -> Path:
-    """Where a project's workspace is on this host; `workspace` as the ledger has it.
+def place_of(project_id: str, workspace: str | None, *, kept: bool, head: str | None) -> Path:
+    """Where a project's workspace is on this host; `workspace` and `head` as the ledger has them.
 
     Files lie where each host has its workspaces, so a path of another host's counts for
     nothing: that is what it is if the ledger has files of it (`kept`), or if they come through
-    a remote. Raises BadRequest if the place is not allowed.
+    a remote. So does the default place in a BATON_WORKSPACES of before, if no turn was ever
+    committed there. Raises BadRequest if the place is not allowed.
     """
     default = asking().workspaces / project_id
     path = Path(workspace) if workspace else default
-    if (kept or asking().workspace_remote) and not _inside(path):
+    unused = head is None and path.is_absolute() and path.name == project_id
+    if (kept or unused or asking().workspace_remote) and not _inside(path):
         path = default
     check_place(path)
     return path
@@ -98,6 +109,7 @@ def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
     """
     path = place(job)
     path.mkdir(parents=True, exist_ok=True)
+    removal.let_in(path)
     main, trees = _trees(job.project_id, path), _trees_of(job, path)
     commit = job.tree if job.tree and _obtain(main, job.project_id, job.tree) else None
     if job.lane != MAIN:
@@ -119,7 +131,7 @@ def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
 def _obtain(trees: Trees, project_id: str, commit: str) -> bool:
     """Have the commit in this host's repository; False: the directory is taken as it lies."""
     trees.create()
-    return trees.has(commit) or transport(project_id).fetch(trees, commit)
+    return trees.has(commit) or transport.transport(project_id).fetch(trees, commit)
 
 
 def bring_now(conn: Connection, project: Project) -> list[str] | None:
@@ -129,13 +141,19 @@ def bring_now(conn: Connection, project: Project) -> list[str] | None:
     """
     commit = project.workspace_tree
     try:
-        place = place_of(project.project_id, project.workspace, kept=commit is not None)
+        place = place_of(
+            project.project_id,
+            project.workspace,
+            kept=commit is not None,
+            head=project.last_ai_session_id,
+        )
     except BadRequest:
         return None  # there is none yet
     trees = _trees(project.project_id, place)
     if commit is None or not trees.git_dir.parent.is_dir():
         return None
     trees.path.mkdir(parents=True, exist_ok=True)
+    removal.let_in(trees.path)
     with trees.held():
         if not trees.exist() or not trees.has(commit):
             return None
@@ -195,21 +213,27 @@ def go_back(job: Claimed, begun: Begun) -> str | None:
     return kept_aside
 
 
-def finish(job: Claimed, begun: Begun) -> tuple[str, list[str]]:
-    """The workspace as the turn left it: its commit, and the files that the turn created.
+def finish(job: Claimed, begun: Begun) -> Made:
+    """The workspace as the turn left it.
 
     Every host can have the commit then. Raises WorkspaceAway if it cannot be sent.
     """
     trees = _trees_of(job, begun.path)
-    commit = trees.snapshot(f"{job.kind} {job.id}", parent=trees.ref(history.HEAD))
-    trees.point(f"{history.MADE}/{begun.attempt}", commit)
-    points.reach("tree.made")
-    if job.lane != MAIN:  # for whoever promotes the branch, or begins another from it
-        main = _trees(job.project_id, begun.path)
-        main.fetch(str(trees.git_dir), commit)
-        main.point(f"{history.BRANCHES}/{job.lane}", commit)
-    transport(job.project_id).send(trees, str(begun.attempt), commit)
-    return commit, [plain(name) for name in trees.added(begun.commit, commit)]
+    parent = trees.ref(history.HEAD)
+    kept = trees.keep(f"{job.kind} {job.id}", parent=parent)
+    main = _trees(job.project_id, begun.path)
+
+    def note(commit: str) -> None:
+        trees.point(f"{history.MADE}/{begun.attempt}", commit)
+        points.reach("tree.made")
+        if job.lane != MAIN:  # for whoever promotes the branch, or begins another from it
+            main.fetch(str(trees.git_dir), commit)
+            main.point(f"{history.BRANCHES}/{job.lane}", commit)
+
+    name = str(begun.attempt)
+    kept = transport.send(trees, job.project_id, name, kept, parent=parent, note=note)
+    created = trees.added(begun.commit, kept.commit)
+    return Made(kept.commit, named.first_of(created), len(created), kept.left_out)
 
 
 def settle(job: Claimed, begun: Begun, commit: str, *, earlier: set[UUID]) -> None:
@@ -221,28 +245,6 @@ def settle(job: Claimed, begun: Begun, commit: str, *, earlier: set[UUID]) -> No
     history.settle(trees, str(begun.attempt), commit)
     points.reach("workspace.settled")
     forget_sent(trees, job.project_id, sorted(map(str, earlier - {begun.attempt})))
-
-
-def files(path: Path, limit: int = 200) -> list[str]:
-    """Paths of the workspace's files, for people and for a digest; hidden ones left out."""
-    found: list[str] = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(d for d in folders if not d.startswith(".") and d != "node_modules")
-        base = Path(folder).relative_to(path)
-        shown = sorted(name for name in names if not name.startswith("."))
-        found += [plain(str(base / name)).replace("\n", " ") for name in shown]
-        if len(found) >= limit:
-            break
-    return found[:limit]
-
-
-def read(path: Path, name: str, limit: int = 10_000) -> str:
-    """The beginning of a file of the workspace as text; empty unless it is a plain file there."""
-    file = path / name
-    if file.is_symlink() or not file.is_file():
-        return ""
-    with file.open(errors="replace") as opened:
-        return plain(opened.read(limit))
 
 
 def repository(project_id: str) -> Path:
@@ -272,7 +274,7 @@ def forget_sent(trees: Trees, project_id: str, attempts: list[str]) -> None:
     if not attempts:
         return
     try:
-        transport(project_id).forget(trees, attempts)
+        transport.transport(project_id).forget(trees, attempts)
     except WorkspaceAway as exc:
         log.warning("workspace.not_forgotten", attempts=attempts, error=str(exc))
         return

@@ -12,6 +12,7 @@ from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
 from tests.hosts import Hosts
 from tests.hosts import hosts as hosts
+from worker import diff
 
 
 @pytest.fixture
@@ -69,6 +70,18 @@ def test_a_summary_counts_files_and_lines(two: Hosts, bare: Baton):
     assert (
         "5 files changed, 3 insertions(+), 2 deletions(-)" in bare("diff", "shop", "--stat").out
     )
+
+
+def test_of_very_many_files_the_first_are_named_and_all_are_counted(
+    two: Hosts, bare: Baton, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(diff, "MOST", 2)
+    found = bare("diff", "shop", "--json").document
+    assert [f["path"] for f in found["files"]] == ["a.txt", "b.txt"]
+    assert (found["files_count"], found["added"], found["removed"]) == (5, 3, 2)
+    told = bare("diff", "shop", "--stat").out
+    assert ("b.txt" in told, "gone.txt" in told) == (True, False)
+    assert "5 files changed, 3 insertions(+), 2 deletions(-)" in told
 
 
 def test_any_host_gives_it_that_can_fetch_it(two: Hosts, bare: Baton):

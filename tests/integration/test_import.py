@@ -101,7 +101,7 @@ def test_submodules_are_left_out_and_named(
     git(outer, *ME, "submodule", "--quiet", "add", str(source), "inner")
     git(outer, *ME, "commit", "-qm", "x")
     code, told = imported(bare, f"file://{outer}")
-    assert (code, "1 submodules are left out: inner." in told) == (0, True)
+    assert (code, "Left out: 1, inner (submodule)." in told) == (0, True)
     assert set(files(at_home.place)) == {".gitmodules"}
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from config.settings import settings
 from db.attempts import Claimed
-from worker import workspace
+from worker import reading, workspace
 from worker.errors import BadRequest, GitEnded
+from worker.named import LeftOut
 from worker.trees import Trees
 from worker.workspace import Begun
 
@@ -71,7 +72,7 @@ def turn(place: Path, **files: str) -> str:
     one, begun = began(place)
     for name, text in files.items():
         (place / name).write_text(text)
-    commit, _ = workspace.finish(one, begun)
+    commit = workspace.finish(one, begun).commit
     workspace.settle(one, begun, commit, earlier=set())
     return commit
 
@@ -88,9 +89,9 @@ def test_a_turns_files_are_kept_and_those_it_made_are_named(place: Path):
     one, begun = began(place)
     (place / "a").write_text("2")
     (place / "b").write_text("3")
-    commit, created = workspace.finish(one, begun)
-    assert created == ["b"]
-    assert kept(commit) == {"a": "2", "b": "3"}
+    made = workspace.finish(one, begun)
+    assert (made.created, made.created_count, made.left_out) == (["b"], 1, [])
+    assert kept(made.commit) == {"a": "2", "b": "3"}
 
 
 def test_a_turn_takes_sixteen_gits(
@@ -141,7 +142,7 @@ def test_a_turn_that_was_committed_and_not_settled_is_not_taken_for_lost(place: 
     turn(place, a="1")
     one, begun = began(place)
     (place / "a").write_text("2")
-    commit, _ = workspace.finish(one, begun)  # and here its worker died, after the commit
+    commit = workspace.finish(one, begun).commit  # and here its worker died, after the commit
     (place / "a").write_text("by hand")
     _, after = began(place, commit)
     assert after.kept_aside is None
@@ -152,7 +153,9 @@ def test_a_turn_that_was_committed_and_not_settled_is_not_taken_for_lost(place: 
 def test_settling_an_older_turn_takes_nothing_from_an_attempt_that_began_after_it(place: Path):
     head = turn(place, a="1")
     unchanged, begun = began(place)
-    assert workspace.finish(unchanged, begun)[0] == head  # committed, and its worker died here
+    assert (
+        workspace.finish(unchanged, begun).commit == head
+    )  # committed, and its worker died here
     dead, begun = began(place, head)
     (place / "a").write_text("2")
     workspace.finish(dead, begun)  # its worker died here too, before the commit
@@ -323,9 +326,9 @@ def test_names_and_contents_of_all_kinds_come_back_as_they_were(place: Path):
     one, begun = began(place)
     assert begun.commit
     (place / "more").write_text("1")
-    commit, created = workspace.finish(one, begun)
-    assert created == ["more"]
-    workspace.settle(one, begun, commit, earlier=set())
+    made = workspace.finish(one, begun)
+    assert (made.created, made.left_out) == (["more"], [LeftOut("fifo", "pipe")])
+    workspace.settle(one, begun, made.commit, earlier=set())
     began(place)
     for name in content:
         (place / name).write_bytes(b"half")
@@ -334,7 +337,7 @@ def test_names_and_contents_of_all_kinds_come_back_as_they_were(place: Path):
     began(place)
     assert {name: (place / name).read_bytes() for name in content} == content
     assert str((place / "link").readlink()) == "/etc/passwd"
-    assert all(name.encode() for name in workspace.files(place))
+    assert all(name.encode() for name in reading.files(place))
 
 
 def test_what_git_ignores_is_neither_kept_nor_touched(place: Path):
@@ -385,6 +388,6 @@ def test_a_file_in_the_workspaces_place_is_told_of(tmp_path: Path):
 def test_of_a_file_only_its_beginning_is_read_and_nothing_through_a_link(place: Path):
     (place / "a").write_bytes(b"x" * 100 + b"\x00")
     (place / "b").symlink_to("/etc/passwd")
-    assert workspace.read(place, "a", limit=10) == "x" * 10
-    assert workspace.read(place, "b") == ""
-    assert workspace.read(place, "missing") == ""
+    assert reading.text(place / "a", limit=10) == "x" * 10
+    assert reading.text(place / "b") == ""
+    assert reading.text(place / "missing") == ""

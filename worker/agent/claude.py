@@ -28,6 +28,7 @@ from claude_agent_sdk.types import SessionStore
 from config.settings import STANDIN_KEY, settings
 from db.pool import AWAY
 from db.transcripts import TranscriptDamaged
+from worker import git, reading, removal
 from worker.agent import Request, Turn, Watch, relation
 from worker.agent.box import own_directory
 from worker.agent.failures import (
@@ -99,7 +100,7 @@ def _directory(request: Request, report: Report) -> Generator[None]:
         tempfile.tempdir = None
         with contextlib.suppress(OSError):  # it is gone: what was raised says more
             report.no_room = shutil.disk_usage(own.parent).free < ROOM
-        shutil.rmtree(own, ignore_errors=True)
+        removal.discard(own)
 
 
 def _unwritable(exc: OSError) -> AgentFailed:
@@ -139,6 +140,9 @@ def options(
         "CLAUDE_CODE_STARTUP_FAILURE_RESULTS": "1",
         "DISABLE_TELEMETRY": "1",
         "DISABLE_AUTOUPDATER": "1",
+        # The CLI looks for a repository above the workspace by itself, and tells the model of it.
+        "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
+        **git.for_agents(request.cwd),
         "BATON_ATTEMPT": str(request.attempt or ""),
         "BATON_FORK": f"{request.resume}:{request.minted}" if request.resume else "",
         **watch.keeper_env,
@@ -189,11 +193,8 @@ def _sockets(own: str) -> str:
 
 def _notes(cwd: Path) -> str:
     """The project's CLAUDE.md, as text: the CLI itself reads nothing of the project's."""
-    path = cwd / PROJECT_NOTES
-    if path.is_symlink() or not path.is_file():
+    if not (text := reading.text(cwd / PROJECT_NOTES, NOTES_LIMIT)):
         return ""
-    with path.open(errors="replace") as file:
-        text = file.read(NOTES_LIMIT)
     return (
         f"The project's own notes ({PROJECT_NOTES}):\n<project-notes>\n{text}\n</project-notes>"
     )

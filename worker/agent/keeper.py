@@ -54,6 +54,12 @@ ALLOWED = frozenset(
         "API_TIMEOUT_MS",
         "IS_SANDBOX",
         "BATON_ATTEMPT",
+        "GIT_CEILING_DIRECTORIES",
+        "GIT_CONFIG_COUNT",
+        "GIT_CONFIG_KEY_0",
+        "GIT_CONFIG_KEY_1",
+        "GIT_CONFIG_VALUE_0",
+        "GIT_CONFIG_VALUE_1",
     ]
 )
 ALLOWED_PREFIXES = ("LC_", "CLAUDE_", "ANTHROPIC_", "DISABLE_")
