@@ -124,6 +124,8 @@ class Settings(Asking):
     slots: int = Field(2, ge=1, le=256)  # jobs at a time in one worker
     # jobs of one user at a time, on all workers; 0: no limit
     user_slots: int = Field(0, ge=0, le=10_000)
+    # jobs that a user may ask for in a minute, at all doors; 0: no limit
+    user_rate: int = Field(0, ge=0, le=1000)
     plain_celery: bool = True  # off: messages that are not ours are refused
 
     # The relay

@@ -19,8 +19,8 @@ from psycopg import Connection, errors
 from psycopg.rows import class_row
 
 from db import events
+from db.codes import refusal
 from db.events import Event
-from db.jobs import REFUSED
 from db.projects import HeadHeld, hold_head
 
 PATIENCE = timedelta(seconds=1)  # for commits, and producers that have asked for a job of it
@@ -177,9 +177,9 @@ def _alone(
             " by having asked for a job: end it, and ask again."
         ) from exc
     except psycopg.DatabaseError as exc:
-        if exc.sqlstate != REFUSED:
+        if not (why := refusal(exc)):
             raise
-        raise HeadHeld(str(exc.diag.message_primary)) from exc
+        raise HeadHeld(why.sentence) from exc
 
 
 def _take(conn: Connection, project_id: str, lane: str) -> Branch:

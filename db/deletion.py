@@ -33,6 +33,7 @@ TABLES: tuple[LiteralString, ...] = (
 # Every table that says whose a row is.
 OF_USERS: tuple[LiteralString, ...] = (
     *("projects", "jobs", "project_ai_session_metrics", "chat_plan_sessions", "branches"),
+    "user_asks",
 )
 
 
@@ -89,19 +90,6 @@ def check_idle(conn: Connection, projects: Sequence[str], user_id: str | None = 
             f"Job {row[0]} of project {row[1]} is running: `baton cancel {row[0]}` first,"
             " and ask again when it has stopped."
         )
-
-
-def shared_place(conn: Connection, place: str) -> bool:
-    """Whether a project has its workspace at this path, inside it or around it."""
-    row = conn.execute(
-        """
-        select exists (select from projects
-                        where starts_with(workspace || '/', %(place)s || '/')
-                           or starts_with(%(place)s || '/', workspace || '/'))
-        """,
-        {"place": place},
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def take_project(
@@ -170,6 +158,8 @@ def _note(
             'projects', jsonb_build_object(%(project)s::text, (
                 select workspace from projects where project_id = %(project)s))
                 || (todo -> 'projects'),
+            'owners', coalesce(todo -> 'owners', '{}') || jsonb_build_object(%(project)s::text, (
+                select user_id from projects where project_id = %(project)s)),
             'chains', todo -> 'chains' || (
                 select coalesce(jsonb_agg(distinct chain_id), '[]') from jobs
                  where project_id = %(project)s),
@@ -269,6 +259,7 @@ THEIRS: dict[str, LiteralString] = {
          where job_id in """
     + JOBS,
     "jobs": "delete from jobs where user_id = %(user)s",
+    "user_asks": "delete from user_asks where user_id = %(user)s",
     "project_ai_session_metrics": """
         update project_ai_session_metrics
            set user_id = '', summary = null, digest_files = null,

@@ -41,15 +41,14 @@ def take_in(
     """Store the session, enter it into the registry, and make it the head if `head` says so.
 
     A project that is unknown is made. Returns whether the session is the head now. Raises
-    HeadHeld, with nothing written, when it is there already or another's, the project is
-    another user's, works just now, or has another head. Raises what Postgres refuses about
-    a name.
+    HeadHeld, with nothing written, when it is there already or another's, or the project works
+    just now, or has another head. Raises what Postgres refuses of a name or a project.
     """
     session = figures.session_id
     with conn.transaction():
-        conn.execute("select baton_check_name('The project id', %s)", (project_id,))
-        conn.execute("select baton_check_user(%s)", (user_id,))
-        conn.execute("select baton_refuse_deleted(%s)", (project_id,))
+        conn.execute("select baton_check_name('The project id', %s, 'project')", (project_id,))
+        conn.execute("select baton_check_user(%s, operator => true)", (user_id,))
+        conn.execute("select baton_check_project('build', %s, %s, null)", (project_id, user_id))
         _check(conn, project_id, session, user_id)
         old = hold_head(conn, project_id)  # then the transcripts, as the clean-up does
         transcripts.lock(conn, project_id)
@@ -65,7 +64,7 @@ def take_in(
         where = {"project": project_id, "user": user_id}
         status = "active" if is_head else "disconnected"
         if not conn.execute(REGISTER, asdict(figures) | where | {"status": status}).rowcount:
-            raise _theirs(session)  # just now
+            raise _known(session)  # just now
         if head and old is None:
             _become_head(conn, project_id, session)
     return is_head
@@ -73,15 +72,7 @@ def take_in(
 
 def _check(conn: Connection, project_id: str, session: str, user_id: str) -> None:
     """Make the project if it is unknown; see that project and session are this user's."""
-    conn.execute(
-        "insert into projects (project_id, user_id) values (%s, %s) on conflict do nothing",
-        (project_id, user_id),
-    )
-    owner = conn.execute(
-        "select user_id from projects where project_id = %s", (project_id,)
-    ).fetchone()
-    if owner != (user_id,):
-        raise HeadHeld(f"Project {project_id} is another user's: name its owner.")
+    conn.execute("select baton_create_project(%s, %s, null)", (project_id, user_id))
     known = conn.execute(
         """
         select coalesce(project_id = %s and coalesce(user_id, %s) = %s, false)
@@ -89,16 +80,13 @@ def _check(conn: Connection, project_id: str, session: str, user_id: str) -> Non
         """,
         (project_id, user_id, user_id, session),
     ).fetchone()
-    if known == (False,):
-        raise _theirs(session)
-    if transcripts.exists(conn, project_id, session):
-        raise HeadHeld(
-            f"Session {session} is in the store already: there is nothing to import."
-        )
+    if known == (False,) or transcripts.exists(conn, project_id, session):
+        raise _known(session)
 
 
-def _theirs(session: str) -> HeadHeld:
-    return HeadHeld(f"Session {session} is another project's or user's: it stays theirs.")
+def _known(session: str) -> HeadHeld:
+    """One answer, whosever it is."""
+    return HeadHeld(f"Session {session} is known already: there is nothing to import.")
 
 
 def _become_head(conn: Connection, project_id: str, session: str) -> None:

@@ -12,9 +12,6 @@ from psycopg.types.json import Jsonb
 NEVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")  # parked until it is cleared
 
 
-REFUSED = "BA001"  # SQLSTATE of what Baton's own functions in Postgres refuse with a sentence
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of `jobs`, without what only its runner needs."""
@@ -58,12 +55,13 @@ COLUMNS: LiteralString = """
     created_at, started_at, finished_at, error_class, error, result"""
 
 # What baton_enqueue is given: the same text for a plain and an async connection.
-ENQUEUE: LiteralString = """
-    select baton_enqueue(
+GIVEN: LiteralString = """
         kind => %(kind)s, project => %(project)s, user_id => %(user)s, prompt => %(prompt)s,
         version => %(version)s, key => %(key)s, busy => %(busy)s, priority => %(priority)s,
         run_at => %(run_at)s, previous_session_id => %(previous_session_id)s,
-        options => %(options)s, id => %(id)s, prompt_limit => %(prompt_limit)s)"""
+        options => %(options)s, id => %(id)s, prompt_limit => %(prompt_limit)s"""
+ENQUEUE: LiteralString = "select baton_enqueue(" + GIVEN + ")"
+ENQUEUE_AS_OPERATOR: LiteralString = "select baton_enqueue(" + GIVEN + ", operator => true)"
 GET: LiteralString = "select " + COLUMNS + " from jobs where id = %s"
 
 
@@ -173,36 +171,21 @@ CANCEL: LiteralString = """
       from h, waiting"""
 
 
-def again(conn: Connection, job_id: UUID, *, fresh: bool = False) -> Job | None:
+def again(
+    conn: Connection, job_id: UUID, *, fresh: bool = False, user: str | None = None
+) -> Job | None:
     """Ask for a finished job once more: a new job that names the old one.
 
-    None if there is no such job or it has not ended. The new one begins a chain of its
-    own; what was asked for under a key keeps its key at the old job. One of a branch that was
-    promoted goes to the main line; of one that was dropped it is refused (REFUSED).
+    None if there is no such job (with `user`: of that user's) or it has not ended. The new one
+    begins a chain of its own and is held to what every request is; what was asked for under a
+    key keeps its key at the old job. A build that has made its version makes a new one. One of a
+    branch that was promoted goes to the main line; of one that was dropped it is refused.
     """
-    with conn.transaction():
-        conn.execute(
-            "select baton_refuse_deleted(project_id) from jobs where id = %s", (job_id,)
-        )
-        row = _insert_again(conn, job_id, {"fresh": True} if fresh else {})
-    return get(conn, row[0]) if row else None
-
-
-def _insert_again(conn: Connection, job_id: UUID, more: dict[str, Any]) -> tuple[UUID] | None:
-    return conn.execute(
-        """
-        with new as (select %(new)s::uuid as id)
-        insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args,
-                          priority, version_id, previous_session_id)
-        select new.id, new.id, old.id, old.project_id, old.user_id,
-               baton_lane_again(old.project_id, old.lane), old.kind,
-               (old.args - '{busy,fresh,answer,lost}'::text[]) || %(more)s, old.priority,
-               old.version_id, old.previous_session_id
-          from jobs old, new where old.id = %(old)s and old.finished_at is not null
-        returning id
-        """,
-        {"new": uuid4(), "old": job_id, "more": Jsonb(more)},
+    row = conn.execute(
+        "select baton_again(%s, %s, %s, %s)",
+        (job_id, uuid4(), Jsonb({"fresh": True} if fresh else {}), user),
     ).fetchone()
+    return get(conn, row[0]) if row and row[0] else None
 
 
 def ended(conn: Connection, chain_id: UUID) -> bool:

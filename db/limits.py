@@ -30,14 +30,15 @@ def impose(
     until: datetime | None = None,
 ) -> datetime:
     """Forbid the credential until that moment, else for `wait` (None: until it is cleared);
-    returns the moment it ends. One that is over already still means a second."""
+    returns the moment it ends. One that is over already still means a second, and none is later
+    than NEVER: programs could not read it."""
     row = conn.execute(
         """
         insert into limits (credential, until, reason)
         values (%(credential)s,
-                case when %(until)s::timestamptz is not null
-                     then greatest(%(until)s, now() + interval '1 s')
-                     else coalesce(now() + %(wait)s::interval, %(never)s) end, %(reason)s)
+                least(case when %(until)s::timestamptz is not null
+                           then greatest(%(until)s, now() + interval '1 s')
+                           else now() + %(wait)s::interval end, %(never)s), %(reason)s)
         on conflict (credential) do update
            set until = greatest(limits.until, excluded.until), reason = excluded.reason,
                created_at = case when limits.until <= now() then now() else limits.created_at end

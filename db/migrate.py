@@ -8,7 +8,8 @@ A migration that was applied and has changed since is refused: the database woul
 what the file says. Existing tables of the product are kept and completed; what of
 theirs ours cannot work with is refused before anything is done (db/product.py).
 
-A function whose arguments change, or a view whose columns do, is dropped by a migration first.
+A function whose arguments change is dropped at the top of its file, so that it is never missing;
+a view whose columns change is dropped by a migration first.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from psycopg import Connection, errors, sql
 
-from db import product
+from db import ledger_settings, product
 from db.pool import connect
 from db.product import MigrationRefused
 
@@ -38,12 +39,14 @@ def migrate(database_url: str | None = None, *, files: Path = FILES) -> list[str
         try:
             _begin(conn)
             applied = [file.name for file in sorted(files.glob("*.sql")) if _apply(conn, file)]
-            return applied + _replace(conn, files)
+            applied += _replace(conn, files)
+            ledger_settings.tell(conn, only_given=True)
         except errors.InsufficientPrivilege as exc:
             raise MigrationRefused(
                 f"This role may not do that ({exc.diag.message_primary}): migrate as the owner"
                 " of the schema and of the product's tables."
             ) from exc
+        return applied
 
 
 def check_version(server: int) -> None:

@@ -4,7 +4,11 @@ Tables of these names may be the product's: what is there is kept, what is missi
 added, no type is changed. So what cannot be completed is refused here, with a sentence.
 """
 
+from typing import Literal
+
 from psycopg import Connection
+
+from db import product_rules
 
 
 class MigrationRefused(Exception):
@@ -94,6 +98,7 @@ OURS = (
     *("session_transitions_archive", "transcript_entries", "transcript_batches"),
     *("transcript_sessions", "transcript_removals", "session_chain", "session_sync"),
     *("sessions_kept", "deletions", "branches", "user_turns", "lane_ends", "relays"),
+    *("baton_settings", "user_asks"),
 )
 ANOTHER_SCHEMA = "or give Baton a schema of its own (search_path)"
 
@@ -124,6 +129,29 @@ def check(conn: Connection, *, begun: bool) -> None:
         _check_type(name, kind)
         if not nullable:
             _check_filled(name, default=default)
+    _check_rules(conn)
+
+
+def fitness(conn: Connection) -> tuple[Literal["ok", "fail"], str]:
+    """Whether the tables can hold what jobs write, and a sentence: for `baton doctor`."""
+    try:
+        check(conn, begun=True)
+    except MigrationRefused as exc:
+        return "fail", str(exc)
+    return "ok", "the product's can hold what jobs write"
+
+
+def _check_rules(conn: Connection) -> None:
+    for name, holds, needs in product_rules.too_short(conn):
+        raise MigrationRefused(
+            f"Column {name} holds {holds} characters, and Baton writes {needs}: make it longer,"
+            f" {ANOTHER_SCHEMA}."
+        )
+    for name, constraint, value in product_rules.forbidden(conn):
+        raise MigrationRefused(
+            f"Column {name} must not be '{value}' (constraint {constraint}), and Baton writes"
+            f" that: allow it, {ANOTHER_SCHEMA}."
+        )
 
 
 def _check_names(conn: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
@@ -24,6 +24,15 @@ class Project:
     event_seq: int
     fresh_next: bool
     workspace_tree: str | None  # the git commit that its next job begins on
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a project has its files, whether the ledger has files of it (`kept`), and its head."""
+
+    workspace: str | None
+    kept: bool
+    head: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,21 @@ def get(conn: Connection, project_id: str) -> Project | None:
             """,
             (project_id,),
         ).fetchone()
+
+
+# The place of a user's project, if it is there.
+PLACE_OF: LiteralString = """
+    select workspace, workspace_tree is not null as kept, last_ai_session_id as head
+      from projects where project_id = %s and user_id = %s"""
+
+
+def place_refused(conn: Connection, project_id: str, below: str, roots: list[str]) -> bool:
+    """Whether the path below the root of workspaces is another project's place, inside one, or
+    around one. `roots` are the root's spellings on this host."""
+    row = conn.execute(
+        "select baton_place_refused(%s, %s, %s)", (project_id, below, roots)
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def latest_version(conn: Connection, project_id: str) -> Version | None:
@@ -194,16 +218,14 @@ def take_in(
 ) -> None:
     """Make the project, with files that it did not make itself as its first version.
 
-    Raises HeadHeld, or an error of baton_enqueue's (SQLSTATE BA001), with nothing written,
+    Raises HeadHeld, or an error of baton_enqueue's (db/codes.py), with nothing written,
     unless the project is new, or is this user's and has no version and no work.
     """
     with conn.transaction():
-        may_take_in(conn, project_id, user_id=user_id, workspace=workspace, version=version)
-        conn.execute(
-            "select baton_create_project(%s, %s, %s)", (project_id, user_id, workspace)
-        )
+        may_take_in(conn, project_id, user_id=user_id, version=version)
+        conn.execute("select baton_create_project(%s, %s, null)", (project_id, user_id))
         hold_head(conn, project_id)
-        may_take_in(conn, project_id, user_id=user_id, workspace=workspace, version=version)
+        may_take_in(conn, project_id, user_id=user_id, version=version)
         conn.execute(
             """
             update projects set workspace = coalesce(workspace, %s), workspace_tree = %s
@@ -222,36 +244,26 @@ def take_in(
         events.append(conn, project_id, [told])
 
 
-def may_take_in(
-    conn: Connection, project_id: str, *, user_id: str, workspace: str, version: str
-) -> None:
+def may_take_in(conn: Connection, project_id: str, *, user_id: str, version: str) -> None:
     """Raises as `take_in` does, and writes nothing."""
     row = conn.execute(
         """
-        select exists (select from projects where project_id = %(project)s),
-               exists (select from project_versions
+        select exists (select from project_versions
                         where project_id = %(project)s and version_id is not null),
                exists (select from jobs where project_id = %(project)s
                                           and finished_at is null)
         """,
         {"project": project_id},
     ).fetchone()
-    known, built, busy = row or (False, False, False)
+    built, busy = row or (False, False)
     for check in (
-        "select baton_check_name('The project id', %(project)s)",
-        "select baton_check_user(%(user)s)",
-        "select baton_check_project('build', %(project)s, %(user)s, %(place)s)",
+        "select baton_check_name('The project id', %(project)s, 'project')",
+        "select baton_check_user(%(user)s, operator => true)",
+        "select baton_check_project('build', %(project)s, %(user)s, null)",
+        "select baton_check_lengths('build', %(project)s, %(user)s, %(version)s)",
         "select baton_check_version('build', %(project)s, %(version)s)",
     ):
-        conn.execute(
-            check,
-            {
-                "project": project_id,
-                "user": user_id,
-                "place": None if known else workspace,
-                "version": version,
-            },
-        )
+        conn.execute(check, {"project": project_id, "user": user_id, "version": version})
     if built:
         raise HeadHeld(f"Project {project_id} has versions already: import into a new project.")
     if busy:

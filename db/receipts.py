@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """One deletion. `todo` (None once it is closed) has `id`, of whom it is, and where files
-    and keys may be: `projects` (id → workspace), `chains`, `turns` (minted ids), and, in projects
+    and keys may be: `projects` (id → workspace), `owners` (id → user), `chains`, `turns` (minted ids), and, in projects
     of others, `branches` (project and lane) and `attempts` (project and attempt) of branches."""
 
     id: UUID

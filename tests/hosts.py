@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from config.settings import settings
+from db import ledger_settings
 from tests.running import AtWork, P
 from worker.agent import Request, Turn
 from worker.agent.scripted import scripted
@@ -39,6 +40,7 @@ class Hosts:
     def on(self, name: str) -> Path:
         """Work on the host of that name from now on; the project's workspace there."""
         self.at_work.configure(BATON_WORKSPACES=str(self.remote.with_name(name)))
+        ledger_settings.tell(self.at_work.conn)  # as its worker does when it starts
         return self.at_work.place
 
     def sent(self) -> set[str]:

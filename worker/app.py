@@ -22,7 +22,7 @@ from kombu import Exchange, Queue
 from config import logging as logs
 from config.settings import settings
 from config.start import begin_or_exit
-from db import jobs, pool, workers
+from db import jobs, ledger_settings, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
 from worker import drain, host, losses, repositories, watchdog
@@ -139,9 +139,13 @@ def _report(sender: Any = None, **_: Any) -> None:
 
 
 def _report_for_good(name: str, slots: int) -> None:
+    told = False
     while not drain.draining():
         try:
             with pool.connect() as conn:
+                if not told:
+                    ledger_settings.tell(conn)
+                    told = True
                 workers.report(conn, _myself(name, slots))
                 reap_of_the_dead(conn)  # there may be no relay on this host
         except (NoDatabase, psycopg.Error) as exc:

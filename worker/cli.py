@@ -98,6 +98,9 @@ def ask(
     template: Annotated[
         str | None, typer.Option(help="Of a new project: the one whose session it forks.")
     ] = None,
+    operator: Annotated[
+        bool, flag("--operator", "May ask as a reserved user, such as _template.")
+    ] = False,
     _json: AsJson = False,
 ) -> None:
     """Ask for a job.
@@ -125,7 +128,7 @@ def ask(
         template=template,
     )
     with ledger() as conn:
-        job = asking.enqueue(conn, request)
+        job = asking.enqueue(conn, request, operator=operator)
         if wait:
             asking.wait(conn, job, screen)
         else:

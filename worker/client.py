@@ -4,18 +4,16 @@
         job = enqueue(conn, Update(project="shop", user="ann", prompt="Make the header blue"))
 
 The job exists exactly when the transaction commits. `baton_enqueue` in Postgres is the
-one that checks and writes, so SQL producers get the same; a refusal is one sentence.
+one that checks and writes, so SQL producers get the same; a refusal is one sentence, and a
+class of exception for each reason (worker/refused.py).
 """
 
-import re
 import time
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, ClassVar, Literal, LiteralString
 from uuid import UUID
 
-import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
@@ -23,35 +21,71 @@ from pydantic import BaseModel, ConfigDict
 
 from config.settings import Asking, asking, read
 from db import jobs, pool, projects, turns
-from db.jobs import REFUSED, Job
-from worker.errors import BadRequest
-from worker.workspace import check_place, place_of
+from db.jobs import Job
+from db.projects import Place
+from worker import places
+from worker.refused import (
+    BadBranch,
+    BadInput,
+    BadTemplate,
+    BadVersion,
+    BadWorkspace,
+    BeingDeleted,
+    Busy,
+    KeyConflict,
+    NotMigrated,
+    ProjectUnavailable,
+    PromptTooLong,
+    Refused,
+    TooManyRequests,
+    UnknownProject,
+    WrongIsolation,
+    refusing,
+)
 
 __all__ = [
+    "BadBranch",
+    "BadInput",
+    "BadTemplate",
+    "BadVersion",
+    "BadWorkspace",
+    "BeingDeleted",
     "Build",
+    "Busy",
     "ChatPlan",
     "Compaction",
     "Job",
+    "KeyConflict",
     "Metadata",
+    "NotMigrated",
+    "ProjectUnavailable",
+    "PromptTooLong",
     "Refused",
+    "TooManyRequests",
+    "UnknownProject",
     "Update",
+    "WrongIsolation",
     "answer",
+    "cancel",
     "chain",
     "enqueue",
     "enqueue_async",
     "job",
     "latest_version",
+    "retry",
     "wait",
 ]
 
 read(Asking)  # a producer is refused when it starts, not with its first request
-MAX_PRIORITY = 1_000_000
-PROJECT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=-]{0,199}")  # as baton_check_name
+# How baton_enqueue is given the fields of a request: by name, or among its options.
+NAMED = (
+    *("project", "user", "prompt", "version", "key", "busy", "priority", "run_at"),
+    "previous_session_id",
+)
+OPTIONS = (
+    *("model", "max_turns", "budget", "workspace", "on_lost", "branch_from", "template"),
+)
 LOOK_EVERY = 0.2  # seconds between two looks of wait()
-
-
-class Refused(BadRequest):
-    """The request cannot be taken; the text says why and what to do. Nothing was written."""
 
 
 class _Ask(BaseModel):
@@ -109,22 +143,21 @@ class Compaction(_Ask):
     kind = "compaction"
 
 
-def enqueue(conn: Connection[Any], ask: _Ask, *, job_id: UUID | None = None) -> Job:
+def enqueue(
+    conn: Connection[Any], ask: _Ask, *, job_id: UUID | None = None, operator: bool = False
+) -> Job:
     """Ask for a job, in the caller's transaction. Raises Refused; the transaction goes on.
 
-    With `job_id` the job has that id, and asking again under it changes nothing.
+    With `job_id` the job has that id, and asking again under it changes nothing. An `operator`
+    may ask as a user whose id is reserved, such as that of templates.
     """
-    _check_text(ask)
-    with conn.cursor(row_factory=tuple_row) as cur:
-        try:
-            # Also opens the caller's transaction, so that the block below is a savepoint.
-            _check_workspace(ask, cur.execute(PLACES, _places(ask)).fetchone())
-            with conn.transaction():
-                row = cur.execute(jobs.ENQUEUE, _params(ask, job_id)).fetchone()
-        except psycopg.DatabaseError as exc:
-            if sentence := _refusal(exc):
-                raise Refused(sentence) from exc
-            raise
+    ask = _readable(ask)
+    with conn.cursor(row_factory=class_row(Place)) as looking, refusing():
+        # Also opens the caller's transaction, so that the block below is a savepoint.
+        place = looking.execute(projects.PLACE_OF, (ask.project, ask.user)).fetchone()
+        places.check_asked(ask.project, ask.workspace, place)
+        with conn.transaction(), conn.cursor(row_factory=tuple_row) as cur:
+            row = cur.execute(_statement(operator), _params(ask, job_id)).fetchone()
     assert row
     found = jobs.get(conn, row[0])
     assert found
@@ -132,20 +165,21 @@ def enqueue(conn: Connection[Any], ask: _Ask, *, job_id: UUID | None = None) -> 
 
 
 async def enqueue_async(
-    conn: AsyncConnection[Any], ask: _Ask, *, job_id: UUID | None = None
+    conn: AsyncConnection[Any],
+    ask: _Ask,
+    *,
+    job_id: UUID | None = None,
+    operator: bool = False,
 ) -> Job:
     """As `enqueue`, for an async connection."""
-    _check_text(ask)
-    async with conn.cursor(row_factory=tuple_row) as cur:
-        try:
-            await cur.execute(PLACES, _places(ask))
-            _check_workspace(ask, await cur.fetchone())
-            async with conn.transaction():
-                row = await (await cur.execute(jobs.ENQUEUE, _params(ask, job_id))).fetchone()
-        except psycopg.DatabaseError as exc:
-            if sentence := _refusal(exc):
-                raise Refused(sentence) from exc
-            raise
+    ask = _readable(ask)
+    async with conn.cursor(row_factory=class_row(Place)) as looking:
+        with refusing():
+            await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
+            places.check_asked(ask.project, ask.workspace, await looking.fetchone())
+            async with conn.transaction(), conn.cursor(row_factory=tuple_row) as cur:
+                await cur.execute(_statement(operator), _params(ask, job_id))
+                row = await cur.fetchone()
     assert row
     async with conn.cursor(row_factory=class_row(Job)) as cur:
         found = await (await cur.execute(jobs.GET, row)).fetchone()
@@ -153,15 +187,38 @@ async def enqueue_async(
     return found
 
 
-def job(conn: Connection, job_id: UUID) -> Job | None:
-    """The job as it stands; None if there is none of that id."""
-    return jobs.get(conn, job_id)
+def job(conn: Connection, job_id: UUID, *, user: str | None = None) -> Job | None:
+    """The job as it stands; None if there is none of that id, or it is not that user's."""
+    found = jobs.get(conn, job_id)
+    return found if found and user in (None, found.user_id) else None
 
 
-def answer(conn: Connection, job_id: UUID, choice: Literal["retry", "start_new"]) -> bool:
+def cancel(conn: Connection, job_id: UUID, *, user: str | None = None) -> Job | None:
+    """Cancel the job and what follows in its chain; None as for `job`."""
+    return jobs.cancel(conn, job_id) if job(conn, job_id, user=user) else None
+
+
+def retry(
+    conn: Connection, job_id: UUID, *, user: str | None = None, fresh: bool = False
+) -> Job | None:
+    """Ask for a finished job once more; None as for `job`, or if it has not ended.
+
+    A build that is done makes a new version. Raises Refused, as `enqueue` does.
+    """
+    with refusing():
+        return jobs.again(conn, job_id, fresh=fresh, user=user)
+
+
+def answer(
+    conn: Connection,
+    job_id: UUID,
+    choice: Literal["retry", "start_new"],
+    *,
+    user: str | None = None,
+) -> bool:
     """Answer a job of `on_lost="ask"` whose session is lost: look for it once more, or begin
-    a fresh one with the past retold. False when the job does not wait for an answer."""
-    return turns.answer(conn, job_id, choice)
+    a fresh one with the past retold. False when no job of the user's waits for an answer."""
+    return job(conn, job_id, user=user) is not None and turns.answer(conn, job_id, choice)
 
 
 def chain(conn: Connection, chain_id: UUID) -> list[Job]:
@@ -192,95 +249,37 @@ def latest_version(conn: Connection, project_id: str) -> projects.Version | None
     return projects.latest_version(conn, project_id)
 
 
+def _statement(operator: bool) -> LiteralString:
+    return jobs.ENQUEUE_AS_OPERATOR if operator else jobs.ENQUEUE
+
+
 def _params(ask: _Ask, job_id: UUID | None) -> dict[str, Any]:
-    options = {
-        "model": ask.model,
-        "max_turns": ask.max_turns,
-        "budget": float(ask.budget) if ask.budget is not None else None,
-        "workspace": ask.workspace,
-        "on_lost": ask.on_lost,
-        "branch_from": ask.branch_from,
-        "template": ask.template,
-    }
+    given = ask.model_dump(exclude_none=True)
+    options = {name: given[name] for name in OPTIONS if name in given}
+    if "budget" in options:
+        options["budget"] = float(options["budget"])
+    here = asking()
     return {
-        **ask.model_dump(
-            include={
-                "project",
-                "user",
-                "prompt",
-                "version",
-                "key",
-                "busy",
-                "priority",
-                "run_at",
-                "previous_session_id",
-            }
-        ),
+        **{name: getattr(ask, name) for name in NAMED},
         "kind": ask.kind,
-        "options": Jsonb({k: v for k, v in options.items() if v is not None}),
+        "options": Jsonb(options),
         "id": job_id,
-        "prompt_limit": asking().prompt_limit,
+        "prompt_limit": here.prompt_limit if "prompt_limit" in here.model_fields_set else None,
     }
 
 
-# What is known of the project's workspace, and whose the one is that was asked for.
-PLACES: LiteralString = """
-    select (select workspace from projects where project_id = %(project)s),
-           (select project_id from projects
-             where (project_id = %(neighbour)s or workspace = %(default)s)
-               and project_id <> %(project)s
-               and not exists (select from projects where project_id = %(project)s) limit 1),
-           (select workspace_tree is not null from projects where project_id = %(project)s),
-           (select last_ai_session_id from projects where project_id = %(project)s)"""
-
-
-def _places(ask: _Ask) -> dict[str, str | None]:
-    """Parameters of PLACES: the project whose directory the asked-for one would be."""
-    root = asking().workspaces
-    given = Path(ask.workspace) if ask.workspace else None
-    inside = given.relative_to(root).parts if given and given.is_relative_to(root) else ()
-    return {
-        "project": ask.project,
-        "neighbour": inside[0] if inside else None,
-        "default": str(root / ask.project) if given is None else None,
-    }
-
-
-def _check_text(ask: _Ask) -> None:
-    """What Postgres cannot hold, or would take for something else."""
-    for value in ask.model_dump().values():
+def _readable(ask: _Ask) -> _Ask:
+    """The request as Postgres can judge it. Raises BadInput for what Postgres cannot hold, or
+    would take for something else."""
+    for name, value in ask.model_dump().items():
         if isinstance(value, str) and ("\x00" in value or _torn(value)):
-            raise Refused("The request has text that is not UTF-8 or holds a NUL: take it out.")
+            raise BadInput(
+                "The request has text that is not UTF-8 or holds a NUL: take it out.",
+                field=name,
+            )
     if ask.run_at is not None and ask.run_at.tzinfo is None:
-        raise Refused("run_at has no time zone: give it one, such as UTC.")
-    if not -MAX_PRIORITY <= ask.priority <= MAX_PRIORITY:
-        raise Refused(f"priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}.")
-
-
-def _check_workspace(ask: _Ask, places: tuple[Any, ...] | None) -> None:
-    """What Postgres cannot see: the workspace on this host, if it has workspaces."""
-    known, other, kept, head = places or (None, None, None, None)
-    if other:
-        raise Refused("This workspace belongs to another project: choose another directory.")
-    given = known or ask.workspace
-    if given and not Path(given).is_absolute():
-        raise Refused(f"The workspace {given} is not an absolute path.")
-    root = asking().workspaces
-    default = root / ask.project
-    if not root.is_dir() and "workspaces" not in asking().model_fields_set:
-        return  # this host has no workspaces: the worker will look
-    if not PROJECT_ID.fullmatch(ask.project):
-        return  # Postgres has the sentence
-    path = Path(given or default)
-    try:
-        if known:
-            path = place_of(ask.project, known, kept=bool(kept), head=head)
-        check_place(path)
-    except BadRequest as exc:
-        raise Refused(str(exc)) from exc
-    comes = path == default or (known and asking().workspace_remote)
-    if not path.exists() and not comes:  # the default one is made, or made again
-        raise Refused(f"The workspace {path} is missing: create the directory, or restore it.")
+        raise BadInput("run_at has no time zone: give it one, such as UTC.", field="run_at")
+    return ask.model_copy(update={"workspace": places.resolved(ask.workspace)})
 
 
 def _torn(value: str) -> bool:
@@ -289,12 +288,3 @@ def _torn(value: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _refusal(exc: psycopg.DatabaseError) -> str | None:
-    """The sentence, if that is what the error is."""
-    if exc.sqlstate == REFUSED:
-        return exc.diag.message_primary or "The request was refused."
-    if isinstance(exc, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
-        return "This database does not have Baton's tables: run `baton migrate` first."
-    return None

@@ -1,17 +1,23 @@
-"""What the command line says when something goes wrong: one sentence, and the exit code."""
+"""What the command line says when something goes wrong: one sentence, and the exit code.
 
+The sentence is on stderr. With `--json` the one document on stdout says it too, with the code by
+which programs tell refusals apart: {"error": {"code": "busy", "message": "…", "field": "busy"}}.
+"""
+
+import json
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import typer
 from typer.exceptions import Abort, TyperException
 
 from config.settings import BadSettings
+from db.codes import refusal
 from db.deletion import Held
-from db.jobs import REFUSED
 from db.migrate import MigrationRefused
 from db.pool import NoDatabase
 from db.projects import HeadHeld
@@ -29,8 +35,8 @@ class WrongUsage(Exception):
     """It was asked for wrongly; the text says how to ask. Exit code 2."""
 
 
-def complain(exc: BaseException) -> int:
-    """Say on stderr what went wrong, and return the exit code."""
+def complain(exc: BaseException, *, document: bool = False) -> int:
+    """Say on stderr what went wrong, and return the exit code; `document`: on stdout too, as JSON."""
     match exc:
         case typer.Exit():
             return exc.exit_code
@@ -40,18 +46,33 @@ def complain(exc: BaseException) -> int:
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - nobody reads any more
             return FAILED
         case KeyboardInterrupt() | Abort():
-            return _say("Stopped; what was asked for goes on.", INTERRUPTED)
+            told, code = {"code": "interrupted"}, INTERRUPTED
+            sentence = "Stopped; what was asked for goes on."
         case WrongUsage():
-            return _say(str(exc), USAGE)
+            told, code, sentence = {"code": "wrong_usage"}, USAGE, str(exc)
         case TyperException():
-            return _say(_usage(exc), USAGE if exc.exit_code == USAGE else FAILED)
+            code = USAGE if exc.exit_code == USAGE else FAILED
+            told, sentence = {"code": "wrong_usage"}, _usage(exc)
         case _:
-            return _say(_sentence(exc), FAILED)
-
-
-def _say(sentence: str, code: int) -> int:
-    print(clean(" ".join(sentence.split())), file=sys.stderr)  # noqa: T201
+            told, code, sentence = _reason(exc), FAILED, _sentence(exc)
+    sentence = clean(" ".join(sentence.split()))
+    if document:
+        print(json.dumps({"error": {**told, "message": sentence}}, indent=2))  # noqa: T201
+    print(sentence, file=sys.stderr)  # noqa: T201
     return code
+
+
+def _reason(exc: BaseException) -> dict[str, Any]:
+    """The code, and for a refusal the field and when to ask again, as far as there is one."""
+    from worker.refused import Refused, as_refused
+
+    if why := refusal(exc):
+        exc = as_refused(why)
+    if not isinstance(exc, Refused):
+        return {"code": "failed"}
+    again_at = exc.again_at.isoformat() if exc.again_at else None
+    told = {"code": exc.code, "field": exc.field, "again_at": again_at}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _usage(exc: TyperException) -> str:
@@ -73,8 +94,8 @@ def _sentence(exc: BaseException) -> str:
             return "What was given is not UTF-8: convert it."
         case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
             return "The database is not as Baton left it: run `baton migrate`."
-        case psycopg.Error() if exc.sqlstate == REFUSED:
-            return exc.diag.message_primary or "It was refused."
+        case psycopg.Error() if why := refusal(exc):
+            return why.sentence
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return f"Postgres went away ({_first_line(exc)}): look at it, then ask again."
         case psycopg.Error():

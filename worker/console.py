@@ -34,7 +34,7 @@ def main(
     arguments: list[str] | None = None, *, prepare: Callable[[str], None] | None = None
 ) -> int:
     """Run one command and return its exit code. `prepare` is called with its name before."""
-    screen.json, screen.terminal = False, sys.stdout.isatty()
+    screen.json, screen.shown, screen.terminal = False, False, sys.stdout.isatty()
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")
     try:
@@ -42,7 +42,7 @@ def main(
         code = command.main(arguments, "baton", standalone_mode=False, obj=prepare)
         sys.stdout.flush()
     except BaseException as exc:
-        return complain(exc)
+        return complain(exc, document=screen.json and not screen.shown)
     return code if isinstance(code, int) else 0
 
 

@@ -27,6 +27,7 @@ from worker.agent.box import own_directory
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 from worker.checkpoints import key as checkpoint
 from worker.errors import BadRequest, WorkspaceAway
+from worker.places import shared
 from worker.publish import stream
 from worker.trees import Trees
 
@@ -217,7 +218,7 @@ def _remove_workspace(
     except BadRequest:
         places.left.append((place, "it is outside of BATON_WORKSPACES"))
         return 0
-    if deletion.shared_place(conn, str(place)):
+    if shared(conn, place):
         places.left.append((place, "another project has its workspace there"))
         return 0
     places.removed.append(place)

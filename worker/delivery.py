@@ -46,7 +46,17 @@ class JobFailed(Exception):
 
 
 class RefusedMessage(Exception):
-    """What Flower shows of a plain message that was refused: why, in one sentence."""
+    """What Flower shows of a plain message that was refused: why, in one sentence.
+
+    `code` and `field` are those of docs/jobs.md.
+    """
+
+    def __init__(
+        self, sentence: str, *, code: str = "bad_input", field: str | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.field = field
 
 
 SHOWN = (JobFailed, RefusedMessage)  # ends as expected: a line in the log, no traceback
@@ -112,11 +122,13 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RefusedMessage(f"The message's {where}: {first['msg'].lower()}.") from exc
+        raise RefusedMessage(
+            f"The message's {where}: {first['msg'].lower()}.", field=where
+        ) from exc
     try:
         accepted = _commit(ask, task_id)
     except Refused as exc:
-        raise RefusedMessage(str(exc)) from exc
+        raise RefusedMessage(str(exc), code=exc.code, field=exc.field) from exc
     except AWAY as exc:
         log.warning("message.put_back", error=type(exc).__name__)
         raise Reject("Postgres is away", requeue=True) from exc

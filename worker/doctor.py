@@ -19,7 +19,7 @@ from psycopg import Connection
 
 from config.release import version
 from config.settings import settings
-from db import limits, migrate, pool, relays, reports, workers
+from db import ledger_settings, limits, migrate, pool, product, relays, reports, workers
 from db.pool import NoDatabase
 from worker.screen import duration, shortened, size
 
@@ -66,6 +66,8 @@ def _ledger() -> Iterator[Check]:
             )
             return
         yield Check("migrations", "ok", "none is pending")
+        yield Check("tables", *product.fitness(conn))
+        yield Check("settings", *ledger_settings.fitness(conn))
         yield _workers(conn)
         yield _relay(conn)
         yield _beat(conn)

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import psycopg
 from psycopg import Connection
 
 from config.settings import settings
 from db import projects
-from db.jobs import REFUSED
 from worker import remains, transport, workspace
 from worker.complaints import Failed
 from worker.errors import WorkspaceAway
 from worker.named import LeftOut
+from worker.refused import refusing
 from worker.trees import Kept, Trees
 
 ADDRESS = re.compile(r"(file|ssh|https?|git)://|[A-Za-z0-9][^/:]*:")
@@ -39,13 +38,12 @@ class Imported:
 
 
 def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> Imported:
-    """Make the project with the files of `source`. Raises Failed, and does nothing then."""
+    """Make the project with the files of `source`. Raises Failed or Refused, and
+    does nothing then."""
     version = str(uuid4())
     place = str(settings().workspaces / project_id)
-    try:
-        projects.may_take_in(
-            conn, project_id, user_id=user_id, workspace=place, version=version
-        )
+    with refusing():
+        projects.may_take_in(conn, project_id, user_id=user_id, version=version)
         found = projects.get(conn, project_id)
         path = workspace.place_of(
             project_id,
@@ -64,10 +62,6 @@ def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> 
             version=version,
             tree=kept.commit,
         )
-    except psycopg.DatabaseError as exc:
-        if exc.sqlstate != REFUSED:
-            raise
-        raise Failed(exc.diag.message_primary or "It was refused.") from exc
     if made := projects.get(conn, project_id):
         workspace.bring_now(conn, made)
     files = len(Trees(workspace.repository(project_id), path).names(kept.commit))

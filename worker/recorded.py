@@ -12,18 +12,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-import psycopg
 import structlog
 from psycopg import Connection
 
 from db import imports
 from db.imports import Figures
-from db.jobs import REFUSED
 from db.transcript_form import Entry, since_gap, soundness
 from worker.agent.store import summarise
 from worker.agent.usage import context
 from worker.complaints import Failed
 from worker.ladder import UUID_FORM, summary_of
+from worker.refused import refusing
 
 log = structlog.get_logger()
 
@@ -62,11 +61,11 @@ def take_in(
 ) -> tuple[Recorded, bool]:
     """Import the session of that file, and say whether it is the project's head now.
 
-    Raises Failed or HeadHeld with a sentence, and nothing is written then.
+    Raises Failed, HeadHeld or Refused with a sentence, and nothing is written then.
     """
     found = read(path, session)
     fold = summarise(found.figures.session_id)
-    try:
+    with refusing():
         is_head = imports.take_in(
             conn,
             project_id,
@@ -76,10 +75,6 @@ def take_in(
             head=head,
             fold=fold,
         )
-    except psycopg.DatabaseError as exc:
-        if exc.sqlstate != REFUSED:
-            raise
-        raise Failed(exc.diag.message_primary or "It was refused.") from exc
     return found, is_head
 
 

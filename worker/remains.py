@@ -17,8 +17,8 @@ import structlog
 from psycopg import Connection
 
 from config.settings import settings
-from db import deletion, projects, receipts
-from worker import history, removal, workspace
+from db import projects, receipts
+from worker import history, places, removal, workspace
 from worker.errors import JobError
 from worker.trees import Trees
 
@@ -70,7 +70,7 @@ def _swept(conn: Connection, project_id: str) -> bool:
     with main.held_now() as alone:
         if not alone or projects.get(conn, project_id) or not _is_old(conn, project_id, main):
             return False
-        files = 0 if deletion.shared_place(conn, str(place)) else removal.remove(place)
+        files = 0 if places.shared(conn, place) else removal.remove(place)
         _remove(main, project_id, files)
         main.git_dir.with_suffix(".lock").unlink(missing_ok=True)
     return True

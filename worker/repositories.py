@@ -14,7 +14,7 @@ What is left here of projects that were deleted on another host goes too (worker
 Only while no job of the project runs, and alone with its repositories; what is busy is left to
 the next run. Every worker looks, and one of those that share a BATON_WORKSPACES does it:
 
-    .trees/upkeep.lock           held by who does it; its time is that of the newest run
+    .trees/.upkeep.lock          held by who does it; its time is that of the newest run
     <project>.git/baton-upkeep   when each ref that may go was first seen; its time: the last upkeep
 """
 
@@ -119,7 +119,7 @@ def _turn() -> Generator[float | None]:
     if not root.is_dir():
         yield None
         return
-    with (root / "upkeep.lock").open("a+") as lock:
+    with (root / ".upkeep.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

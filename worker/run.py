@@ -12,26 +12,28 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import count
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
 import psycopg_pool
 import structlog
+from psycopg import Connection
 
 from config.settings import settings
-from db import attempts, endings, jobs, limits, turns
+from db import attempts, endings, jobs, limits, rehearsal, turns
 from db.attempts import Claimed
 from db.endings import End
 from db.events import Event
 from db.pool import AWAY, connection
 from db.refusals import FOR_GOOD
-from worker import checkpoints, drain, host, points, progress, recovery, workspace
+from worker import checkpoints, drain, host, places, points, progress, recovery, workspace
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.chain import Attempt
 from worker.commit import about
 from worker.ending import Ran, tell_of_outage, write
-from worker.errors import Judgement, Stopped, Verdict, judge
+from worker.errors import BadRequest, Judgement, Stopped, Verdict, judge
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import on_blip
@@ -135,9 +137,10 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         with connection() as conn:
             begun = turns.begun(conn, job)
             left = recovery.look(conn, job, begun)
+            cwd = workspace.place(job)
+            _check(conn, job, cwd)
         done = {turn.step for turn in begun if turn.outcome == "committed"}
         earlier = {turn.attempt for turn in begun}
-        cwd = workspace.place(job)
         at = Attempt(job, lease, agent, cwd, done, left=left, earlier=earlier)
         at.provide()
         do(at)
@@ -152,6 +155,13 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         raise
     log.info("job.done")
     return Ran("done")
+
+
+def _check(conn: Connection, job: Claimed, cwd: Path) -> None:
+    """What is looked at before an agent may begin. Raises BadRequest."""
+    places.check_own(conn, job, cwd)
+    if sentence := rehearsal.rehearse(conn, job):
+        raise BadRequest(sentence)
 
 
 def _discard(at: Attempt, exc: Exception) -> None:

@@ -59,14 +59,16 @@ Page = Sequence[Table | Facts | str]
 
 @dataclass
 class Screen:
-    """Where and how this process prints. `json`: one document, and nothing else."""
+    """Where and how this process prints. `json`: one document on stdout, and nothing else."""
 
     json: bool = False
+    shown: bool = False  # whether the document is out
     terminal: bool = field(default_factory=lambda: sys.stdout.isatty())
 
     def show(self, document: Any, page: Page) -> None:
         """Print the document, or the page that says the same to people."""
         if self.json:
+            self.shown = True
             print(json.dumps(document, default=_encode, indent=2))  # noqa: T201
         elif self.terminal:
             _show_rich(page)

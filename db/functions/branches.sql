@@ -33,11 +33,29 @@ begin
                       and m.user_id = user_id and m.lane <> 'main'
                       and not exists (select from branches b
                                        where b.project_id = project and b.lane = m.lane)) then
-            perform baton_refuse('branch_from is a session of a branch that was dropped: name one of `baton chain`.');
+            perform baton_refuse('bad_branch',
+                'branch_from is a session of a branch that was dropped: name one of `baton chain`.', 'branch_from');
         end if;
-        perform baton_refuse('branch_from is no session of this project that can be resumed: name one of `baton chain`.');
+        perform baton_refuse('bad_branch',
+            'branch_from is no session of this project that can be resumed: name one of `baton chain`.', 'branch_from');
     end if;
     return 'branch-' || job;
+end $$;
+
+-- What a branch cannot do: make a version, or begin where nobody knows the files.
+create or replace function baton_check_branch(
+    kind text, project text, version text, lane text, from_session text, job uuid
+) returns void language plpgsql as $$
+begin
+    if lane <> 'main' and version is not null then
+        perform baton_refuse('bad_version',
+            'A branch makes no version before it is promoted: leave the version out.', 'version');
+    end if;
+    if lane = 'branch-' || job and kind <> 'chat_plan' and baton_tree_of(project, from_session) is null then
+        perform baton_refuse('bad_branch',
+            'Which files belong to that session is not known: build the project once, and branch from there.',
+            'branch_from');
+    end if;
 end $$;
 
 -- The lane in which a finished job is done again: the main line's once its branch is promoted.
@@ -53,7 +71,8 @@ begin
      where b.project_id = project and b.lane = lane
        for key share;
     if not found then
-        perform baton_refuse('The branch of that job was dropped: ask for its work anew, from a session of `baton chain`.');
+        perform baton_refuse('bad_branch',
+            'The branch of that job was dropped: ask for its work anew, from a session of `baton chain`.');
     end if;
     return case when promoted is null then lane else 'main' end;
 end $$;

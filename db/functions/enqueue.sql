@@ -1,7 +1,12 @@
 -- Asking for work, from any language, in the asker's own transaction.
 --
 -- No existing row of projects is touched: this runs in strangers' transactions, and a row they hold
--- would stop workers.
+-- would stop workers. What is looked at to decide is looked at again under the lock that others
+-- must take to change it.
+
+drop function if exists baton_enqueue(text, text, text, text, text, text, text, int, timestamptz, text,
+                                      jsonb, uuid, timestamptz, int);
+drop function if exists baton_same(jobs, text, text);
 
 create or replace function baton_enqueue(
     kind                text,
@@ -11,125 +16,216 @@ create or replace function baton_enqueue(
     version             text default null,
     key                 text default null,
     busy                text default 'enqueue',
-    priority            int default 0,
+    priority            float8 default 0,          -- numbers of any type are taken, and looked at
     run_at              timestamptz default null,
     previous_session_id text default null,
-    options             jsonb default '{}',
+    options             jsonb default '{}',        -- as older clients give what is named below
     id                  uuid default null,
     publish_after       timestamptz default null,
-    prompt_limit        int default 200000
+    prompt_limit        float8 default null,       -- less than the ledger's
+    model               text default null,
+    max_turns           float8 default null,
+    budget              float8 default null,
+    workspace           text default null,
+    on_lost             text default null,
+    branch_from         text default null,
+    template            text default null,
+    operator            boolean default false      -- may ask as a user whose id is reserved
 ) returns uuid language plpgsql as $$
 #variable_conflict use_variable
 declare
-    job     uuid := coalesce(id, gen_random_uuid());
-    digest  text;
-    same    jobs;
-    begin_at timestamptz := coalesce(run_at, now());
-    lane    text;
+    job      constant uuid := coalesce(id, gen_random_uuid());
+    begin_at constant timestamptz := coalesce(run_at, now());
+    digest   text;
+    same     uuid;
+    lane     text;
 begin
     kind := replace(kind, '-', '_');
-    options := coalesce(options, '{}');
     priority := coalesce(priority, 0);
+    perform baton_check_name('The project id', project, 'project');
+    perform baton_check_user(user_id, operator or user_id <> '_template' and exists (
+        select from projects p where p.project_id = project and p.user_id = user_id));
+    perform baton_check_request(kind, version, key, busy, priority, previous_session_id);
+    perform baton_check_times(run_at, publish_after);
+    perform baton_check_prompt(kind, prompt, prompt_limit);
+    options := baton_options(options, jsonb_build_object(
+        'model', model, 'max_turns', max_turns, 'budget', budget,
+        'workspace', workspace, 'on_lost', on_lost, 'branch_from', branch_from, 'template', template));
     digest := md5(jsonb_build_array(kind, user_id, prompt, version, busy, options)::text);
-    perform baton_check_name('The project id', project);
-    perform baton_check_user(user_id);
-    perform baton_check_name('The version id', version) where version is not null;
-    if length(key) > 200 or key = '' then
-        perform baton_refuse('The key must be 1 to 200 characters.');
-    end if;
-    if previous_session_id is not null and previous_session_id !~*
-            '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then
-        perform baton_refuse('The previous session id is not a UUID: pass one that Baton gave, or none.');
-    end if;
-    if busy is null or busy not in ('enqueue', 'reject', 'replace', 'interrupt') then
-        perform baton_refuse('busy must be enqueue, reject, replace or interrupt.');
-    end if;
-    perform baton_check_request(kind, prompt, coalesce(prompt_limit, 200000));
-    perform baton_check_options(options);
     perform baton_check_project(kind, project, user_id, options ->> 'workspace');
+    perform baton_check_isolation(project, busy, options ->> 'workspace');
 
-    select * into same from jobs j                -- the same message or request again
-     where j.id = id or (j.project_id = project and j.key = key)
-     order by j.id is distinct from id limit 1;
-    if found then
-        return baton_same(same, project, digest);
+    same := baton_asked(id, project, key, digest);
+    if same is not null then
+        return same;
     end if;
+    perform baton_check_lengths(kind, project, user_id, version);
     perform baton_check_version(kind, project, version);
-
-    lane := baton_lane(project, user_id, lower(options ->> 'branch_from'), job);
     perform baton_check_template(project, options ->> 'template');
-    if lane <> 'main' and version is not null then
-        perform baton_refuse('A branch makes no version before it is promoted: leave the version out.');
-    end if;
-    if lane = 'branch-' || job and kind <> 'chat_plan'
-            and baton_tree_of(project, lower(options ->> 'branch_from')) is null then
-        perform baton_refuse('Which files belong to that session is not known: build the project once, and branch from there.');
-    end if;
+    lane := baton_lane(project, user_id, lower(options ->> 'branch_from'), job);
+    perform baton_check_branch(kind, project, version, lane, lower(options ->> 'branch_from'), job);
     if busy <> 'enqueue' then
-        perform baton_make_way(project, lane, busy);
+        perform baton_hold_lanes(project);
+        same := baton_asked(id, project, key, digest);
+        if same is not null then
+            return same;
+        end if;
+        if begin_at <= clock_timestamp() then
+            perform baton_make_way(project, lane, busy);
+        end if;
     end if;
     perform baton_create_project(project, user_id, options ->> 'workspace');
-    insert into jobs (id, chain_id, project_id, user_id, lane, kind, args, key, body_digest, priority,
-                      version_id, previous_session_id, run_at, publish_after, scheduled)
-    values (job, job, project, user_id, lane, case kind when 'update' then 'build' else kind end,
-            options || jsonb_strip_nulls(jsonb_build_object(
-                'prompt', prompt, 'busy', busy, 'asked', kind)),
-            key, digest, priority, version, lower(previous_session_id), begin_at,
-            greatest(begin_at, coalesce(publish_after, now())), begin_at > now())
-    on conflict do nothing;
-    if not found then                            -- another transaction was first with key or id
-        select * into same from jobs j
-         where j.id = job or (j.project_id = project and j.key = key)
-         order by j.id <> job limit 1;
-        return baton_same(same, project, digest);
-    end if;
+    loop
+        insert into jobs (id, chain_id, project_id, user_id, lane, kind, args, key, body_digest,
+                          priority, version_id, previous_session_id, run_at, publish_after,
+                          scheduled)
+        values (job, job, project, user_id, lane, case kind when 'update' then 'build' else kind end,
+                options || jsonb_strip_nulls(jsonb_build_object(
+                    'prompt', prompt, 'busy', busy, 'asked', kind)),
+                key, digest, priority, version, lower(previous_session_id), begin_at,
+                greatest(begin_at, coalesce(publish_after, now())), begin_at > now())
+        on conflict do nothing;
+        exit when found;
+        same := baton_asked(job, project, key, digest);  -- who was first has committed meanwhile
+        if same is not null then
+            return same;
+        end if;
+    end loop;
     if lane = 'branch-' || job then
         insert into branches (project_id, lane, user_id, from_session, head, from_tree)
         values (project, lane, user_id, lower(options ->> 'branch_from'),
                 lower(options ->> 'branch_from'),
                 baton_tree_of(project, lower(options ->> 'branch_from')));
     end if;
+    perform baton_count_ask(user_id);
     return job;
 end $$;
 
-create or replace function baton_same(same jobs, project text, digest text) returns uuid language plpgsql as $$
+-- The job that was asked for before under this id or key; null: none. Refused where that was another
+-- request.
+create or replace function baton_asked(id uuid, project text, key text, digest text) returns uuid
+language plpgsql as $$
+#variable_conflict use_variable
+declare
+    same jobs;
 begin
-    if same.body_digest is distinct from digest or same.project_id is distinct from project then
-        perform baton_refuse('This key or id was used for another request: use a new one, or send the same request.');
+    select * into same from jobs j
+     where j.id = id or (j.project_id = project and j.key = key)
+     order by j.id is distinct from id limit 1;
+    if found and (same.body_digest is distinct from digest or same.project_id <> project) then
+        perform baton_refuse('key_conflict',
+            'This key or id was used for another request: use a new one, or send the same request.',
+            case when same.id = id then 'id' else 'key' end);
     end if;
     return same.id;
 end $$;
 
--- reject, replace and interrupt look at the lane, so they serialise: make such a request the last
--- thing in your transaction. A running row is never locked here; its worker sees an interrupting
--- job by itself; what waits of a begun chain ends here.
+-- reject, replace and interrupt look at the lane, so those who ask with them take turns: make such
+-- a request the last thing in your transaction.
+create or replace function baton_hold_lanes(project text) returns void language sql as $$
+    select pg_advisory_xact_lock(hashtextextended('baton:' || project, 0))
+$$;
+
+-- What holds a place in the lane is what was not asked for a later time, or that time has come.
+-- (By the clock: what was asked for while we waited for our turn is later than our transaction's now.)
+-- A running row is never locked here; its worker sees an interrupting job by itself; what waits of
+-- a begun chain ends here.
 create or replace function baton_make_way(project text, lane text, busy text) returns void language plpgsql as $$
 #variable_conflict use_variable
 begin
-    perform pg_advisory_xact_lock(hashtextextended('baton:' || project, 0));
-    if busy = 'reject' and exists (
-            select from jobs j where j.project_id = project and j.lane = lane and j.finished_at is null) then
-        perform baton_refuse('The project is busy: wait for its chain, or use busy=enqueue.');
+    if busy = 'reject' and (exists (
+            select from jobs j
+             where j.project_id = project and j.lane = lane and j.finished_at is null
+               and not j.scheduled)
+        or exists (
+            select from jobs j
+             where j.project_id = project and j.lane = lane and j.finished_at is null
+               and j.scheduled and j.run_at <= clock_timestamp())) then
+        perform baton_refuse('busy', 'The project is busy: wait for its chain, or use busy=enqueue.',
+            'busy');
     end if;
     if busy in ('replace', 'interrupt') then
         update jobs j
-           set state = 'cancelled', finished_at = now(), untold = true,
+           set state = 'cancelled', finished_at = now(), untold = true, ready = false,
                error_class = case when j.started_at is null and j.id = j.chain_id
                                   then 'replaced' else 'replaced_by_request' end,
                error = 'A newer request took its place.'
          where j.project_id = project and j.lane = lane and j.state in ('queued', 'parked')
+           and (not j.scheduled or j.run_at <= clock_timestamp())
            and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null));
     end if;
 end $$;
 
--- Whatever search_path its caller has, it works on the tables beside it.
-do $$
+-- Count a request of the user's, or refuse it: so many in a minute, by the clock and not by when a
+-- transaction began. Whoever asks for the same user at once waits for the other's end.
+create or replace function baton_count_ask(user_id text) returns void language plpgsql as $$
+#variable_conflict use_variable
+declare
+    most   constant int := coalesce((baton_setting('user_rate') #>> '{}')::int, 0);
+    minute constant interval := interval '1 minute';
+    again_at timestamptz;
 begin
-    execute format('alter function %s set search_path to %I, %s',
-        (select p.oid::regprocedure from pg_proc p
-          where p.proname = 'baton_enqueue' and p.pronamespace = current_schema()::regnamespace),
-        current_schema(), current_setting('search_path'));
+    if most = 0 then
+        return;
+    end if;
+    insert into user_asks as u (user_id, asked) values (user_id, array[clock_timestamp()])
+        on conflict on constraint user_asks_pkey do update
+       set asked = array(select t from unnest(u.asked) t where t > clock_timestamp() - minute)
+                   || clock_timestamp()
+     where (select count(*) from unnest(u.asked) t where t > clock_timestamp() - minute) < most;
+    if not found then
+        select t + minute into again_at from user_asks u, unnest(u.asked) t
+         where u.user_id = user_id order by t desc offset most - 1 limit 1;
+        perform baton_refuse('too_many_requests', format(
+            'This user has asked for %s jobs within a minute, which is the limit: ask again at %s.', most,
+            to_char(again_at at time zone 'UTC', 'HH24:MI:SS"Z"')), 'user', again_at);
+    end if;
+end $$;
+
+-- A finished job once more, as a new one that names it, with what every request is held to; null: there
+-- is no such job of the user's (null: of anybody), or it has not ended. A build that has made its
+-- version makes another one.
+create or replace function baton_again(job uuid, new uuid, more jsonb default '{}', asked_by text default null)
+returns uuid language plpgsql as $$
+#variable_conflict use_variable
+declare
+    old     jobs;
+    version text;
+    lane    text;
+begin
+    select * into old from jobs j where j.id = job and j.user_id = coalesce(asked_by, j.user_id);
+    if old.finished_at is null then
+        return null;
+    end if;
+    version := case when old.kind = 'build' and old.state = 'done' then null else old.version_id end;
+    perform baton_check_project('update', old.project_id, old.user_id, null);
+    perform baton_check_isolation(old.project_id, 'enqueue', null);
+    perform baton_check_prompt(old.kind, old.args ->> 'prompt', null);
+    perform baton_check_lengths(old.kind, old.project_id, old.user_id, version);
+    lane := baton_lane_again(old.project_id, old.lane);
+    if lane = 'main' then
+        perform baton_check_version(old.kind, old.project_id, version);
+    end if;
+    insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args, priority,
+                      version_id, previous_session_id)
+    values (new, new, old.id, old.project_id, old.user_id, lane, old.kind,
+            (old.args - '{busy,fresh,answer,lost}'::text[]) || more, old.priority, version,
+            old.previous_session_id);
+    perform baton_count_ask(old.user_id);
+    return new;
+end $$;
+
+-- Whatever search_path their callers have, they work on the tables beside them.
+do $$
+declare
+    door regprocedure;
+begin
+    for door in select p.oid from pg_proc p where p.pronamespace = current_schema()::regnamespace
+                                              and p.proname in ('baton_enqueue', 'baton_again') loop
+        execute format('alter function %s set search_path to %I, %s',
+                       door, current_schema(), current_setting('search_path'));
+    end loop;
 end $$;
 
 comment on function baton_enqueue is
-    'Ask for a job in your own transaction; returns its id. Refusals have SQLSTATE BA001.';
+    'Ask for a job in your own transaction; returns its id. Refusals have an SQLSTATE of class BA.';

@@ -1,4 +1,7 @@
--- Which project a request is for: whose it is, whether it may be created, and its version.
+-- Which project a request is for: whose it is, and whether it may be created.
+--
+-- A project of another user is answered as one that is not there, whoever asks and by which door:
+-- nobody learns whose an id is, nor whether it is anybody's.
 
 -- Who asks for a job and who deletes its project take turns on a lock: the asker shares it
 -- until its transaction ends. There are 128 of them, since a producer may ask for many projects
@@ -12,36 +15,68 @@ create or replace function baton_refuse_deleted(project text) returns void langu
 begin
     perform pg_advisory_xact_lock_shared(baton_deletion_lock(project));
     if exists (select from deletions d where d.ended_at is null and d.todo -> 'projects' ? project) then
-        perform baton_refuse(format(
-            'Project %s is being deleted: ask again when that is done.', project));
+        perform baton_refuse('being_deleted', format(
+            'Project %s is being deleted: ask again when that is done.', project), 'project');
     end if;
 end $$;
 
--- Another user's project, one that is being deleted, or one that this kind of job may not create:
--- refused.
+create or replace function baton_refuse_unavailable(project text) returns void language plpgsql as $$
+begin
+    perform baton_refuse('project_unavailable', format(
+        'Project %s cannot be had here: choose another id.', project), 'project');
+end $$;
+
+-- A project that this kind of job may not create, another user's, or one that is being deleted:
+-- refused. So is a place that a new one may not have.
 create or replace function baton_check_project(kind text, project text, user_id text, workspace text)
 returns void language plpgsql as $$
 #variable_conflict use_variable
 declare
-    known projects;
+    known  projects;
+    going  deletions;
+    theirs boolean;
 begin
-    perform baton_refuse_deleted(project);
+    perform pg_advisory_xact_lock_shared(baton_deletion_lock(project));
+    select * into going from deletions d
+     where d.ended_at is null and d.todo -> 'projects' ? project limit 1;
     select * into known from projects p where p.project_id = project;
-    if found and known.user_id is distinct from user_id then
-        perform baton_refuse('This project belongs to another user.');
-    elsif found and known.workspace is distinct from coalesce(workspace, known.workspace) then
-        perform baton_refuse('The project has a workspace of its own: leave the workspace out.');
-    elsif found then
-        return;
-    elsif kind not in ('build', 'chat_plan') then
-        perform baton_refuse(format(
-            'Project %s is unknown: begin it with a build or a chat-plan.', project));
+    theirs := case when found then known.user_id is distinct from user_id
+                   else going.todo -> 'owners' ->> project <> user_id end;
+    if kind not in ('build', 'chat_plan')
+            and (theirs or known.project_id is null and going.id is null) then
+        perform baton_refuse('unknown_project', format(
+            'Project %s is unknown: begin it with a build or a chat-plan.', project), 'project');
+    elsif theirs then
+        perform baton_refuse_unavailable(project);
+    elsif going.id is not null then
+        perform baton_refuse_deleted(project);
+    elsif known.project_id is not null then
+        perform baton_keep_place(known, workspace);
+    else
+        perform baton_new_place(project, workspace);
     end if;
-    if workspace is not null and exists (
-            select from projects p
-             where starts_with(p.workspace || '/', workspace || '/')
-                or starts_with(workspace || '/', p.workspace || '/')) then
-        perform baton_refuse('This workspace belongs to another project: choose another directory.');
+end $$;
+
+create or replace function baton_create_project(project text, user_id text, workspace text)
+returns void language plpgsql as $$
+#variable_conflict use_variable
+declare
+    owner text;
+begin
+    if not exists (select from projects p where p.project_id = project) then
+        workspace := baton_new_place(project, workspace);
+        begin
+            insert into projects (project_id, user_id, workspace) values (project, user_id, workspace)
+            on conflict do nothing;
+        exception when integrity_constraint_violation or data_exception or insufficient_privilege then
+            perform baton_refuse('unknown_project', format(
+                'Project %s is unknown and cannot be created here (%s): create it in your product first.',
+                project, sqlerrm), 'project');
+        end;
+    end if;
+    select p.user_id into owner from projects p where p.project_id = project;
+    if owner is distinct from user_id then
+        perform baton_refuse_unavailable(project);
     end if;
 end $$;
 
@@ -54,59 +89,31 @@ begin
     end if;
     if not exists (select from projects p where p.project_id = template
                       and p.user_id = '_template' and p.last_ai_session_id is not null) then
-        perform baton_refuse(format(
-            'There is no template %s: build a project of that name for the user _template first.',
-            template));
+        perform baton_refuse('bad_template', format(
+            'There is no template %s: an operator builds it first, for the user _template.', template),
+            'template');
     end if;
     if exists (select from projects p where p.project_id = project
                   and p.last_ai_session_id is not null) then
-        perform baton_refuse('A template is for the first job of a project: leave it out.');
+        perform baton_refuse('bad_template',
+            'A template is for the first job of a project: leave it out.', 'template');
     end if;
 end $$;
 
--- A build makes its version's row when it ends. Where the product's table has columns that
--- only the product can fill, that row must be there before: said now, not after the turn.
-create or replace function baton_check_version(kind text, project text, version text)
+-- A transaction that looks at the tables as they were when it began cannot tell whether the lane is
+-- busy, nor whose a directory is: such requests are refused. Others are answered by Postgres: two
+-- with one key, or a project that was deleted meanwhile, are a serialization failure.
+create or replace function baton_check_isolation(project text, busy text, workspace text)
 returns void language plpgsql as $$
 #variable_conflict use_variable
-declare
-    theirs text;
 begin
-    if kind not in ('build', 'update') or exists (
-            select from project_versions v where v.project_id = project and v.version_id = version) then
+    if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
         return;
     end if;
-    select a.attname into theirs from pg_attribute a
-     where a.attrelid = 'project_versions'::regclass and a.attnum > 0 and not a.attisdropped
-       and a.attnotnull and not a.atthasdef and a.attidentity = ''
-       and a.attname not in ('project_id', 'version_id', 'ai_session_id',
-                             'ai_session_created_at', 'ai_session_last_used_at')
-     limit 1;
-    if theirs is not null then
-        perform baton_refuse(format(
-            'project_versions.%s is for your product to fill: insert the version first, and name it in the request.',
-            theirs));
+    if busy <> 'enqueue' or workspace is not null then
+        perform baton_refuse('wrong_isolation',
+            'reject, replace, interrupt and a workspace need a transaction that sees what others commit: begin it as READ COMMITTED.',
+            case when busy <> 'enqueue' then 'busy' else 'workspace' end);
     end if;
-end $$;
-
-create or replace function baton_create_project(project text, user_id text, workspace text)
-returns void language plpgsql as $$
-#variable_conflict use_variable
-declare
-    owner text;
-begin
-    begin
-        insert into projects (project_id, user_id, workspace)
-        select project, user_id, workspace
-         where not exists (select from projects p where p.project_id = project)
-            on conflict do nothing;
-    exception when integrity_constraint_violation or data_exception or insufficient_privilege then
-        perform baton_refuse(format(
-            'Project %s is unknown and cannot be created here (%s): create it in your product first.',
-            project, sqlerrm));
-    end;
-    select p.user_id into owner from projects p where p.project_id = project;
-    if owner is distinct from user_id then
-        perform baton_refuse('This project belongs to another user.');
-    end if;
+    perform from projects p where p.project_id = project for key share;
 end $$;

@@ -58,12 +58,12 @@ class Baton:
         """An id that nobody has used."""
         return f"{name}-{uuid4().hex[:8]}"
 
-    def ask(self, ask: Ask) -> UUID:
+    def ask(self, ask: Ask, *, operator: bool = False) -> UUID:
         """Ask as a producer on the workers' host does; raises Refused."""
         with pytest.MonkeyPatch.context() as env:
             env.setenv("BATON_WORKSPACES", str(self.root / "workspaces"))
             settings.cache_clear()
-            return enqueue(self.conn, ask).id
+            return enqueue(self.conn, ask, operator=operator).id
 
     def chat(self, project: str, prompt: str, *, user: str = "ann", **more: Any) -> Row:
         """Ask a question and wait for the end: the shortest job there is."""

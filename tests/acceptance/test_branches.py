@@ -56,7 +56,8 @@ def _tell(baton: Baton) -> Story:
         assert job["state"] == "done", job["error"]
         heads[prompt] = baton.head(shop)
 
-    jobs[LEARN] = baton.ask(Build(project=template, user="_template", prompt=LEARN))
+    learn = Build(project=template, user="_template", prompt=LEARN)
+    jobs[LEARN] = baton.ask(learn, operator=True)
     assert baton.over(jobs[LEARN])["state"] == "done"
     jobs[FIRST] = baton.ask(Build(project=shop, user="ann", prompt=FIRST, template=template))
     ended(FIRST)

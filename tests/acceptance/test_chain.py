@@ -330,5 +330,5 @@ def test_the_clean_up_of_each_period_is_done_once(baton: Baton):
 
 
 def test_a_worker_tends_the_repositories_of_its_host(baton: Baton, story: Story):
-    lock = baton.root / "workspaces" / ".trees" / "upkeep.lock"
+    lock = baton.root / "workspaces" / ".trees" / ".upkeep.lock"
     wait_until(lambda: lock.exists(), timeout=15, description="a worker has looked")

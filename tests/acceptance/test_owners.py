@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.outside import Baton, is_sentence
-from worker.client import Build, ChatPlan, Refused, Update
+from worker.client import Build, ChatPlan, ProjectUnavailable, UnknownProject, Update
 
 SECRET = "the launch code is opal"
 
@@ -59,15 +59,15 @@ def test_a_head_that_is_anothers_session_is_not_resumed(baton: Baton, anns: str)
 def test_anothers_project_is_refused_in_python(
     baton: Baton, anns: str, ask: type[Build | Update | ChatPlan]
 ):
-    with pytest.raises(Refused, match="belongs to another user"):
+    with pytest.raises((UnknownProject, ProjectUnavailable), match=r"is unknown|cannot be had"):
         baton.ask(ask(project=anns, user="bob", prompt="give it to me"))
     assert len(baton.jobs(anns)) == 1
 
 
 def test_anothers_project_is_refused_in_sql(baton: Baton, anns: str):
-    with pytest.raises(psycopg.DatabaseError, match="belongs to another user") as caught:
+    with pytest.raises(psycopg.DatabaseError, match="cannot be had here") as caught:
         baton.conn.execute("select baton_enqueue('build', %s, 'bob', 'give it to me')", (anns,))
-    assert caught.value.sqlstate == "BA001"
+    assert caught.value.sqlstate == "BA006"
 
 
 def test_anothers_project_is_refused_at_the_command_line(baton: Baton, anns: str):
@@ -75,7 +75,7 @@ def test_anothers_project_is_refused_at_the_command_line(baton: Baton, anns: str
     refused = baton.cli(*command)
     assert refused.returncode == 1
     assert refused.stdout == ""
-    assert "belongs to another user" in refused.stderr
+    assert "cannot be had here" in refused.stderr
     assert is_sentence(refused.stderr)
     assert len(baton.jobs(anns)) == 1
 
@@ -83,5 +83,5 @@ def test_anothers_project_is_refused_at_the_command_line(baton: Baton, anns: str
 def test_anothers_project_is_refused_to_a_plain_message(baton: Baton, anns: str):
     task = baton.send("tasks.build", project_id=anns, user_id="bob", prompt="give it to me")
     shown = baton.task_in(task, "FAILURE")
-    assert "This project belongs to another user." in shown["exception"]
+    assert "cannot be had here: choose another id" in shown["exception"]
     assert len(baton.jobs(anns)) == 1

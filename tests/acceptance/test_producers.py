@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.outside import Baton, is_sentence
 from tests.waiting import wait_until
-from worker.client import Build, ChatPlan, Refused
+from worker.client import Build, Busy, ChatPlan, Refused
 
 
 def test_a_plain_message_that_is_delivered_three_times_runs_once(baton: Baton):
@@ -178,11 +178,15 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
 def test_a_busy_project_can_refuse_more(baton: Baton):
     project = baton.project()
     later = datetime.now(UTC) + timedelta(hours=1)
-    waits = baton.ask(ChatPlan(project=project, user="ann", prompt="later", run_at=later))
-    with pytest.raises(Refused, match="The project is busy"):
+    ahead = baton.ask(ChatPlan(project=project, user="ann", prompt="later", run_at=later))
+    runs = baton.ask(ChatPlan(project=project, user="ann", prompt="sleep 2", busy="reject"))
+    wait_until(lambda: baton.job(runs)["started_at"], description="it to begin")
+    waits = baton.ask(ChatPlan(project=project, user="ann", prompt="say next"))
+    with pytest.raises(Busy, match="The project is busy"):
         baton.ask(Build(project=project, user="ann", prompt="now", busy="reject"))
     done = baton.chat(project, "say instead", busy="replace")
-    assert done["state"] == "done"
+    assert (done["state"], baton.job(runs)["state"]) == ("done", "done")
+    assert baton.job(ahead)["state"] == "queued", "a date ahead holds no place"
     replaced = baton.job(waits)
     assert (replaced["state"], replaced["started_at"]) == ("cancelled", None)
     wait_until(

@@ -16,12 +16,12 @@ from psycopg.types.json import Jsonb
 
 from db import jobs, rescue
 from db.attempts import Claimed, Runner
+from db.codes import refusal
 from db.lanes import Message
 from tests.faults.clock import Clock, moment
 from tests.faults.compared import TRUSTED, Ledger
 from tests.faults.ledger_rows import user_of
 from tests.faults.simulation import WINDOW, Actor, Agent, Steps, World
-from worker.client import REFUSED
 
 WORKERS = ("worker 1", "worker 2", "worker 3")
 RELAYS = ("relay 1", "relay 2")  # each on the host of the worker of its number
@@ -110,7 +110,7 @@ def ask(
     try:
         row = conn.execute(jobs.ENQUEUE, asked).fetchone()
     except psycopg.DatabaseError as exc:
-        if exc.sqlstate == REFUSED:
+        if refusal(exc):
             return None
         raise
     return row[0] if row else None

@@ -43,9 +43,11 @@ class Model:
             return None
         if key is not None and (known := self.keys.get((project, key))):
             return known[0] if known[1] == body else None
-        if busy == "reject" and any(self.lane(project)):
+        now = run_at is None or run_at <= self.now  # else it takes nobody's place
+        if now and busy == "reject" and any(map(self._has_place, self.lane(project))):
             return None
-        self._make_way(project, busy)
+        if now:
+            self._make_way(project, busy)
         self.projects.setdefault(project, Project())
         if key is not None:
             self.keys[project, key] = (job_id, body)
@@ -55,7 +57,8 @@ class Model:
 
     def _make_way(self, project: str, busy: str) -> None:
         for job in self.lane(project):
-            if job.waits and (busy == "interrupt" or (busy == "replace" and not job.begun)):
+            may = busy == "interrupt" or (busy == "replace" and not job.begun)
+            if may and job.waits and self._has_place(job):
                 job.end("cancelled")
 
     def _add(

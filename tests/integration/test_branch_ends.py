@@ -13,7 +13,7 @@ from psycopg import Connection, errors
 from db import branches, endings, jobs, transcript_upkeep, transcripts, upkeep
 from db.attempts import Claimed
 from db.branches import Branch
-from db.jobs import REFUSED
+from db.codes import refusal
 from db.projects import HeadHeld
 from tasks import upkeep as periodic
 from tests.invariants import violations
@@ -80,7 +80,7 @@ def test_a_dropped_branch_is_gone_and_what_it_cost_is_not(conn: Connection):
     for session in (on_it.head, branch.head):
         with pytest.raises(psycopg.Error, match="of a branch that was dropped") as refused:
             ask_beside(conn, session)
-        assert refused.value.sqlstate == REFUSED
+        assert refusal(refused.value)
     assert beside(conn, main).lane != branch.lane, "the main line's session is not the branch's"
     assert (
         conn.execute(costs + " and session_id <> %s", (only(conn).head,)).fetchone() == before
@@ -124,7 +124,7 @@ def test_a_job_of_a_dropped_branch_is_not_retried(conn: Connection):
     before = contents(conn)
     with pytest.raises(psycopg.Error, match="branch of that job was dropped: ask") as refused:
         jobs.again(conn, job.id)
-    assert refused.value.sqlstate == REFUSED
+    assert refusal(refused.value)
     assert contents(conn) == before
 
 
@@ -315,9 +315,7 @@ def test_of_requests_and_ends_at_once_no_job_is_left_without_a_branch(
                 return exc
 
         told = at_once(dsn, work)
-        assert all(
-            each.sqlstate == REFUSED for each in told if isinstance(each, psycopg.Error)
-        ), told
+        assert all(refusal(each) for each in told if isinstance(each, psycopg.Error)), told
         assert violations(conn) == []
         for asked, lane in conn.execute(
             "select id, lane from jobs where finished_at is null order by pos"

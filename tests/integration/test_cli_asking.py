@@ -56,7 +56,7 @@ def test_a_prompt_comes_from_stdin_word_for_word(program: Baton, conn: Connectio
     assert ledger.one(conn, "select args ->> 'prompt' from jobs") == prompt
     assert program(*asked, stdin=b"\xff\xfe", DATABASE_URL=dsn).code == 2
     refused = program(*asked, stdin=b"x" * 11, DATABASE_URL=dsn, BATON_PROMPT_LIMIT="10")
-    assert (refused.code, "longer than 10 bytes" in refused.err) == (1, True)
+    assert (refused.code, "11 bytes and the limit is 10" in refused.err) == (1, True)
 
 
 def test_waiting_follows_the_chain_to_its_end(

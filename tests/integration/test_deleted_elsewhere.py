@@ -133,7 +133,7 @@ def test_a_host_removes_by_itself_what_it_has_of_a_deleted_project(hosts: Hosts,
     repositories.run_once()
     assert not two.exists()
     left = {path.name for path in (root / ".trees").iterdir()} - {"unknown.lock"}
-    assert left == {"other.git", "other.lock", "unknown.git", "upkeep.lock"}
+    assert left == {"other.git", "other.lock", "unknown.git", ".upkeep.lock"}
     assert list((root / ".branches").iterdir()) == []
     assert files(root / "other") == {"a.txt": "a"}
 

@@ -154,5 +154,5 @@ def test_only_a_project_without_a_version_is_imported_into(
     at_home.build("write a.txt: a")
     assert "has versions already" in imported(bare, source)[1]
     told = bare("project", "shop", "--user", "bob", "--import", str(source))
-    assert "belongs to another user" in told.err
+    assert "cannot be had here: choose another id" in told.err
     assert files(at_home.place) == {"a.txt": "a"}

@@ -207,13 +207,13 @@ def test_a_gap_that_no_compaction_explains_is_refused(take: Any, tmp_path: Path)
 
 def test_what_is_in_the_store_already_is_not_imported_again(take: Any, file: Path):
     assert take(file).code == 0
-    assert "is in the store already" in take(file).err
+    assert "is known already" in take(file).err
 
 
 def test_no_other_project_and_no_other_user_gets_a_session(take: Any, file: Path):
     assert take(file).code == 0
-    assert "is another project's or user's" in take(file, project="other").err
-    assert "is another user's" in take(file, user="eve").err
+    assert "is known already" in take(file, project="other").err
+    assert "cannot be had here" in take(file, user="eve").err
 
 
 def broken(entries: list[Entry]) -> list[Entry]:

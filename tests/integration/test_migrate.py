@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import chat, migrate, projects
+from db import chat, jobs, migrate, projects
 from db.migrate import FILES, FUNCTIONS, MigrationRefused, check_version, pending
 from tests.invariants import violations
 from tests.ledger import ask, begun, commit, one
@@ -263,6 +263,42 @@ def test_files_that_versions_had_noted_are_noted_with_their_sessions(
     ]
     past = chat.past(empty, "p", lane="main", head="c", user_id="u")
     assert (past.files, past.documentation) == (["a.txt"], "of a")
+
+
+def test_jobs_put_off_to_times_that_no_program_can_read_are_mended(
+    empty: Connection, empty_dsn: str, files: Path
+):
+    for file in files.glob("*.sql"):
+        if file.name >= "0020":
+            file.unlink()
+    migrate.migrate(empty_dsn, files=files)
+    for run_at in ("infinity", "-infinity", "20000-01-01", "4000-01-01 BC", "2020-01-01"):
+        empty.execute(
+            """
+            insert into jobs (id, chain_id, project_id, user_id, kind, run_at, publish_after)
+            select id, id, 'p', 'u', 'build', %(at)s, %(at)s from gen_random_uuid() id
+            """,
+            {"at": run_at},
+        )
+    migrate.migrate(empty_dsn)
+    assert sorted({job.run_at.year for job in jobs.recent(empty)}) == [2000, 2020, 9999]
+    empty.execute("update jobs set state = 'cancelled', finished_at = now()")
+
+
+def test_a_function_whose_arguments_changed_is_replaced_and_never_missing(
+    empty: Connection, empty_dsn: str
+):
+    migrate.migrate(empty_dsn)
+    empty.execute(
+        """
+        create function baton_enqueue(text, text, text, text, text, text, text, int, timestamptz,
+            text, jsonb, uuid, timestamptz, int) returns uuid language sql as 'select null::uuid';
+        delete from baton_migrations where name = 'functions/enqueue.sql'
+        """
+    )
+    assert migrate.migrate(empty_dsn) == ["functions/enqueue.sql"]
+    assert one(empty, "select count(*) from pg_proc where proname = 'baton_enqueue'") == 1
+    assert ask(empty)
 
 
 def test_turns_of_branches_that_were_promoted_before_are_known_by_their_jobs(

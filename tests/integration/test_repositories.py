@@ -321,7 +321,7 @@ def test_each_period_it_is_done_once_and_a_project_once_a_day(at_work: AtWork):
     at_work.build("write a.txt: a")
     assert repositories.run_once() == 1
     assert repositories.run_once() == 0
-    lock, notes = settings().workspaces / ".trees" / "upkeep.lock", repository().git_dir
+    lock, notes = settings().workspaces / ".trees" / ".upkeep.lock", repository().git_dir
     for path, hours, expected in ((lock, 1, 0), (notes / repositories.NOTES, 25, 1)):
         at = time.time() - hours * 3600
         os.utime(lock, (time.time() - 3600, time.time() - 3600))

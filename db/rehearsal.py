@@ -1,0 +1,70 @@
+"""A job's commit, tried out before its first turn and taken back: where tables are the product's they
+may have rules that nobody has told Baton of, and a turn costs money.
+
+Its cost is that of one commit more (milliseconds, and rows that vacuum takes away), and the
+product's triggers run; so it is done only where a table has a rule that is not Baton's.
+"""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import psycopg
+from psycopg import Connection, errors
+
+from db import product_rules, sessions, turns
+from db.attempts import Claimed
+from db.lanes import MAIN
+from db.sessions import Advance
+
+SOURCES = {"metadata": "metadata", "compaction": "compact", "chat_plan": "chat_plan"}
+TREE = "0" * 40
+REFUSALS = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+
+
+def rehearse(conn: Connection, job: Claimed) -> str | None:
+    """Why the job's commit could not be written, in one sentence; None: no reason is known.
+
+    Nothing of it stays.
+    """
+    if not product_rules.strange(conn):
+        return None
+    try:
+        with conn.transaction(force_rollback=True):
+            _commit(conn, job, minted=str(uuid4()))
+    except REFUSALS as exc:
+        return _sentence(exc)
+    return None
+
+
+def _commit(conn: Connection, job: Claimed, *, minted: str) -> None:
+    if not turns.begin(conn, job, step=job.kind, parent=None, minted=minted, tries=[]):
+        return  # the attempt was replaced
+    version = job.version_id or str(job.chain_id)
+    builds = job.kind == "build" and job.lane == MAIN
+    to = Advance(
+        step=job.kind,
+        old=job.head,
+        new=minted,
+        parent=job.head,
+        minted=minted,
+        relation="forked" if job.head else "fresh",
+        source=SOURCES.get(job.kind, "update" if job.head else "build"),
+        version_id=version if builds else job.version_id,
+        new_version=builds,
+        tree=TREE if job.kind == "build" else None,
+        chat=[("user", "-"), ("assistant", "-")],
+        chat_plan=job.kind == "chat_plan",
+    )
+    sessions.advance(conn, job, to, told=[], following=None, publish_after=timedelta(0))
+    conn.execute("set constraints all immediate")
+
+
+def _sentence(exc: psycopg.Error) -> str:
+    """Which rule it is; no value of a row is told."""
+    table = exc.diag.table_name
+    rule = exc.diag.constraint_name or exc.diag.column_name or exc.diag.message_primary
+    where = f"table {table}" if table else "database"
+    return (
+        f"Your product's {where} does not take what this job would write ({rule}): nothing was"
+        " run; change the rule or the request."
+    )
