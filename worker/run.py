@@ -33,7 +33,7 @@ from worker.agent.claude import claude
 from worker.chain import Attempt
 from worker.commit import about
 from worker.ending import Ran, tell_of_outage, write
-from worker.errors import BadRequest, Judgement, Stopped, Verdict, judge
+from worker.errors import Judgement, Stopped, Verdict, judge
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import on_blip
@@ -158,10 +158,9 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
 
 
 def _check(conn: Connection, job: Claimed, cwd: Path) -> None:
-    """What is looked at before an agent may begin. Raises BadRequest."""
+    """What is looked at before an agent may begin. Raises what is in its way."""
     places.check_own(conn, job, cwd)
-    if sentence := rehearsal.rehearse(conn, job):
-        raise BadRequest(sentence)
+    rehearsal.rehearse(conn, job)
 
 
 def _discard(at: Attempt, exc: Exception) -> None:

@@ -11,12 +11,14 @@ from psycopg import Connection
 from db import migrate
 from db.migrate import MigrationRefused
 from db.product_rules import strange
+from db.refusals import FOR_GOOD
 from db.rehearsal import rehearse
 from tests.commandline import Baton, bare, baton
 from tests.ledger import ask, begun, blocked, built, commit, contents, finish, job_row, one
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
 from worker.client import BadVersion, Build, enqueue
+from worker.sentences import for_people
 
 __all__ = ["bare", "baton"]
 
@@ -154,6 +156,14 @@ def test_doctor_tells_of_a_rule_that_came_later(conn: Connection, baton: Baton):
 # What only a try shows, as it is made and what of it is told.
 RULES: list[tuple[LiteralString, str]] = [
     (
+        """
+        insert into session_transitions (project_id, new_session_id, source)
+        values ('another', 'its', 'build');
+        create unique index once on session_transitions (source)
+        """,
+        "once",
+    ),
+    (
         "alter table project_versions add constraint numbered check (version_id ~ '^v[0-9]+$')",
         "numbered",
     ),
@@ -193,14 +203,14 @@ def test_a_commit_is_tried_out_and_leaves_nothing(conn: Connection, subtests: py
         with subtests.test(told):
             project = f"p{number}"
             job = begun(conn, project=project)
-            assert rehearse(conn, job) is None
+            rehearse(conn, job)
             with conn.transaction(force_rollback=True):
                 conn.execute(rule, prepare=False)
                 before = contents(conn)
                 assert strange(conn)
-                sentence = rehearse(conn, job) or ""
-                assert told in sentence
-                assert sentence.endswith(".")
+                with pytest.raises(FOR_GOOD) as refused:
+                    rehearse(conn, job)
+                assert told in for_people(refused.value)
                 assert contents(conn) == before
             commit(conn, job)
 
@@ -216,10 +226,8 @@ def test_no_turn_is_paid_for_what_the_product_will_not_take(at_work: AtWork):
     )
     asked = len(at_work.model.requests)
     job = at_work.build("write b.txt: b")
-    assert (job.state, job.attempts, job.error_class) == ("failed", 1, "bad_request")
-    assert "project_versions does not take what this job would write (numbered)" in str(
-        job.error
-    )
+    assert (job.state, job.attempts, job.error_class) == ("failed", 1, "refused_by_postgres")
+    assert 'constraint "numbered" of table "project_versions"' in str(job.error)
     assert len(at_work.model.requests) == asked
     assert at_work.build("write b.txt: b", version="v2").state == "done"
 

@@ -1,4 +1,8 @@
-"""A row that a table of the product's does not take is told as what it is, once."""
+"""A row that a table of the product's does not take is told as what it is, once.
+
+What can be known before a turn is paid is refused then (test_product_rules.py): these are rules
+that go by what the turn says.
+"""
 
 import pytest
 
@@ -8,24 +12,16 @@ from worker.agent.scripted import scripted
 from worker.client import Build
 
 SECRET = "a word that only the prompt has"
-VERSIONS_ONCE = "alter table project_versions add constraint versions_once unique (version_id)"
 SHORT = """alter table project_chat_log_minimal
              add constraint short_messages check (length(content) < 5)"""
 NARROW = "alter table project_chat_log_minimal alter column content type varchar(5)"
-TRIGGER = """
-    create function refuse() returns trigger language plpgsql as
-        $$ begin raise exception 'The shop is closed.'; end $$;
-    create trigger closed before insert on session_transitions
-        for each row execute function refuse()"""
 
 
 @pytest.mark.parametrize(
     ("rule", "named"),
     [
-        (VERSIONS_ONCE, 'constraint "versions_once" of table "project_versions"'),
         (SHORT, 'constraint "short_messages" of table "project_chat_log_minimal"'),
         (NARROW, "value too long for type character varying(5)"),
-        (TRIGGER, "The shop is closed."),
     ],
 )
 def test_a_commit_that_a_table_refuses_is_not_paid_for_again(
