@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_places import another_holds
+from tests.integration.test_workspace_places import another_holds
 from tests.machine import without_override
 from worker import lockfile, removal, trees
 from worker.errors import WorkspaceBusy, WorkspaceFailed
