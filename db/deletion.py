@@ -17,6 +17,7 @@ from uuid import UUID
 from psycopg import Connection, errors, sql
 
 from db import receipts, transcript_upkeep, transcripts
+from db.own import LIVENESS, Own
 
 ALONE = 7_239_185_002  # any number of our own: one deletion at a time
 PATIENCE = 10.0  # seconds for those who hold what is to be deleted
@@ -43,14 +44,23 @@ class Held(Exception):
 
 @contextmanager
 def alone(conn: Connection) -> Generator[None]:
-    """Be the one deletion of this database. Raises Held when another is under way."""
-    if conn.execute("select pg_try_advisory_lock(%s)", (ALONE,)).fetchone() != (True,):
-        raise Held("Another deletion is under way: ask again when it has ended.")
+    """Be the one deletion of this database. Raises Held when another is under way.
+
+    The lock is a transaction's, on a connection beside `conn`: of a session's own lock a pooler
+    knows nothing. It takes no snapshot, so it holds no clean-up back.
+    """
+    beside = Own.connect(
+        conn.info.dsn, password=conn.info.password, autocommit=True, **LIVENESS
+    ).begin()
     try:
+        beside.autocommit = False
+        beside.execute("select set_config('idle_in_transaction_session_timeout', '0', true)")
+        taken = beside.execute("select pg_try_advisory_xact_lock(%s)", (ALONE,)).fetchone()
+        if taken != (True,):
+            raise Held("Another deletion is under way: ask again when it has ended.")
         yield
     finally:
-        if not conn.closed:
-            conn.execute("select pg_advisory_unlock(%s)", (ALONE,))
+        beside.close()  # and its transaction ends
 
 
 def projects_of(conn: Connection, what: str, subject: str) -> list[str]:

@@ -1,32 +1,20 @@
-"""One connection pool per process.
+"""One connection pool per process, of connections of our own (db/own.py).
 
-Every statement of ours is prepared on first use (measured: it halves what Postgres
-spends on a step). A connection is autocommit: a statement is its own transaction
-unless `transaction()` makes a block of several.
+A connection is autocommit: a statement is its own transaction unless `transaction()` makes
+a block of several.
 """
 
 import atexit
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
 from psycopg_pool import ConnectionPool
 
 from config.settings import asking
-
-# A connection that has died is noticed in seconds, not when TCP gives up.
-LIVENESS: dict[str, Any] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 8000,  # milliseconds
-    "application_name": "baton",
-}
-
+from db.own import LIVENESS, Own
 
 # Postgres is away, or takes no writes for now. Of a statement that ends like this nobody
 # knows whether it was done: read before going on (a pool's time-out is one of the first).
@@ -49,14 +37,13 @@ class NoDatabase(Exception):
     """No database is named, or it does not answer; the text says what to do."""
 
 
-def connect(url: str | None = None) -> Connection:
+def connect(url: str | None = None) -> Own:
     """A connection of its own, for a process that is not a pool's. Raises NoDatabase."""
     url = url or asking().database_url
     if not url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     try:
-        conn = psycopg.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS)
-        _configure(conn)
+        return Own.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS).begin()
     except psycopg.ProgrammingError as exc:
         if exc.sqlstate:
             raise
@@ -72,41 +59,30 @@ def connect(url: str | None = None) -> Connection:
         raise NoDatabase(
             "Postgres does not answer at DATABASE_URL: start it, or correct the address."
         ) from exc
-    return conn
 
 
 @cache
-def pool() -> ConnectionPool:
+def pool() -> ConnectionPool[Own]:
     """The pool, opened on first use: after Celery has forked, never before."""
     if not asking().database_url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
     return ConnectionPool(
         asking().database_url,
+        connection_class=Own,
         min_size=1,
         max_size=4,
         timeout=WAIT,
         open=True,
-        configure=_configure,
+        configure=_begin,
         check=_check,
         reconnect_timeout=RECONNECT,
         kwargs={"autocommit": True, "prepare_threshold": 0, **LIVENESS},
     )
 
 
-def _configure(conn: Connection) -> None:
-    """The server notices a client that has died as soon as we notice a dead server: by default
-    it takes two hours, and holds the client's locks as long. One that was stopped in the
-    middle of a transaction answers still: it loses that transaction."""
-    conn.execute(
-        """
-        select set_config('tcp_keepalives_idle', '5', false),
-               set_config('tcp_keepalives_interval', '2', false),
-               set_config('tcp_keepalives_count', '3', false),
-               set_config('tcp_user_timeout', '8s', false),
-               set_config('idle_in_transaction_session_timeout', '60s', false)
-        """
-    )
+def _begin(conn: Own) -> None:
+    conn.begin()
 
 
 def _check(conn: Connection) -> None:
@@ -120,14 +96,14 @@ def _check(conn: Connection) -> None:
 
 
 @contextmanager
-def connection(timeout: float = WAIT) -> Generator[Connection]:
+def connection(timeout: float = WAIT) -> Generator[Own]:
     """A connection for single statements, each its own transaction; waited for `timeout` s."""
     with pool().connection(timeout=min(timeout, WAIT)) as conn:
         yield conn
 
 
 @contextmanager
-def transaction() -> Generator[Connection]:
+def transaction() -> Generator[Own]:
     """A connection whose work commits when the block ends, and rolls back if it raises."""
     with pool().connection() as conn, conn.transaction():
         yield conn

@@ -41,6 +41,7 @@ needs_pid_namespaces = _needs(
 needs_sshd = _needs(
     "sshd and ssh", there=bool(shutil.which("sshd", path=SYSTEM) and shutil.which("ssh"))
 )
+needs_pgbouncer = _needs("pgbouncer", there=bool(shutil.which("pgbouncer", path=SYSTEM)))
 needs_compiler = _needs("a C compiler", there=_works("cc", "--version"))
 NETWORKS = _works(
     *("unshare", "--net", "ip", "link", "add", "name", "here", "type", "veth")

@@ -21,6 +21,7 @@ from config.release import version
 from config.settings import settings
 from db import ledger_settings, limits, migrate, pool, product, relays, reports, workers
 from db.pool import NoDatabase
+from worker import postgres
 from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
@@ -59,7 +60,8 @@ def _ledger() -> Iterator[Check]:
         yield Check("postgres", "fail", str(exc))
         return
     with conn:
-        yield Check("postgres", "ok", f"version {conn.info.server_version // 10000} answers")
+        yield Check("postgres", "ok", postgres.answers(conn))
+        yield Check("database", *postgres.defaults(conn))
         if waiting := migrate.pending(conn):
             yield Check(
                 "migrations", "fail", f"{len(waiting)} are pending: run `baton migrate`."

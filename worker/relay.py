@@ -31,7 +31,7 @@ from config.start import begin_or_exit
 from db import jobs, outbox, relays, rescue
 from db.events import Event
 from db.pool import connection
-from worker import host, points
+from worker import host, points, postgres
 from worker.bell import Bell
 from worker.broker import fitness
 from worker.checkpoints import BROKER, client
@@ -186,6 +186,7 @@ def main() -> None:
         signal.signal(number, end)
     log.info("relay.ready")
     _look_at_redis()
+    postgres.tell_at_start()
     _loop(ended)
 
 

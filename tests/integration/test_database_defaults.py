@@ -1,0 +1,110 @@
+"""A database whose own defaults are not Postgres's: we say what we need, on every connection."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import Connection, sql
+from structlog.testing import capture_logs
+
+from db import pool, transcripts
+from tests.conftest import Configure
+from tests.ledger import blocked
+from tests.machine import needs_pgbouncer
+from tests.pooler import pgbouncer
+from tests.waiting import wait_until
+from worker import doctor, postgres
+
+P = "shop"
+
+
+@pytest.fixture(params=["direct", pytest.param("pooled", marks=needs_pgbouncer)])
+def reached(
+    request: pytest.FixtureRequest, dsn: str, tmp_path: Path, configure: Configure
+) -> Iterator[str]:
+    """The URL of the test's database, with and without a pooler before it."""
+    with ExitStack() as stays:
+        by_default(dsn, "default_transaction_isolation", "repeatable read")
+        url = (
+            stays.enter_context(pgbouncer(dsn, tmp_path)) if request.param == "pooled" else dsn
+        )
+        configure(DATABASE_URL=url)
+        pool.close()
+        stays.callback(pool.close)
+        yield url
+
+
+def by_default(dsn: str, name: str, value: str) -> None:
+    """Let the database have that default from the next connection on."""
+    database = urlsplit(dsn).path[1:]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("alter database {} set {} = {}").format(
+                sql.Identifier(database), sql.Identifier(name), value
+            )
+        )
+
+
+def test_we_run_at_read_committed_whatever_the_database_has_by_default(reached: str):
+    shown = "select current_setting('transaction_isolation')"
+    with pool.connect() as conn, conn.transaction():
+        assert conn.execute(shown).fetchone() == ("read committed",)
+    with pool.connect() as conn, pool.connection() as other:
+        assert conn.execute(shown).fetchone() == ("read committed",)
+        assert other.execute(shown).fetchone() == ("read committed",)
+    with pool.transaction() as conn:
+        assert conn.execute(shown).fetchone() == ("read committed",)
+
+
+def test_two_lanes_of_a_project_append_the_same_entry_at_once(reached: str, conn: Connection):
+    entries: list[Any] = [{"type": "user", "message": "the same for both"}]
+    with ThreadPoolExecutor(1) as threads:
+        with pool.transaction() as first:
+            transcripts.append(first, P, "main", entries)
+            second = threads.submit(_append, "branch", entries)
+            wait_until(lambda: blocked(conn), description="the other lane to wait its turn")
+        assert second.result(10) == 1
+    with pool.connection() as looking:
+        assert transcripts.load(looking, P, "branch") == entries
+
+
+def _append(session: str, entries: list[Any]) -> int:
+    with pool.transaction() as conn:
+        return transcripts.append(conn, P, session, entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "state", "told"),
+    [
+        ("default_transaction_read_only", "on", "fail", "no job will run"),
+        ("default_transaction_isolation", "serializable", "warn", "busy=reject"),
+        ("synchronous_commit", "off", "warn", "may be lost"),
+        ("statement_timeout", "1500ms", "warn", "statement_timeout is 1.5 s"),
+        ("lock_timeout", "10ms", "warn", "lock_timeout is 0.01 s"),
+        ("idle_in_transaction_session_timeout", "2s", "warn", "give it 10 s or more"),
+        ("statement_timeout", "10min", "ok", "suit"),
+    ],
+)
+def test_defaults_of_the_database_that_hurt_are_named(
+    dsn: str, configure: Configure, name: str, value: str, state: str, told: str
+):
+    by_default(dsn, "synchronous_commit", "on")  # the tests' server has it off
+    by_default(dsn, name, value)
+    configure(DATABASE_URL=dsn)
+    found = next(check for check in doctor.examine() if check.name == "database")
+    assert (found.state, told in found.text) == (state, True), found
+
+
+def test_a_worker_and_a_relay_say_so_when_they_start(dsn: str, configure: Configure):
+    by_default(dsn, "statement_timeout", "1s")
+    configure(DATABASE_URL=dsn)
+    with capture_logs() as logged:
+        postgres.tell_at_start()
+    assert [(line["event"], "1 s" in line["error"]) for line in logged] == [
+        ("postgres.unfit", True)
+    ]
