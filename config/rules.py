@@ -72,6 +72,10 @@ RULES = (
         " one late answer of Postgres ends a job that runs.",
     ),
     Rule(
+        lambda s: not s.redis_ca or not s.redis_url or s.redis_url.startswith("rediss:"),
+        "{redis_ca} is for a REDIS_URL that begins with rediss://: correct one of them.",
+    ),
+    Rule(
         lambda s: s.idle_timeout <= s.turn_timeout,
         "{idle_timeout} should be at most {turn_timeout}: it is never reached.",
         advice=True,

@@ -16,10 +16,13 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config import redis
+from config.redis import Way
 from config.values import (
     ApiKey,
     ApiUrl,
     BrokerUrl,
+    Certificates,
     Directory,
     Duration,
     GitUrl,
@@ -74,6 +77,7 @@ class Settings(Asking):
     """All of them, with the range of each."""
 
     redis_url: BrokerUrl = Field("", validation_alias="REDIS_URL")
+    redis_ca: Certificates = ""  # a file of those that sign Redis's; empty: the system's
     anthropic_api_key: ApiKey = Field(SecretStr(""), validation_alias="ANTHROPIC_API_KEY")
     anthropic_base_url: ApiUrl = Field("", validation_alias="ANTHROPIC_BASE_URL")
     agent_home: Directory = Path(".baton/agent")  # the CLI's config directory
@@ -163,6 +167,10 @@ class Settings(Asking):
     def report_every(self) -> timedelta:
         """How often a worker says that it is there."""
         return min(10 * SECOND, self.worker_silent_after / 3)
+
+    def redis_way(self, url: str | None = None) -> Way:
+        """How to reach the Redis of `redis_url`, which must not be empty; or that at `url`."""
+        return redis.way(url or self.redis_url, self.redis_ca)
 
     def missing(self) -> str | None:
         """The name of an address that a worker cannot do without, if one is not set."""

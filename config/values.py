@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, TypeAdapter, ValidationError
 
+from config import redis
+
 WRITTEN = TypeAdapter(timedelta)
 
 
@@ -43,8 +45,17 @@ def _postgres(value: str) -> str:
 
 def _broker(value: str) -> str:
     """Ours are databases 0, 1 and 2, so the address may not name another one."""
-    if value and not (re.fullmatch(r"rediss?://[^/?#]+(/0?)?", value) and _has_a_port(value)):
-        raise ValueError("must be redis://host:port/0, without more")
+    if value:
+        redis.way(value)
+        if not _has_a_port(value):
+            raise ValueError(redis.HOW)
+    return value
+
+
+def _certificates(value: str) -> str:
+    """A file of those that sign a server's."""
+    if value:
+        redis.way("rediss://any", value)
     return value
 
 
@@ -94,6 +105,7 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 Directory = Annotated[Path, AfterValidator(_directory)]
 PostgresUrl = Annotated[str, AfterValidator(_postgres)]
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
+Certificates = Annotated[str, AfterValidator(_certificates)]
 ApiUrl = Annotated[str, AfterValidator(_api)]
 ApiKey = Annotated[SecretStr, AfterValidator(_key)]
 GitUrl = Annotated[str, AfterValidator(_for_each_project)]

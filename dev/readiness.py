@@ -11,8 +11,10 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from config.settings import settings
 from dev.environment import Model
 from dev.supervisor import Child, Supervisor, last_words
+from worker.broker import address
 
 POLL = 0.1  # seconds
 SETTLED = 1.5  # seconds; a process that cannot be asked is taken at its word after that
@@ -56,6 +58,7 @@ def _settled(child: Child) -> bool:
 def _pongs(child: Child, redis_url: str) -> bool:
     """Whether this very worker, not another one at the broker, answers."""
     with Celery(broker=redis_url, set_as_current=False) as app:
+        app.conf.update(address(settings().redis_way(redis_url)))
         try:
             answers = cast(dict[str, Any], app.control.inspect(timeout=0.5).stats() or {})
         except (OSError, RedisError, KombuError):

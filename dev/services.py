@@ -143,7 +143,10 @@ def _check(database_url: str, redis_url: str) -> None:
             f"Postgres cannot be reached, look at DATABASE_URL: {reason}"
         ) from exc
     try:
-        with redis_client.Redis.from_url(redis_url, socket_connect_timeout=CONNECT) as client:
+        way = settings().redis_way(redis_url)
+        with redis_client.Redis.from_url(
+            way.address, **way.tls, socket_timeout=CONNECT, socket_connect_timeout=CONNECT
+        ) as client:
             client.ping()
     except (redis_client.RedisError, ValueError) as exc:
         raise ServiceError(f"Redis cannot be reached, look at REDIS_URL: {exc}") from exc

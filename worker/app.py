@@ -25,7 +25,7 @@ from config.start import begin_or_exit
 from db import jobs, ledger_settings, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
-from worker import drain, host, losses, repositories, watchdog
+from worker import broker, drain, host, losses, repositories, watchdog
 from worker.agent.box import usable
 from worker.agent.keeper import PR_SET_PDEATHSIG, libc
 from worker.agent.version import cli_version, warn_of_another
@@ -50,7 +50,6 @@ _main = os.getpid()
 app = Celery(
     "baton",
     amqp="worker.broker:Amqp",
-    broker=settings().redis_url or "redis://127.0.0.1:6379/0",
     include=[
         "tasks.build",
         "tasks.metadata",
@@ -60,6 +59,7 @@ app = Celery(
     ],
 )
 app.conf.update(
+    **broker.address(),
     task_serializer="json",
     accept_content=["json"],
     task_default_queue=PLAIN,

@@ -20,10 +20,23 @@ from kombu.transport import redis as transport
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
+from config.redis import Way
+from config.settings import settings
+
 log = structlog.get_logger()
 
 PAUSES = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}  # seconds
 ALMOST = 0.9  # of its memory: the rest is gone soon
+
+
+def address(way: Way | None = None) -> dict[str, Any]:
+    """Celery's settings of where the broker is, and how it is known to be that: the settings',
+    unless another way is given."""
+    if way is None:
+        if not settings().redis_url:
+            return {"broker_url": "redis://127.0.0.1:6379/0"}
+        way = settings().redis_way()
+    return {"broker_url": f"{way.address}/0", "broker_use_ssl": way.tls or False}
 
 
 class Pending(transport.QoS):
@@ -86,7 +99,32 @@ class Amqp(AMQP):
     Connection = Connection
 
 
-def fitness(memory: dict[str, Any]) -> tuple[Literal["ok", "warn", "fail"], str]:
+def away(exc: Exception) -> str:
+    """Why Redis is not there for us, and what to do."""
+    text = str(exc)
+    match exc:
+        case redis.AuthenticationError():
+            return "it refuses the user or password of REDIS_URL: correct them."
+        case redis.ConnectionError() if "CERTIFICATE_VERIFY_FAILED" in text:
+            why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+            return (
+                f"its certificate is not to be trusted ({why.rstrip('.')}): name the file of who"
+                " signs it in BATON_REDIS_CA, or the host that it is for in REDIS_URL."
+            )
+        case _ if type(exc) in (redis.ConnectionError, redis.TimeoutError):
+            return f"it does not answer at REDIS_URL ({type(exc).__name__}): start it."
+        case _:
+            return f"it refuses, or REDIS_URL is none ({type(exc).__name__}): correct REDIS_URL, or Redis' rights."
+
+
+def trusting(way: Way) -> bool:
+    """Whether the connection is encrypted, but with whoever answers."""
+    return bool(way.tls) and not way.verified
+
+
+def fitness(
+    memory: dict[str, Any], *, trusting: bool = False
+) -> tuple[Literal["ok", "warn", "fail"], str]:
     """Whether a Redis with this `INFO memory` will do for us: ok, warn or fail, and a sentence."""
     policy = cast("str | None", memory.get("maxmemory_policy"))
     if policy not in ("noeviction", None):
@@ -99,4 +137,9 @@ def fitness(memory: dict[str, Any]) -> tuple[Literal["ok", "warn", "fail"], str]
         return "fail", "it is full and refuses what is written: raise its maxmemory; jobs wait."
     if limit and used >= ALMOST * limit:
         return "warn", f"{used / limit:.0%} of its maxmemory is in use: raise it."
+    if trusting:
+        return "warn", (
+            "answers, but REDIS_URL says ssl_cert_reqs=none: whoever is between can read and write"
+            " all; name who signs its certificate in BATON_REDIS_CA instead."
+        )
     return "ok", f"answers, {policy or 'eviction policy unknown'}"

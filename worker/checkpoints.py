@@ -5,7 +5,6 @@ its chain last wrote or renewed it.
 """
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -40,9 +39,10 @@ def client(database: int) -> redis.Redis:
     """This process's client for one of our databases; connects on first use."""
     if not settings().redis_url:
         raise redis.ConnectionError("REDIS_URL is not set")
-    address = re.sub(r"(?<=[^/])/0?$", "", settings().redis_url)
+    way = settings().redis_way()
     return redis.Redis.from_url(
-        f"{address}/{database}",
+        f"{way.address}/{database}",
+        **way.tls,
         retry=Retry(NoBackoff(), 1),  # at once: left alone it pauses for seconds
         socket_timeout=WAIT,
         socket_connect_timeout=WAIT,

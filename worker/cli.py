@@ -54,12 +54,11 @@ def bring_up_to_date(_json: AsJson = False) -> None:
 @app.command("env")
 def show_env(_json: AsJson = False) -> None:
     """Print the addresses in effect, as NAME=value lines."""
-    from worker.app import app as celery
-
+    url = settings().redis_url
     found = {
         "DATABASE_URL": settings().database_url,
-        "REDIS_URL": settings().redis_url,
-        "CELERY_BROKER_URL": str(celery.conf.broker_url or ""),
+        "REDIS_URL": url,
+        "CELERY_BROKER_URL": settings().redis_way().for_celery if url else "",
     }
     if screen.json:
         screen.show(found, [])

@@ -239,10 +239,9 @@ def _remote(conn: Connection) -> Iterator[Check]:
 
 
 def _broker() -> Iterator[Check]:
-    import redis
     from redis import RedisError
 
-    from worker.broker import fitness
+    from worker.broker import away, fitness, trusting
     from worker.checkpoints import client
     from worker.publish import PLAIN, QUEUE
 
@@ -253,12 +252,9 @@ def _broker() -> Iterator[Check]:
         memory: Any = client(0).info("memory")
         lengths: list[Any] = [client(0).llen(QUEUE), client(0).llen(PLAIN)]
     except (RedisError, ValueError) as exc:
-        away = type(exc) in (redis.ConnectionError, redis.TimeoutError)
-        why = "does not answer at REDIS_URL" if away else "refuses, or REDIS_URL is none"
-        what = "start it" if away else "correct REDIS_URL, or Redis' rights"
-        yield Check("redis", "fail", f"it {why} ({type(exc).__name__}): {what}.")
+        yield Check("redis", "fail", away(exc))
         return
-    yield Check("redis", *fitness(memory))
+    yield Check("redis", *fitness(memory, trusting=trusting(settings().redis_way())))
     yield Check(
         "queues", "ok", f"{QUEUE}: {lengths[0]} messages, {PLAIN} (plain): {lengths[1]}"
     )
