@@ -10,10 +10,12 @@ import pytest
 
 from dev.embedded import open_redis
 from dev.processes import LOOPBACK
+from dev.server import Server
 from tests.acceptance.outside import LONG, baton_up
 from tests.faults.conftest import Tally
 from tests.faults.transport.far import far
 from tests.faults.transport.struck import COMMANDS, Struck
+from tests.tls import Signer, tls_before
 from tests.waiting import wait_until
 from worker.publish import QUEUE
 
@@ -110,7 +112,7 @@ def test_far(tmp_path: Path, tally: Tally):
     tally.fault, tally.simulated = "Redis far: each answer takes 40 ms", SCRIPTED
     with (
         open_redis(tmp_path) as server,
-        far(int(server.url.rpartition(":")[2].partition("/")[0]), delay=0.02) as port,
+        far(_port(server), delay=0.02) as port,
         baton_up(
             tmp_path,
             commands=COMMANDS,
@@ -125,6 +127,35 @@ def test_far(tmp_path: Path, tally: Tally):
             tally.recovered(struck.taken())
         struck.ended(asked, within=120)
         tally.check(struck.wrong(asked))
+
+
+@pytest.mark.long
+def test_behind_tls(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch):
+    """A stack of its own, whose every way to Redis leads through TLS; the system trusts who signs."""
+    tally.fault, tally.simulated = "none: Redis behind TLS", SCRIPTED
+    signer = Signer.made(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(signer.ca))
+    with (
+        open_redis(tmp_path) as server,
+        tls_before(_port(server), signer.certificate(LOOPBACK)) as port,
+        baton_up(
+            tmp_path,
+            commands=COMMANDS,
+            REDIS_URL=f"rediss://{LOOPBACK}:{port}/0",
+            BATON_COMPACT="always",
+        ) as baton,
+    ):
+        struck = Struck(baton)
+        asked = struck.chats(5) + struck.builds(2)
+        tally.ran()
+        tally.recovered(struck.taken())
+        struck.ended(asked, within=120)
+        assert struck.doctor()["redis"][0] == "ok"
+        tally.check(struck.wrong(asked))
+
+
+def _port(server: Server) -> int:
+    return int(server.url.rpartition(":")[2].partition("/")[0])
 
 
 @pytest.mark.long
