@@ -12,6 +12,9 @@ from psycopg.types.json import Jsonb
 NEVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")  # parked until it is cleared
 
 
+PATIENCE = "5s"  # for a transaction that holds what is to be cancelled
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of `jobs`, without what only its runner needs."""
@@ -119,14 +122,18 @@ def resume_attempts(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:
         ).fetchall()
 
 
-def cancel(conn: Connection, job_id: UUID) -> Job | None:
+def cancel(conn: Connection, job_id: UUID, *, patience: str = PATIENCE) -> Job | None:
     """Cancel the job and what follows in its chain; None if there is no such job.
+
+    Whoever holds its rows is waited for as long as `patience`, in Postgres' units; then
+    LockNotAvailable is raised.
 
     A waiting one ends here and now; a running one is told, and stops within seconds.
     A job that has ended stays as it is; a commit that came first stands, and what it
     inserted is cancelled.
     """
     with conn.transaction():
+        conn.execute("select set_config('lock_timeout', %s, true)", (patience,))
         _hold_chain(conn, job_id)
         conn.execute(CANCEL, {"id": job_id})
     return get(conn, job_id)

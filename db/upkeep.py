@@ -6,7 +6,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from db import branches, transcript_upkeep, transcripts
+from db import branches, messages, transcript_upkeep, transcripts
 from db.branches import Dropped
 
 BATCH = 200  # sessions pruned, or branches dropped, in one run, so that no run is long
@@ -154,4 +154,10 @@ def clear_jobs(conn: Connection, age: timedelta) -> dict[str, int]:
     workers = conn.execute(
         "delete from workers where seen_at < now() - interval '1 day'"
     ).rowcount
-    return {"jobs": row[0], "turns": row[1], "ticks": ticks, "workers": workers}
+    return {
+        "jobs": row[0],
+        "turns": row[1],
+        "ticks": ticks,
+        "workers": workers,
+        "messages": messages.clear(conn),
+    }

@@ -16,9 +16,9 @@ from worker.step import Step
 
 
 @app.task(name="tasks.build", bind=True, throws=SHOWN)
-def build(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
+def build(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "build", given, asked)
+    return deliver(self, "build", given, asked)
 
 
 @does("build")

@@ -12,9 +12,9 @@ from worker.step import Step
 
 
 @app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)
-def chat_plan(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
+def chat_plan(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "chat_plan", given, asked)
+    return deliver(self, "chat_plan", given, asked)
 
 
 @does("chat_plan")

@@ -23,9 +23,9 @@ from worker.step import Step
 
 
 @app.task(name="tasks.compaction", bind=True, throws=SHOWN)
-def compaction(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
+def compaction(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "compaction", given, asked)
+    return deliver(self, "compaction", given, asked)
 
 
 @does("compaction")

@@ -43,9 +43,9 @@ class Recommendations(BaseModel):
 
 
 @app.task(name="tasks.metadata", bind=True, throws=SHOWN)
-def metadata(self: Task[Any, Any], *given: Any, **asked: Any) -> None:
+def metadata(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
     """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    deliver(self, "metadata", given, asked)
+    return deliver(self, "metadata", given, asked)
 
 
 @does("metadata")

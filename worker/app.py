@@ -16,25 +16,37 @@ import psycopg
 import structlog
 from celery import Celery, signals
 from celery.schedules import schedule
-from celery.worker.control import control_command
 from kombu import Exchange, Queue
 
 from config import logging as logs
 from config.settings import settings
 from config.start import begin_or_exit
-from db import jobs, ledger_settings, pool, workers
+from db import ledger_settings, messages, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
-from worker import broker, drain, host, losses, repositories, watchdog
+from worker import (
+    broker,
+    drain,
+    host,
+    losses,
+    postgres,
+    repositories,
+    watchdog,
+)
+from worker import (
+    revoking as revoking,  # it has commands that workers obey
+)
 from worker.agent.box import usable
 from worker.agent.keeper import PR_SET_PDEATHSIG, libc
 from worker.agent.version import cli_version, warn_of_another
 from worker.git import bound
+from worker.notes import notes
 from worker.orphans import reap_of_the_dead
 from worker.publish import PLAIN, QUEUE
 
 log = structlog.get_logger()
 
+LAST_NOTES = 5.0  # seconds for what is still to be written when a worker ends
 UPKEEP = (
     *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
     *("clear_jobs", "sweep"),
@@ -50,6 +62,8 @@ _main = os.getpid()
 app = Celery(
     "baton",
     amqp="worker.broker:Amqp",
+    control="worker.revoking:Control",
+    task_cls="worker.taking:Task",
     include=[
         "tasks.build",
         "tasks.metadata",
@@ -71,6 +85,7 @@ app.conf.update(
     task_store_errors_even_if_ignored=False,
     task_send_sent_event=False,
     task_time_limit=int(settings().hard_limit.total_seconds()),
+    worker_consumer="worker.taking:Consumer",
     worker_concurrency=settings().slots,
     worker_prefetch_multiplier=1,  # long jobs: take one, do one
     worker_send_task_events=True,
@@ -139,6 +154,7 @@ def _report(sender: Any = None, **_: Any) -> None:
 
 
 def _report_for_good(name: str, slots: int) -> None:
+    postgres.tell_at_start()
     told = False
     while not drain.draining():
         try:
@@ -148,6 +164,7 @@ def _report_for_good(name: str, slots: int) -> None:
                     told = True
                 workers.report(conn, _myself(name, slots))
                 reap_of_the_dead(conn)  # there may be no relay on this host
+                messages.cancel_revoked(conn)  # nor any other
         except (NoDatabase, psycopg.Error) as exc:
             log.warning("worker.not_reported", error=str(exc))
         drain.wait(settings().report_every.total_seconds())
@@ -175,14 +192,7 @@ def _drain(**_: Any) -> None:
     drain.begin()
 
 
-@control_command(name="revoke", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
-def _revoke(_state: Any, task_id: Any, **_: Any) -> dict[str, str]:
-    """A revoke, from Flower or anywhere, is a cancel in the ledger: durable, and for all workers.
-
-    `terminate` needs no more than that: the running attempt stops its own agent.
-    """
-    ids = [task_id] if isinstance(task_id, str) else list(task_id)
-    with pool.connect() as conn:
-        found = {given: jobs.id_of_task(given) for given in ids}
-        cancelled = [given for given, job in found.items() if job and jobs.cancel(conn, job)]
-    return {"ok": f"cancelled {', '.join(cancelled) or 'nothing'}"}
+@signals.worker_shutdown.connect
+def _write_the_rest(**_: Any) -> None:
+    if not notes().written(LAST_NOTES):
+        log.error("notes.lost")

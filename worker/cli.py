@@ -10,9 +10,10 @@ from uuid import UUID
 
 import typer
 from psycopg import Connection
+from psycopg.errors import LockNotAvailable
 
 from config.settings import settings
-from db import jobs, migrate, projects, reports, turns
+from db import jobs, messages, migrate, projects, reports, turns
 from db.projects import Project
 from worker import branching as branching  # it adds its commands
 from worker import cli_files, pages
@@ -167,7 +168,14 @@ def cancel_job(job: Id, _json: AsJson = False) -> None:
     with ledger() as conn:
         asked = known_job(conn, job)
         was_open = {j.id for j in jobs.chain(conn, asked.chain_id) if not j.ended}
-        after = jobs.cancel(conn, asked.id) or asked
+        try:
+            after = jobs.cancel(conn, asked.id) or asked
+        except LockNotAvailable:
+            messages.revoke(conn, [asked.id])
+            raise Failed(
+                f"A transaction that is still open holds job {asked.id}, most likely a request's:"
+                " it is cancelled as soon as that one ends."
+            ) from None
         told = [j for j in jobs.chain(conn, asked.chain_id) if j.id in was_open]
     if not told and after.state != "cancelled":
         raise Failed(f"Job {after.id} has ended already ({after.state}): nothing is cancelled.")

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
 from config.settings import Asking, asking, read
-from db import jobs, pool, projects, turns
+from db import jobs, messages, pool, projects, turns
 from db.jobs import Job
 from db.projects import Place
 from worker import places
@@ -72,6 +72,7 @@ __all__ = [
     "enqueue_async",
     "job",
     "latest_version",
+    "refusal",
     "retry",
     "wait",
 ]
@@ -219,6 +220,13 @@ def answer(
     """Answer a job of `on_lost="ask"` whose session is lost: look for it once more, or begin
     a fresh one with the past retold. False when no job of the user's waits for an answer."""
     return job(conn, job_id, user=user) is not None and turns.answer(conn, job_id, choice)
+
+
+def refusal(conn: Connection, task_id: str) -> str | None:
+    """Why no job was made of a plain Celery message, by its task's id; None if it was not
+    refused, or longer ago than a week."""
+    found = messages.refused(conn, task_id)
+    return found.error if found else None
 
 
 def chain(conn: Connection, chain_id: UUID) -> list[Job]:

@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from config import start
 from config.release import version
-from db import jobs, migrate, pool, projects
+from db import jobs, messages, migrate, pool, projects
 from db.jobs import Job
 from db.projects import Project
 from worker.complaints import Failed, WrongUsage, complain
@@ -105,9 +105,14 @@ def ledger() -> Generator[Connection]:
 def known_job(conn: Connection, job_id: UUID) -> Job:
     """The job of that id; raises Failed if there is none."""
     found = jobs.get(conn, job_id)
-    if found is None:
-        raise Failed(f"There is no job {job_id}: `baton jobs` lists them.")
-    return found
+    if found is not None:
+        return found
+    if refused := messages.refused(conn, str(job_id)):
+        raise Failed(
+            f"There is no job {job_id}: the message of {refused.task} was refused at"
+            f" {refused.at:%Y-%m-%d %H:%M:%SZ}. {refused.error}"
+        )
+    raise Failed(f"There is no job {job_id}: `baton jobs` lists them.")
 
 
 def known_project(conn: Connection, project_id: str) -> Project:

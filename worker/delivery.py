@@ -17,12 +17,13 @@ from celery.exceptions import Ignore, Reject, Retry
 from pydantic import ValidationError
 
 from config.settings import settings
-from db import jobs
+from db import jobs, messages
 from db.pool import AWAY, NoDatabase, transaction
 from worker import points
 from worker.chain import Attempt
 from worker.client import Build as BuildAsk
 from worker.client import ChatPlan, Compaction, Metadata, Refused, Update, enqueue
+from worker.refused_messages import RefusedMessage, keep
 from worker.retry import on_blip
 from worker.run import Ran, run
 
@@ -45,20 +46,7 @@ class JobFailed(Exception):
     """What Flower shows of a job that failed: its class and sentence."""
 
 
-class RefusedMessage(Exception):
-    """What Flower shows of a plain message that was refused: why, in one sentence.
-
-    `code` and `field` are those of docs/jobs.md.
-    """
-
-    def __init__(
-        self, sentence: str, *, code: str = "bad_input", field: str | None = None
-    ) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.field = field
-
-
+IDLE = "Another message woke the job: nothing was left to do."
 SHOWN = (JobFailed, RefusedMessage)  # ends as expected: a line in the log, no traceback
 
 
@@ -74,36 +62,57 @@ def does(kind: str) -> Callable[[Do], Do]:
 
 def deliver(
     task: Task[Any, Any], kind: str, given: tuple[Any, ...], asked: dict[str, Any]
-) -> None:
+) -> str | None:
     """Run what the message is about, and end the task as Flower should show it.
 
     `asked` is the message's fields by name, `given` those that came by place. What is done
     for a job is the row's to say, whatever task woke it; `kind` is what a plain message asks for.
+    Returns what Flower shows of a message that changed nothing.
     """
-    job_id = asked.get("job_id")
     try:
-        job = (
-            UUID(str(job_id))
-            if job_id
-            else accept(kind, str(task.request.id), named(given, asked))
-        )
-    except ValueError as exc:
-        raise RefusedMessage("The job id of the message is not a UUID.") from exc
+        job = _job_of(task, kind, given, asked)
+    except RefusedMessage as exc:
+        _keep(task, exc)
+        raise
     try:
-        ran = run(job, lambda at: WORK[at.job.kind](at), chosen=bool(job_id))
+        ran = run(job, lambda at: WORK[at.job.kind](at), chosen=bool(asked.get("job_id")))
     except (psycopg.Error, psycopg_pool.PoolTimeout, NoDatabase) as exc:
-        log.warning("job.not_begun", error=type(exc).__name__)
-        if job_id:
-            raise Ignore from exc  # the row waits; the relay publishes it again
-        raise Reject(f"Postgres: {type(exc).__name__}", requeue=True) from exc
+        log.warning("job.not_begun", job=str(job), error=type(exc).__name__)
+        raise Ignore from exc  # the row waits; the relay publishes it again
     points.reach("ack.before")
-    show(task, ran)
+    return show(task, ran)
+
+
+def _job_of(
+    task: Task[Any, Any], kind: str, given: tuple[Any, ...], asked: dict[str, Any]
+) -> UUID:
+    """The job that the message names, or that it asks for. Raises RefusedMessage, or Reject."""
+    job_id = asked.get("job_id")
+    if not job_id:
+        return accept(kind, str(task.request.id), named(given, asked))
+    try:
+        return UUID(str(job_id))
+    except ValueError:
+        raise RefusedMessage("The job id of the message is not a UUID.", "bad_fields") from None
+
+
+def _keep(task: Task[Any, Any], refused: RefusedMessage) -> None:
+    """Raises Reject with the message put back when Postgres is away."""
+    try:
+        keep(str(task.request.id), task.name, refused)
+    except (*AWAY, NoDatabase) as exc:
+        log.warning("message.put_back", error=type(exc).__name__)
+        raise Reject("Postgres is away", requeue=True) from exc
+    except psycopg.Error as exc:  # it is not migrated, most likely
+        log.warning("message.refusal_lost", error=type(exc).__name__)
 
 
 def named(given: tuple[Any, ...], asked: dict[str, Any]) -> dict[str, Any]:
     """The fields of a plain message by name. Raises RefusedMessage for one too many."""
     if len(given) > len(PLACES):
-        raise RefusedMessage(f"The message has {len(given)} arguments: use names instead.")
+        raise RefusedMessage(
+            f"The message has {len(given)} arguments: use names instead.", "bad_fields"
+        )
     return {**dict(zip(PLACES, given, strict=False)), **asked}
 
 
@@ -113,25 +122,31 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
     Raises RefusedMessage, or Reject with the message put back when Postgres is away.
     """
     if not settings().plain_celery:
-        raise RefusedMessage("Plain messages are refused here (BATON_PLAIN_CELERY=off).")
+        raise RefusedMessage(
+            "Plain messages are refused here (BATON_PLAIN_CELERY=off).", "plain_off"
+        )
     given = {
         FIELDS.get(name, name): value for name, value in asked.items() if value is not None
     }
     try:
         ask = ASKS[kind](**given)
-    except ValidationError as exc:
-        first = exc.errors()[0]
+    except ValidationError as exc:  # from None: what was given would stand in the traceback
+        first = exc.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RefusedMessage(
-            f"The message's {where}: {first['msg'].lower()}.", field=where
-        ) from exc
+            f"The message's {where[:60]}: {first['msg'].lower()}.", field=where[:60]
+        ) from None
     try:
         accepted = _commit(ask, task_id)
     except Refused as exc:
-        raise RefusedMessage(str(exc), code=exc.code, field=exc.field) from exc
-    except AWAY as exc:
+        raise RefusedMessage(str(exc), exc.code, field=exc.field) from None
+    except (*AWAY, NoDatabase) as exc:
         log.warning("message.put_back", error=type(exc).__name__)
         raise Reject("Postgres is away", requeue=True) from exc
+    except psycopg.Error as exc:  # it would be refused again; its text may hold what was given
+        raise RefusedMessage(
+            f"Postgres refuses the request (SQLSTATE {exc.sqlstate}): look at its fields."
+        ) from None
     points.reach("message.accepted")
     return accepted
 
@@ -139,23 +154,32 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
 @on_blip
 def _commit(ask: Any, task_id: str) -> UUID:
     with transaction() as conn:
-        return enqueue(conn, ask, job_id=jobs.id_of_task(task_id)).id
+        job_id = enqueue(conn, ask, job_id=jobs.id_of_task(task_id)).id
+        messages.obey(conn, job_id)
+    return job_id
 
 
-def show(task: Task[Any, Any], ran: Ran) -> None:
-    """Raise what makes Celery's state of the task that of the job."""
+def show(task: Task[Any, Any], ran: Ran) -> str | None:
+    """Raise what makes Celery's state of the task that of the job.
+
+    A message that began nothing is no failure of anybody, and says so: unless it has the job's
+    own id, whose state is the job's.
+    """
     text = f"{ran.error_class}: {ran.error}"
+    another = "." in str(task.request.id)
+    if another and not ran.began and ran.state != "waits":
+        return IDLE
     match ran.state:
         case "done":
-            return
+            return None
         case "waits":
             raise Retry(text)
         case "cancelled":
             task.send_event("task-revoked", terminated=True, signum=None, expired=False)
             raise Ignore
-        case "ignored" if "." in str(task.request.id):
-            raise Reject("Another message woke the job.", requeue=False)
+        case "ignored" if another:
+            raise Retry(text)  # it has lost the job, which goes on
         case "ignored":
-            raise Ignore  # the job's own task id: its state is still to come
+            raise Ignore  # its state is still to come
         case _:
             raise JobFailed(text)

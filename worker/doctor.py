@@ -19,13 +19,24 @@ from psycopg import Connection
 
 from config.release import version
 from config.settings import settings
-from db import ledger_settings, limits, migrate, pool, product, relays, reports, workers
+from db import (
+    ledger_settings,
+    limits,
+    messages,
+    migrate,
+    pool,
+    product,
+    relays,
+    reports,
+    workers,
+)
 from db.pool import NoDatabase
 from worker import postgres
 from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
 START_RELAY = "start `python -m worker.relay`, or `baton up`."
+REFUSED_WITHIN = timedelta(days=1)
 SLACK = 60.0  # seconds by which a tick may be late
 PROBE = 20.0  # seconds for the model to answer
 CHEAP_MODEL = "claude-haiku-4-5"  # asked for a word when BATON_MODEL names none
@@ -73,6 +84,7 @@ def _ledger() -> Iterator[Check]:
         yield _workers(conn)
         yield _relay(conn)
         yield _beat(conn)
+        yield _messages(conn)
         yield _model(conn)
         yield from _limits(conn)
         yield from _remote(conn)
@@ -141,6 +153,20 @@ def _beat(conn: Connection) -> Check:
             f" {duration(every)}: no clean-up is done; start `baton up`, or wait if it just began."
         )  # fmt: skip
     return Check("beat", "ok", f"the last tick was {duration(ago)} ago")
+
+
+def _messages(conn: Connection) -> Check:
+    """Whether producers send what we do not take: they may not hear of it."""
+    found = messages.newest_refused(conn, within=REFUSED_WITHIN, limit=1000)
+    if not found:
+        return Check("messages", "ok", "none was refused in the last day")
+    newest = found[0]
+    return Check(
+        "messages",
+        "warn",
+        f"{len(found)} were refused in the last day, the newest of {newest.task},"
+        f" {newest.task_id}: {newest.error} `baton report health` lists more.",
+    )
 
 
 def _model(conn: Connection) -> Check:

@@ -37,6 +37,7 @@ OUTAGE = 600  # seconds for which a worker waits for Postgres to tell it that it
 class Ran:
     """What became of a delivery: `ignored`, `waits`, or the job's final state.
 
+    `began`: false when the delivery began nothing, and this is how the job stands anyway.
     `owed`: a verdict that could not be written yet, since Postgres is away.
     """
 
@@ -44,6 +45,7 @@ class Ran:
     error_class: str | None = None
     error: str | None = None
     owed: tuple[Claimed, Judgement] | None = None
+    began: bool = True
 
 
 @on_blip

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from psycopg import Connection
 
 from config.settings import settings
-from db import limits, receipts, reports, transcript_limit, workers
+from db import limits, messages, receipts, reports, transcript_limit, workers
 from db.reports import Row
 from worker.figures import Report
 from worker.screen import Facts, Page, Table, duration, size
@@ -34,6 +34,7 @@ def health(conn: Connection) -> Report:
             for one in workers.online(conn, silent_after=settings().worker_silent_after)
         ],
         "ticks": reports.ticks(conn),
+        "refused_messages": [asdict(one) for one in messages.newest_refused(conn)],
     }
     return Report(document, _health_page(document))
 
@@ -106,6 +107,15 @@ def _health_page(document: Row) -> Page:
             [tuple(t[c] for c in ("name", "at", "ended_at", "result")) for t in document["ticks"]],
             "No periodic task has run yet.",
             title="Periodic tasks",
+        ),
+        Table(
+            ("task id", "task", "code", "error", "at"),
+            [
+                tuple(m[c] for c in ("task_id", "task", "code", "error", "at"))
+                for m in document["refused_messages"]
+            ],
+            "No message was refused in the last days.",
+            title="Refused messages",
         ),
     ]  # fmt: skip
 

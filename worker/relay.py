@@ -28,10 +28,10 @@ from psycopg import Connection
 from config import logging as logs
 from config.settings import settings
 from config.start import begin_or_exit
-from db import jobs, outbox, relays, rescue
+from db import jobs, messages, outbox, relays, rescue
 from db.events import Event
 from db.pool import connection
-from worker import host, points, postgres
+from worker import host, points, postgres, revoking
 from worker.bell import Bell
 from worker.broker import fitness
 from worker.checkpoints import BROKER, client
@@ -139,6 +139,12 @@ def rescue_once(*, after_outage: bool = False) -> int:
     return taken
 
 
+def cancel_revoked() -> int:
+    """Cancel what was revoked, also while no worker is online; returns how many jobs."""
+    with connection() as conn:
+        return messages.cancel_revoked(conn)
+
+
 def _take(conn: Connection, job_id: UUID, attempt: UUID | None, limit: int) -> int:
     with conn.transaction():
         state = rescue.rescue(conn, job_id, attempt=attempt, limit=limit)
@@ -187,6 +193,7 @@ def main() -> None:
     log.info("relay.ready")
     _look_at_redis()
     postgres.tell_at_start()
+    threading.Thread(target=revoking.listen_for_good, args=(ended,), daemon=True).start()
     _loop(ended)
 
 
@@ -199,6 +206,7 @@ def _loop(ended: threading.Event) -> None:
             looked = time.monotonic()
             shortly = looked - away < settings().lease.total_seconds()
             answered = _patiently(partial(tend_once, after_outage=shortly), ended)
+            _patiently(cancel_revoked, ended)
         if time.monotonic() - looked_for_strays >= STRAYS_EVERY:
             looked_for_strays = time.monotonic()
             _patiently(strays.put_back, ended)

@@ -55,7 +55,7 @@ def run(
     `chosen`: the relay, or the commit before it, sent for it; else it waits for its turn.
     """
     if drain.draining():
-        return Ran("ignored")  # the row waits for another worker
+        return Ran("ignored", began=False)  # the row waits for another worker
     points.reach("claim.before")
     asked = host.now()
     try:
@@ -63,7 +63,7 @@ def run(
     except FOR_GOOD as exc:
         return _refuse(job_id, exc)
     if claimed is None:
-        return _not_claimed(job_id)
+        return replace(_not_claimed(job_id), began=False)
     points.reach("claim.after")
     with (
         structlog.contextvars.bound_contextvars(job=str(job_id), kind=claimed.kind),

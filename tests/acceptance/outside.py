@@ -78,6 +78,15 @@ class Baton:
         with Celery(broker=self.up.redis_url, set_as_current=False) as app:
             app.control.revoke(task_id, **more)
 
+    def remembers(self, task_id: str) -> bool:
+        """Whether it is written down that the task was revoked."""
+        return bool(self.rows("select 1 from revoked_tasks where job_id = %s", UUID(task_id)))
+
+    def refused(self, task_id: str) -> Row | None:
+        """What is written down of a message that was refused."""
+        found = self.rows("select * from refused_messages where task_id = %s", task_id)
+        return found[0] if found else None
+
     def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """`baton …` in another process, as in the checkout that the stack runs in."""
         env = {**self.up.env, "BATON_LOG_LEVEL": "info"}
@@ -190,14 +199,24 @@ class Baton:
         url = self.up.redis_url.rpartition("/")[0]
         return redis.Redis.from_url(f"{url}/{database}", decode_responses=True)
 
+    def unread(self) -> int:
+        """How many messages are in the plain producers' queue or with a worker."""
+        with self.redis(0) as client:
+            counted: Any = [client.llen("celery"), client.hlen("unacked")]
+        return sum(counted)
+
     def stream(self, project: str) -> list[tuple[str, dict[str, str]]]:
         """The copy of the project's events in Redis: id and fields."""
         with self.redis(2) as client:
             return cast(list[tuple[str, dict[str, str]]], client.xrange(f"events:{project}"))
 
+    def flower(self, page: str) -> httpx.Response:
+        """A page of Flower's, as an operator who has its password sees it."""
+        return httpx.get(f"{self.up.flower_url}/{page}", trust_env=False, timeout=20)
+
     def task(self, task_id: str) -> Row | None:
         """What Flower knows of a task; None when it has not heard of it."""
-        answer = httpx.get(f"{self.up.flower_url}/api/task/info/{task_id}", trust_env=False)
+        answer = self.flower(f"api/task/info/{task_id}")
         return None if answer.status_code == 404 else answer.raise_for_status().json()
 
     def task_in(self, task_id: str, *states: str) -> Row:

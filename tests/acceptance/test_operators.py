@@ -2,13 +2,17 @@
 
 import subprocess
 from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from celery import Celery
 
 from tests.acceptance.outside import Baton, files, is_sentence
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan
 
+SLOTS = 2
 HALF = "write half.txt: half\nrun: sleep 300\nwrite rest.txt: rest"
 
 
@@ -90,11 +94,63 @@ def test_a_revoke_of_a_queued_job_cancels_it(baton: Baton):
     assert baton.over(job)["state"] == "cancelled"
 
 
-def test_a_stale_message_is_not_shown_as_running(baton: Baton):
+def test_a_revoke_of_a_job_that_somebody_holds_stops_no_worker_and_is_not_lost(baton: Baton):
+    later = datetime.now(UTC) + timedelta(hours=1)
+    job = baton.ask(ChatPlan(project=baton.project(), user="ann", prompt="later", run_at=later))
+    with psycopg.connect(baton.up.database_url) as producer:
+        producer.execute("select from jobs where id = %s for update", (job,))
+        baton.revoke(str(job))
+        assert baton.chat(baton.project(), "say others go on")["state"] == "done"
+        with Celery(broker=baton.up.redis_url, set_as_current=False) as app:
+            assert app.control.ping(timeout=5, limit=1)
+        assert baton.job(job)["state"] == "queued"
+    assert baton.over(job)["state"] == "cancelled"
+
+
+def test_a_plain_message_that_is_revoked_while_it_waits_never_runs(baton: Baton):
+    ahead = [baton.project() for _ in range(SLOTS)]
+    for project in ahead:
+        baton.ask(ChatPlan(project=project, user="ann", prompt="sleep 2\nsay slept"))
+    wait_until(
+        lambda: all(map(baton.seen, ahead)), timeout=30, description="no slot to be free"
+    )
+    project = baton.project()
+    ask = {"project_id": project, "user_id": "ann", "prompt": "say this was revoked"}
+    waiting = baton.send("tasks.chat_plan", **ask)
+    baton.revoke(waiting)
+    wait_until(lambda: baton.jobs(project), timeout=30, description="its row")
+    assert baton.over(UUID(waiting))["error_class"] == "cancelled"
+    before = str(uuid4())
+    baton.revoke(before)
+    wait_until(lambda: baton.remembers(before), description="the revoke to be written down")
+    baton.send("tasks.chat_plan", task_id=before, **ask)
+    baton.task_in(before, "REVOKED")
+    assert baton.over(UUID(before))["state"] == "cancelled"
+    assert baton.seen(project) == [], "the model was not asked"
+    wait_until(
+        lambda: len(baton.events(project, "job.cancelled")) == 2,
+        description="their ends to be told",
+    )
+
+
+def test_a_second_message_for_a_job_is_no_failure_and_one_line_in_the_log(baton: Baton):
     done = baton.chat(baton.project(), "say done")
     late = baton.send("tasks.chat_plan", task_id=f"{done['id']}.9", job_id=str(done["id"]))
-    baton.task_in(late, "SUCCESS", "REVOKED", "REJECTED", "FAILURE")
+    assert "nothing was left to do" in baton.task_in(late, "SUCCESS")["result"]
     assert baton.job(done["id"]) == done, "and it changed nothing"
+    baton.model.fault("404", when="teapot 23", times=-1)
+    failed = baton.chat(baton.project(), "teapot 23")
+    again = baton.send("tasks.chat_plan", task_id=f"{failed['id']}.9", job_id=str(failed["id"]))
+    baton.task_in(again, "SUCCESS")
+    running = baton.ask(ChatPlan(project=baton.project(), user="ann", prompt="sleep 2"))
+    baton.until(running, "running")
+    beside = baton.send("tasks.chat_plan", task_id=f"{running}.9", job_id=str(running))
+    baton.task_in(beside, "SUCCESS")
+    baton.over(running)
+    for task in (late, again, beside):
+        told = [line for line in baton.up.log("worker").splitlines() if task in line]
+        assert len(told) == 2, "received, and how it ended"
+        assert not [line for line in told if "WARNING" in line or "ERROR" in line]
 
 
 def _kept(baton: Baton, project: str, ref: str) -> str:

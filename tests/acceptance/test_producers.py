@@ -77,10 +77,17 @@ def test_a_plain_message_that_makes_no_sense_fails_with_a_sentence(
     project = baton.project()
     ask = {"project_id": project, "user_id": "ann", "prompt": "hello"} | wrong
     ask = {field: value for field, value in ask.items() if value is not None}
-    shown = baton.task_in(baton.send(name, **ask), "FAILURE")
+    sent = baton.send(name, **ask)
+    shown = baton.task_in(sent, "FAILURE")
     assert sentence in shown["exception"]
     assert baton.jobs(project) == []
     assert baton.rows("select 1 from projects where project_id = %s", project) == []
+    written = baton.refused(sent)
+    assert written
+    assert (written["task"], sentence in written["error"]) == (name, True)
+    asked = baton.cli("jobs", sent)
+    assert (asked.returncode, sentence in asked.stderr) == (1, True)
+    assert is_sentence(asked.stderr), asked.stderr
 
 
 def test_sql_in_a_transaction_that_is_rolled_back_leaves_nothing(baton: Baton):
@@ -224,10 +231,8 @@ def _push(baton: Baton, name: str, task_id: str, kwargs: dict[str, Any]) -> None
 
 
 def _all_read(baton: Baton) -> None:
-    """Wait until no message is in a queue or with a worker."""
-    with baton.redis(0) as client:
-        wait_until(
-            lambda: not client.llen("celery") and not client.hlen("unacked"),
-            timeout=20,
-            description="the workers to have read all messages",
-        )
+    wait_until(
+        lambda: not baton.unread(),
+        timeout=20,
+        description="the workers to have read all messages",
+    )

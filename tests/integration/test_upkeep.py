@@ -177,6 +177,7 @@ def test_ticks_and_silent_workers_go_with_the_jobs(conn: Connection):
         "turns": 0,
         "ticks": 1,
         "workers": 1,
+        "messages": 0,
     }
 
 
