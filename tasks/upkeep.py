@@ -1,5 +1,7 @@
 """Scheduled clean-up. Beat only triggers: each run claims its period in Postgres, so two
-beats do a thing once, and a tick that was missed is made up for by the next."""
+beats do a thing once, and a tick that was missed is made up for by the next.
+
+It runs in a worker's main process (worker/aside.py), which has no pool of connections."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +9,7 @@ from typing import Any
 from psycopg import Connection
 
 from config.settings import settings
-from db import transcript_limit, upkeep
-from db.pool import connection
+from db import pool, transcript_limit, upkeep
 from worker import branch_places
 from worker.app import app
 from worker.litter import sweep_checkpoints, sweep_directories
@@ -17,11 +18,11 @@ from worker.publish import announce
 
 def _periodic(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     """Do the work unless this period's was done; returns what it did."""
-    with connection() as conn:
+    with pool.connect() as conn:
         if not upkeep.claim_tick(conn, name, settings().upkeep_every):
             return None
     done = work()
-    with connection() as conn:
+    with pool.connect() as conn:
         upkeep.end_tick(conn, name, done)
     return done
 
@@ -31,7 +32,7 @@ def mark_stale() -> None:
     """Sessions too old to resume are marked so (24 h)."""
 
     def work() -> dict[str, Any]:
-        with connection() as conn:
+        with pool.connect() as conn:
             return {"stale": upkeep.mark_stale(conn, settings().stale_after)}
 
     _periodic("mark_stale", work)
@@ -42,7 +43,7 @@ def archive_transitions() -> None:
     """Old transitions go to the archive (30 d); the newest per project and version stay."""
 
     def work() -> dict[str, Any]:
-        with connection() as conn:
+        with pool.connect() as conn:
             return {"archived": upkeep.archive_transitions(conn, settings().archive_after)}
 
     _periodic("archive_transitions", work)
@@ -53,7 +54,7 @@ def drop_branches() -> None:
     """Branches that nobody has used go after their time (30 d)."""
 
     def work() -> dict[str, Any]:
-        with connection() as conn:
+        with pool.connect() as conn:
             dropped = upkeep.drop_branches(conn, settings().branches_kept)
         for one in dropped:
             announce(one.project_id, one.seq, [one.told], [])
@@ -68,7 +69,7 @@ def prune_transcripts() -> None:
     it where a project has more than it may."""
 
     def work() -> dict[str, Any]:
-        with connection() as conn:
+        with pool.connect() as conn:
             done = {"pruned": upkeep.prune_transcripts(conn, settings().transcripts_kept)}
             return done | prune_to_size(conn)
 
@@ -96,7 +97,7 @@ def clear_jobs() -> None:
     """Finished jobs with their turns, ticks and silent workers go after their time."""
 
     def work() -> dict[str, Any]:
-        with connection() as conn:
+        with pool.connect() as conn:
             return upkeep.clear_jobs(conn, settings().jobs_kept)
 
     _periodic("clear_jobs", work)
@@ -108,7 +109,7 @@ def sweep() -> None:
     this, and no checkpoint is left without an end."""
 
     def work() -> dict[str, Any]:
-        with connection() as conn:
+        with pool.connect() as conn:
             branches = branch_places.sweep(conn)
         return {
             "directories": sweep_directories(),

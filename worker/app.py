@@ -25,11 +25,14 @@ from db import ledger_settings, messages, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
 from worker import (
+    aside,
     broker,
     drain,
     host,
     losses,
+    periodic,
     postgres,
+    pulse,
     repositories,
     watchdog,
 )
@@ -47,10 +50,6 @@ from worker.publish import PLAIN, QUEUE
 log = structlog.get_logger()
 
 LAST_NOTES = 5.0  # seconds for what is still to be written when a worker ends
-UPKEEP = (
-    *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
-    *("clear_jobs", "sweep"),
-)
 
 # Worker, beat and Flower come in here; a producer that publishes does too, and goes on.
 if Path(sys.argv[0].removesuffix("/__main__.py")).name == "celery":
@@ -104,19 +103,27 @@ app.conf.update(
     },
     beat_schedule={
         f"upkeep-{name}": {
-            "task": f"tasks.upkeep.{name}",
+            "task": f"{periodic.PREFIX}{name}",
             "schedule": schedule(settings().upkeep_every),
+            "options": {"queue": aside.UPKEEP},
         }
-        for name in UPKEEP
+        for name in periodic.NAMES
     },
+    beat_max_loop_interval=pulse.ROUND,
 )
 losses.attend(app)
+aside.attend(app)
 
 
 @signals.worker_init.connect
 @signals.beat_init.connect
 def _begin(**_: Any) -> None:
     logs.configure()
+
+
+@signals.beat_init.connect
+def _begin_beat(sender: Any = None, **_: Any) -> None:
+    pulse.begin(sender, settings().upkeep_every)
 
 
 @signals.worker_before_create_process.connect

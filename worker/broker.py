@@ -4,6 +4,7 @@ Connection   asked again within seconds, however long Redis was away (left alone
              pauses grow to half a minute); closing what is broken already is no error
              (left alone, it ends the worker, if a job runs and the loss is noticed on
              another socket than the queue's)
+Channel      messages for clean-up are bounded
 Pending      a message that cannot be noted as taken, because Redis is full, is worked
              on all the same (left alone, it is gone: it has left the queue)
 Transport    what is no message is dropped, and said (left alone, it ends the worker)
@@ -22,6 +23,7 @@ from redis.exceptions import ResponseError
 
 from config.redis import Way
 from config.settings import settings
+from worker import periodic
 
 log = structlog.get_logger()
 
@@ -52,6 +54,13 @@ class Pending(transport.QoS):
 
 class Channel(transport.Channel):
     QoS = Pending
+
+    def _put(self, queue: str, message: Any, **more: Any) -> None:
+        ours = cast(Any, super())
+        ours._put(queue, message, **more)
+        if queue == periodic.QUEUE:  # nobody may read it for weeks
+            with cast(Any, self).conn_or_acquire() as client:
+                client.ltrim(queue, 0, periodic.MOST - 1)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         """How to reach Redis; a connection that was closed has forgotten it."""

@@ -93,7 +93,7 @@ def _job_of(
     try:
         return UUID(str(job_id))
     except ValueError:
-        raise RefusedMessage("The job id of the message is not a UUID.", "bad_fields") from None
+        raise RefusedMessage("The job id of the message is not a UUID.", "bad_input") from None
 
 
 def _keep(task: Task[Any, Any], refused: RefusedMessage) -> None:
@@ -111,7 +111,7 @@ def named(given: tuple[Any, ...], asked: dict[str, Any]) -> dict[str, Any]:
     """The fields of a plain message by name. Raises RefusedMessage for one too many."""
     if len(given) > len(PLACES):
         raise RefusedMessage(
-            f"The message has {len(given)} arguments: use names instead.", "bad_fields"
+            f"The message has {len(given)} arguments: use names instead.", "bad_input"
         )
     return {**dict(zip(PLACES, given, strict=False)), **asked}
 

@@ -22,7 +22,6 @@ from config.settings import settings
 from db import (
     ledger_settings,
     limits,
-    messages,
     migrate,
     pool,
     product,
@@ -31,13 +30,11 @@ from db import (
     workers,
 )
 from db.pool import NoDatabase
-from worker import postgres
+from worker import postgres, signs
 from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
 START_RELAY = "start `python -m worker.relay`, or `baton up`."
-REFUSED_WITHIN = timedelta(days=1)
-SLACK = 60.0  # seconds by which a tick may be late
 PROBE = 20.0  # seconds for the model to answer
 CHEAP_MODEL = "claude-haiku-4-5"  # asked for a word when BATON_MODEL names none
 ANTHROPIC = "https://api.anthropic.com"
@@ -83,8 +80,9 @@ def _ledger() -> Iterator[Check]:
         yield Check("settings", *ledger_settings.fitness(conn))
         yield _workers(conn)
         yield _relay(conn)
-        yield _beat(conn)
-        yield _messages(conn)
+        yield Check("beat", *signs.beat(conn))
+        yield Check("clean-up", *signs.clean_up(conn))
+        yield Check("messages", *signs.refused(conn))
         yield _model(conn)
         yield from _limits(conn)
         yield from _remote(conn)
@@ -138,35 +136,6 @@ def _silent(relay: relays.Relay) -> str:
     if host.started(relay.pid) is None:
         return f"{told} is gone"
     return f"{told} has hung for {duration(relay.silent_s)}"
-
-
-def _beat(conn: Connection) -> Check:
-    """Beat is known by its ticks in the ledger; it gives none in its first period."""
-    every = settings().upkeep_every.total_seconds()
-    seen = reports.ticks(conn)
-    if not seen:
-        return Check("beat", "warn", f"no tick yet; the first comes after {duration(every)}")
-    ago = min(tick["ago_s"] for tick in seen)
-    if ago > 2 * every + SLACK:
-        return Check(
-            "beat", "warn", f"the last tick was {duration(ago)} ago and one is due each"
-            f" {duration(every)}: no clean-up is done; start `baton up`, or wait if it just began."
-        )  # fmt: skip
-    return Check("beat", "ok", f"the last tick was {duration(ago)} ago")
-
-
-def _messages(conn: Connection) -> Check:
-    """Whether producers send what we do not take: they may not hear of it."""
-    found = messages.newest_refused(conn, within=REFUSED_WITHIN, limit=1000)
-    if not found:
-        return Check("messages", "ok", "none was refused in the last day")
-    newest = found[0]
-    return Check(
-        "messages",
-        "warn",
-        f"{len(found)} were refused in the last day, the newest of {newest.task},"
-        f" {newest.task_id}: {newest.error} `baton report health` lists more.",
-    )
 
 
 def _model(conn: Connection) -> Check:
@@ -269,6 +238,7 @@ def _broker() -> Iterator[Check]:
 
     from worker.broker import away, fitness, trusting
     from worker.checkpoints import client
+    from worker.periodic import QUEUE as UPKEEP
     from worker.publish import PLAIN, QUEUE
 
     if not settings().redis_url:
@@ -276,13 +246,15 @@ def _broker() -> Iterator[Check]:
         return
     try:
         memory: Any = client(0).info("memory")
-        lengths: list[Any] = [client(0).llen(QUEUE), client(0).llen(PLAIN)]
+        lengths: list[Any] = [client(0).llen(name) for name in (QUEUE, PLAIN, UPKEEP)]
     except (RedisError, ValueError) as exc:
         yield Check("redis", "fail", away(exc))
         return
     yield Check("redis", *fitness(memory, trusting=trusting(settings().redis_way())))
     yield Check(
-        "queues", "ok", f"{QUEUE}: {lengths[0]} messages, {PLAIN} (plain): {lengths[1]}"
+        "queues",
+        "ok",
+        f"{QUEUE}: {lengths[0]} messages, {PLAIN} (plain): {lengths[1]}, {UPKEEP}: {lengths[2]}",
     )
 
 

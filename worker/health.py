@@ -5,7 +5,7 @@ from dataclasses import asdict
 from psycopg import Connection
 
 from config.settings import settings
-from db import limits, messages, receipts, reports, transcript_limit, workers
+from db import beats, limits, messages, receipts, reports, transcript_limit, workers
 from db.reports import Row
 from worker.figures import Report
 from worker.screen import Facts, Page, Table, duration, size
@@ -33,6 +33,7 @@ def health(conn: Connection) -> Report:
             asdict(one)
             for one in workers.online(conn, silent_after=settings().worker_silent_after)
         ],
+        "beats": [asdict(one) for one in beats.all_of_them(conn)],
         "ticks": reports.ticks(conn),
         "refused_messages": [asdict(one) for one in messages.newest_refused(conn)],
     }

@@ -94,7 +94,7 @@ class Consumer(CelerysConsumer):
         if isinstance(exc, ContentDisallowed):
             self._refuse(message, "unreadable", UNREADABLE)
         else:
-            self._refuse(message, "bad_fields", ODD)
+            self._refuse(message, "bad_input", ODD)
 
     def on_decode_error(self, message: Any, exc: Any) -> None:
         self._refuse(message, "unreadable", UNREADABLE)

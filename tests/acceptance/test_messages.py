@@ -21,9 +21,9 @@ CANARY = "the-prompt-that-nobody-may-read"
         ({"name": "tasks.biuld"}, "unknown_task"),
         ({"content_type": "application/x-python-serialize"}, "unreadable"),
         ({"body": f'{{"prompt": "{CANARY}"'}, "unreadable"),
-        ({"body": f'[[], "{CANARY}", {{}}]'}, "bad_fields"),
+        ({"body": f'[[], "{CANARY}", {{}}]'}, "bad_input"),
         ({"headers": {"prompt": CANARY}}, "no_task"),
-        ({"eta": CANARY}, "bad_fields"),
+        ({"eta": CANARY}, "bad_input"),
     ],
     ids=lambda given: str(given)[:40],
 )

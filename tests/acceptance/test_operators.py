@@ -153,6 +153,27 @@ def test_a_second_message_for_a_job_is_no_failure_and_one_line_in_the_log(baton:
         assert not [line for line in told if "WARNING" in line or "ERROR" in line]
 
 
+def test_clean_up_is_done_while_every_slot_runs_an_agent(baton: Baton):
+    busy = {baton.project(): 0 for _ in range(SLOTS)}
+    asked = [
+        baton.ask(ChatPlan(project=project, user="ann", prompt="sleep 8\nsay slept"))
+        for project in busy
+    ]
+    wait_until(lambda: all(map(baton.seen, busy)), timeout=30, description="no slot to be free")
+    now = baton.row("select now() as at")["at"]
+    wait_until(
+        lambda: baton.rows(
+            "select 1 from ticks where at > %s and ended_at is not null and name = 'sweep'", now
+        ),
+        description="clean-up to be done",
+    )
+    assert [baton.job(job)["state"] for job in asked] == ["running"] * SLOTS, "beside them"
+    for job in asked:
+        baton.cli("cancel", str(job))
+    for job in asked:
+        baton.over(job)
+
+
 def _kept(baton: Baton, project: str, ref: str) -> str:
     """The files that lie under a ref of the project's repository."""
     (repository,) = (

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from claude_agent_sdk._cli_version import __cli_version__
 from psycopg import Connection
 from structlog.testing import capture_logs
 
-from db import limits, relays, upkeep, workers
+from db import beats, limits, messages, relays, upkeep, workers
 from db.jobs import NEVER
 from db.workers import Worker
 from dev.embedded import open_redis
@@ -20,7 +21,7 @@ from dev.standin.server import standin
 from tests import ledger
 from tests.conftest import Configure
 from tests.waiting import wait_until
-from worker import checkpoints, doctor, host
+from worker import checkpoints, doctor, host, periodic
 from worker.agent import box, version
 from worker.broker import fitness
 from worker.doctor import START_RELAY
@@ -53,7 +54,7 @@ def test_all_is_well_but_for_warnings(checks: Checks, conn: Connection):
     assert {state for state, _ in found.values()} == {"ok", "warn"}, found
     assert found["bubblewrap"][0] == "warn"
     assert found["workers"] == ("ok", f"w1: 2 slots, CLI {version.TESTED}, bubblewrap")
-    assert found["queues"] == ("ok", "baton: 0 messages, celery (plain): 0")
+    assert found["queues"] == ("ok", "baton: 0 messages, celery (plain): 0, upkeep: 0")
 
 
 def test_what_cannot_work_fails_check_by_check(checks: Checks):
@@ -142,12 +143,48 @@ def test_a_relay_that_is_busy_is_told_from_one_that_is_dead_stopped_or_stuck(
     assert "is gone" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
 
 
-def test_beat_is_known_by_its_ticks(checks: Checks, conn: Connection):
-    assert checks()["beat"] == ("warn", "no tick yet; the first comes after 5 m 0 s")
+def test_beat_is_known_by_its_own_pulse_within_half_a_minute(checks: Checks, conn: Connection):
+    assert "none was heard of" in checks()["beat"][1]
     upkeep.claim_tick(conn, "sweep", timedelta(minutes=5))
+    assert checks()["beat"][0] == "warn", "what was asked for before does not speak for it"
+    beats.report(conn, uuid4(), "here", 4711)
     assert checks()["beat"][0] == "ok"
-    conn.execute("update ticks set at = now() - interval '1 day'")
-    assert checks()["beat"][0] == "warn"
+    conn.execute("update beats set seen_at = now() - interval '31 s'")
+    state, text = checks()["beat"]
+    assert (state, "process 4711 on here, has been silent for 31" in text) == ("warn", True)
+    for _ in range(2):
+        beats.report(conn, uuid4(), "here", 1)
+    assert checks()["beat"][1].endswith("; there are 2, which is harmless")
+
+
+def test_a_beat_that_is_started_again_and_again_is_told(checks: Checks, conn: Connection):
+    for _ in range(6):
+        beats.report(conn, uuid4(), "here", 1)
+    state, text = checks()["beat"]
+    assert (state, "started 6 times" in text) == ("warn", True)
+
+
+def test_clean_up_that_nobody_does_is_told_apart_from_a_dead_beat(
+    checks: Checks, conn: Connection
+):
+    beats.report(conn, uuid4(), "here", 1)
+    assert checks()["clean-up"][0] == "ok", "it has just begun"
+    conn.execute("update beats set started_at = now() - interval '1 day'")
+    found = checks()
+    assert (found["beat"][0], found["clean-up"][0]) == ("ok", "warn")
+    for name in periodic.NAMES:
+        upkeep.claim_tick(conn, name, timedelta(minutes=5))
+    assert checks()["clean-up"][0] == "ok"
+    conn.execute("update ticks set at = now() - interval '12 min' where name = 'sweep'")
+    state, text = checks()["clean-up"]
+    assert (state, text.startswith("sweep had its turn more than 10 m")) == ("warn", True), text
+
+
+def test_messages_that_were_refused_are_told(checks: Checks, conn: Connection):
+    assert checks()["messages"][0] == "ok"
+    messages.refuse(conn, "order 7", "tasks.biuld", "unknown_task", "There is no such task.")
+    state, text = checks()["messages"]
+    assert (state, "order 7: There is no such task." in text) == ("warn", True)
 
 
 def test_a_probe_that_succeeds_clears_the_parked_credential(

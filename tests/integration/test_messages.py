@@ -93,7 +93,7 @@ def test_a_revoke_waits_for_nobody_and_is_done_when_its_job_is_let_go(
 def test_a_cancel_by_hand_waits_for_a_while_and_is_done_when_its_job_is_let_go(
     baton: Baton, conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(jobs.cancel.__kwdefaults__, "patience", "100ms")
+    monkeypatch.setattr(jobs.cancel, "__kwdefaults__", {"patience": "100ms"})
     job = ask(conn)
     with psycopg.connect(dsn) as producer:
         producer.execute("select from jobs where id = %s for update", (job,))

@@ -8,11 +8,12 @@ from tests.acceptance.outside import LONG
 from tests.faults.conftest import Tally
 from tests.faults.transport.struck import BEATS, EVERY, RELAYS, Struck
 from tests.waiting import wait_until
+from worker import signs
 
 pytestmark = pytest.mark.timeout(360)
 
 SCRIPTED = "agent scripted"
-SILENT = 2 * EVERY + 60  # seconds without a tick until doctor takes beat for dead
+GONE = signs.SILENT + 3  # seconds without its pulse until doctor takes beat for dead
 
 
 @pytest.mark.long  # tests/acceptance/test_switches.py has it for the short run
@@ -61,11 +62,11 @@ def test_no_beat_for_a_while(struck: Struck, tally: Tally, long: bool):
         (session,),
     )
     before = ticks(struck)
-    struck.stay(SILENT + 3 if long else EVERY)
+    struck.stay(GONE if long else EVERY)
     assert ticks(struck) == before
     if long:
         state, told = struck.doctor()["beat"]
-        assert (state, "no clean-up is done" in told) == ("warn", True)
+        assert (state, "no clean-up is asked for" in told) == ("warn", True)
     back = period(struck)
     for name in BEATS:
         struck.baton.up.supervisor.resume(name)
@@ -128,7 +129,7 @@ def ticks(struck: Struck) -> int:
 
 def received(struck: Struck) -> int:
     """How often a beat has asked for it."""
-    return struck.baton.up.log("worker").count("Task tasks.upkeep.mark_stale[") // 2
+    return sum(struck.baton.up.log(beat).count("upkeep-mark_stale") for beat in BEATS)
 
 
 def period(struck: Struck) -> int:
