@@ -25,6 +25,7 @@ from config.values import (
     Certificates,
     Directory,
     Duration,
+    FlowerUrl,
     GitUrl,
     PostgresUrl,
 )
@@ -148,6 +149,8 @@ class Settings(Asking):
     transcripts_kept: Duration = _lasts(7 * DAY, SECOND, EVER)  # that nothing reaches any more
     project_bytes: int = Field(0, ge=0, le=10**18)  # of its stored transcripts; 0: no limit
     upkeep_every: Duration = _lasts(5 * MINUTE, SECOND, DAY)
+
+    flower_url: FlowerUrl = ""  # http://user:password@host:port, for `baton doctor`
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False

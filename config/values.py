@@ -67,6 +67,13 @@ def _api(value: str) -> str:
     return value
 
 
+def _flower(value: str) -> str:
+    """With user and password before the host; its pages are no part of it."""
+    if value and not (re.fullmatch(r"https?://[^/\s?#]+/?", value) and _has_a_port(value)):
+        raise ValueError("must be http://user:password@host:port")
+    return value.rstrip("/")
+
+
 def _has_a_port(url: str) -> bool:
     """Whether what stands for the port is one."""
     try:
@@ -106,6 +113,7 @@ Directory = Annotated[Path, AfterValidator(_directory)]
 PostgresUrl = Annotated[str, AfterValidator(_postgres)]
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
 Certificates = Annotated[str, AfterValidator(_certificates)]
+FlowerUrl = Annotated[str, AfterValidator(_flower)]
 ApiUrl = Annotated[str, AfterValidator(_api)]
 ApiKey = Annotated[SecretStr, AfterValidator(_key)]
 GitUrl = Annotated[str, AfterValidator(_for_each_project)]

@@ -94,6 +94,8 @@ def _find_services(home: Path) -> str | None:
     fill = {"DATABASE_URL": found.database_url}
     if not given.redis_url:
         fill["REDIS_URL"] = found.redis_url
+    if found.flower_url and not given.flower_url:
+        fill["BATON_FLOWER_URL"] = found.flower_url
     model = found.model_url  # of the stand-in, where it runs
     if model and not given.anthropic_base_url and not given.anthropic_api_key:
         fill |= {"ANTHROPIC_BASE_URL": model, "ANTHROPIC_API_KEY": STANDIN_KEY}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from config.release import DISTRIBUTION
 from config.settings import STANDIN_KEY, settings
+from dev import flower
 from dev.processes import LOOPBACK, free_port
 from dev.server import ServiceError
 from dev.services import Services
@@ -60,8 +61,9 @@ def child_environment(running: Services, model: Model) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "DATABASE_URL": running.database_url,
         "REDIS_URL": running.redis_url,
-        "FLOWER_UNAUTHENTICATED_API": "true",  # it listens on loopback only
     }
+    for name in flower.SECRETS:  # they are for Flower alone
+        env.pop(name, None)
     if model.url:
         env |= {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": model.key}
         # A proxy of the environment must not be asked for what is on this machine.

@@ -38,6 +38,7 @@ class Services:
     database_url: str
     redis_url: str
     model_url: str = ""  # of the stand-in, where it runs
+    flower_url: str = ""  # with its password
     embedded: tuple[Server, ...] = ()  # those started here, in the order of their start
 
 
@@ -80,6 +81,7 @@ def note(root: Path, running: Services) -> None:
                 "database_url": running.database_url,
                 "redis_url": running.redis_url,
                 "model_url": running.model_url,
+                "flower_url": running.flower_url,
                 "processes": [asdict(process) for process in (owner, *keep)],
             }
         ),
@@ -90,7 +92,12 @@ def find(root: Path) -> Services | None:
     """The services that run for the checkout at `root`, or None."""
     try:
         noted = json.loads((root / ".baton" / "services.json").read_text())
-        found = Services(noted["database_url"], noted["redis_url"], noted.get("model_url", ""))
+        found = Services(
+            noted["database_url"],
+            noted["redis_url"],
+            noted.get("model_url", ""),
+            noted.get("flower_url", ""),
+        )
         if all(processes.alive(Process(**one)) for one in noted["processes"]):
             return found
     except (OSError, ValueError, KeyError, TypeError):

@@ -68,7 +68,8 @@ class Child:
 class Supervisor:
     """The processes of `commands`; those named in `last` are ended after the others.
 
-    `mend` is called at every tick, by the thread that starts the processes.
+    `own` is what one of them, by its name, finds in its environment beside `env`. `mend` is
+    called at every tick, by the thread that starts the processes.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Supervisor:
         cwd: Path,
         say: Say,
         last: Iterable[str] = (),
+        own: Mapping[str, Mapping[str, str]] | None = None,
         mend: Callable[[], None] = lambda: None,
     ):
         logs = cwd / ".baton" / "log"
@@ -91,7 +93,7 @@ class Supervisor:
         }
         self.hurry = threading.Event()  # set: no more grace
         self._token = uuid4().hex
-        self._env = {**env, TOKEN: self._token}
+        self._env, self._own = {**env, TOKEN: self._token}, own or {}
         self._cwd, self._say, self._mend, self._last = cwd, say, mend, frozenset(last)
         self._grace = 0.0
         self._guard: subprocess.Popen[bytes] | None = None
@@ -177,7 +179,7 @@ class Supervisor:
         try:
             child.popen = processes.spawn(
                 processes.bound(shell, signal.SIGTERM),
-                env=self._env,
+                env={**self._env, **self._own.get(child.name, {})},
                 cwd=self._cwd,
                 output=writing,
             )

@@ -7,6 +7,7 @@
 an operator runs.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -22,9 +23,11 @@ from config.rules import check
 from config.settings import BadSettings, settings
 from db.migrate import MigrationRefused, migrate
 from db.pool import NoDatabase
+from dev import flower
 from dev import services as embedded
 from dev.environment import Model, child_environment, choose_model
-from dev.processes import LOOPBACK, free_port
+from dev.flower import door
+from dev.processes import free_port
 from dev.procfile import BadProcfile, read_procfile
 from dev.readiness import NotReady, await_ready
 from dev.server import ServiceError
@@ -44,7 +47,7 @@ class Stack:
 
     services: Services
     model: Model
-    flower_url: str
+    flower_url: str  # with its password
     env: Mapping[str, str]  # what the processes were given
     supervisor: Supervisor
 
@@ -90,27 +93,36 @@ def stack(  # all but the first are for tests, and named
         for name in migrate(running.database_url):
             say("up", f"migrated: {name}")
         model = choose_model(overrides)
-        running = replace(running, model_url=model.url)
+        port = free_port(first=FLOWER_PORT)
+        way_in = door(root, port, {**os.environ, **overrides})
+        running = replace(
+            running,
+            model_url=model.url,
+            flower_url=way_in.url if flower.NAME in commands else "",
+        )
         embedded.note(root, running)  # `baton doctor` asks the same model as the workers
-        flower = free_port(first=FLOWER_PORT)
-        env = {**child_environment(running, model), "PORT": str(flower), **overrides}
+        env = {**child_environment(running, model), "PORT": str(port), **overrides}
         supervisor = Supervisor(
             {**({"model": model.command} if model.command else {}), **commands},
             env=env,
             cwd=root,
             say=say,
             last=["model"],
+            own={flower.NAME: way_in.env},
             mend=_mender(root, running, say),
         )
         if hurry:
             supervisor.hurry = hurry
         supervisor.start()
         try:
-            url = f"http://{LOOPBACK}:{flower}"
             await_ready(
-                supervisor, running.redis_url, flower=url, model=model, within=ready_timeout
+                supervisor,
+                running.redis_url,
+                flower=way_in.answers,
+                model=model,
+                within=ready_timeout,
             )
-            yield Stack(running, model, url if "flower" in commands else "", env, supervisor)
+            yield Stack(running, model, running.flower_url, env, supervisor)
         finally:
             supervisor.stop(GRACE)
 

@@ -28,6 +28,7 @@ from worker import (
     aside,
     broker,
     drain,
+    flower,
     host,
     losses,
     periodic,
@@ -119,6 +120,11 @@ aside.attend(app)
 @signals.beat_init.connect
 def _begin(**_: Any) -> None:
     logs.configure()
+
+
+@signals.import_modules.connect
+def _look_at_flower(**_: Any) -> None:
+    flower.refuse_open()
 
 
 @signals.beat_init.connect

@@ -61,6 +61,8 @@ def show_env(_json: AsJson = False) -> None:
         "REDIS_URL": url,
         "CELERY_BROKER_URL": settings().redis_way().for_celery if url else "",
     }
+    if settings().flower_url:
+        found["BATON_FLOWER_URL"] = settings().flower_url
     if screen.json:
         screen.show(found, [])
     else:

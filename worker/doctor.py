@@ -30,7 +30,7 @@ from db import (
     workers,
 )
 from db.pool import NoDatabase
-from worker import postgres, signs
+from worker import flower, postgres, signs
 from worker.screen import duration, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
@@ -256,6 +256,8 @@ def _broker() -> Iterator[Check]:
         "ok",
         f"{QUEUE}: {lengths[0]} messages, {PLAIN} (plain): {lengths[1]}, {UPKEEP}: {lengths[2]}",
     )
+    if settings().flower_url:
+        yield Check("flower", *flower.closed(settings().flower_url))
 
 
 def _machine() -> Iterator[Check]:

@@ -228,8 +228,14 @@ def test_given_servers_are_used_and_left_alone(root: Path, empty_dsn: str, redis
 def test_the_procfile_comes_up_and_flower_sees_the_worker(tmp_path: Path):
     with _up(tmp_path) as up:
         ready = _ready(up)
-        flower = re.search(r" flower (\S+)", ready)
-        assert flower
+        flower = re.search(r" flower (http://baton:(\w{32})@\S+)", ready)
+        assert flower, ready
+        kept = tmp_path / ".baton" / "flower" / "password"
+        assert (kept.read_text(), kept.stat().st_mode & 0o777) == (flower[2], 0o600)
+        assert _noted(tmp_path)["flower_url"] == flower[1]
+        others = [one for one in _everything(up) if b"flower" not in _of(one, "cmdline")]
+        assert len(others) > 8
+        assert not [one for one in others if flower[2].encode() in _of(one, "environ")]
         started = _everything(up)
         wait_until(
             lambda: httpx.get(f"{flower[1]}/api/workers?refresh=true", trust_env=False).json(),
@@ -281,6 +287,13 @@ def _ready(up: subprocess.Popen[bytes]) -> str:
 
 def _everything(up: subprocess.Popen[bytes]) -> list[Process]:
     return [process for process in processes.descendants(up.pid) if processes.alive(process)]
+
+
+def _of(process: Process, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{process.pid}/{what}").read_bytes()
+    except OSError:
+        return b""  # it has just ended
 
 
 def _noted(root: Path) -> dict[str, str]:
