@@ -72,8 +72,8 @@ app = Celery(
         "tasks.upkeep",
     ],
 )
+app.conf.update(broker.address())
 app.conf.update(
-    **broker.address(),
     task_serializer="json",
     accept_content=["json"],
     task_default_queue=PLAIN,
@@ -97,10 +97,7 @@ app.conf.update(
     broker_channel_error_retry=True,  # a Redis that is full refuses writes; that passes
     broker_transport_options={
         "visibility_timeout": int(settings().delivered_again.total_seconds()),
-        "socket_timeout": 10,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
+        **broker.LIMITS,
     },
     beat_schedule={
         f"upkeep-{name}": {
@@ -160,13 +157,13 @@ def _report(sender: Any = None, **_: Any) -> None:
     """Say in Postgres that this worker is here, until it goes; end it should it go deaf."""
     name = str(getattr(sender, "hostname", None) or f"baton@{socket.gethostname()}")
     slots = int(sender.controller.concurrency)
-    warn_of_another()
     threading.Thread(target=_report_for_good, args=(name, slots), daemon=True).start()
     threading.Thread(target=repositories.tend_for_good, daemon=True).start()
     watchdog.start((QUEUE, PLAIN), slots)
 
 
 def _report_for_good(name: str, slots: int) -> None:
+    warn_of_another()  # here, since a program that hangs may not hold up Celery's main loop
     postgres.tell_at_start()
     told = False
     while not drain.draining():

@@ -28,6 +28,12 @@ from worker import periodic
 log = structlog.get_logger()
 
 PAUSES = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}  # seconds
+LIMITS: dict[str, Any] = {  # seconds; nobody waits for Redis without an end
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
 ALMOST = 0.9  # of its memory: the rest is gone soon
 
 
@@ -38,7 +44,11 @@ def address(way: Way | None = None) -> dict[str, Any]:
         if not settings().redis_url:
             return {"broker_url": "redis://127.0.0.1:6379/0"}
         way = settings().redis_way()
-    return {"broker_url": f"{way.address}/0", "broker_use_ssl": way.tls or False}
+    return {
+        "broker_url": f"{way.address}/0",
+        "broker_use_ssl": way.tls or False,
+        "broker_transport_options": LIMITS,
+    }
 
 
 class Pending(transport.QoS):
