@@ -15,7 +15,7 @@ from tests.ledger import ask, at_once, begun, claim
 from tests.machine import needs_pgbouncer
 from tests.pooler import pgbouncer
 from tests.running import AtWork
-from worker import doctor
+from worker import doctor, relay
 
 pytestmark = needs_pgbouncer
 
@@ -42,6 +42,8 @@ def test_a_job_of_the_real_cli_runs_through_a_pooler_and_the_next_resumes_it(
             "write b.txt: hello",
         )
         assert violations(at_work.conn, stored=True) == []
+    for look in (relay.tend_once, relay.run_once, relay.cancel_revoked):
+        look()
 
 
 def test_our_connections_leave_nothing_behind_for_others_of_the_pooler(pooled: str):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -141,6 +142,16 @@ def test_a_given_server_that_does_not_answer_is_told_without_its_password(tmp_pa
     with pytest.raises(ServiceError, match="look at REDIS_URL") as caught:
         _enter(tmp_path, redis_url=f"redis://:hush@127.0.0.1:{port}/0")
     assert "hush" not in str(caught.value)
+
+
+def test_a_given_redis_that_takes_the_call_and_says_nothing_is_not_waited_for(
+    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dev.services.CONNECT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with pytest.raises(ServiceError, match="look at REDIS_URL"):
+            _enter(tmp_path, database_url=postgres, redis_url=url)
 
 
 def test_data_of_another_postgres_is_left_alone(tmp_path: Path):
