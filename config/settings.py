@@ -101,8 +101,8 @@ class Settings(Asking):
     resume_enabled: bool = True
     resume_percent: int = Field(100, ge=0, le=100)  # the rest of projects is the control sample
     stale_after: Duration = _lasts(DAY, SECOND, EVER)
-    resume_failures: int = Field(2, ge=1, le=100)  # then a session is not resumable
-    reset_after_turns: int = Field(50, ge=1, le=10_000)  # since it began or was compacted
+    resume_failures: int = Field(2, ge=1, le=1_000_000)  # then a session is not resumable
+    reset_after_turns: int = Field(50, ge=1, le=1_000_000)  # since it began or was compacted
     compact: Literal["auto", "always", "never"] = "auto"
     structural_change: float = Field(0.5, ge=0.01, le=1)  # share of files that came or went
     cache_ttl: Duration = _lasts(5 * MINUTE, SECOND, DAY)  # the provider's, of a prompt
@@ -113,10 +113,10 @@ class Settings(Asking):
     )
 
     # Jobs
-    attempts: int = Field(5, ge=1, le=100)
+    attempts: int = Field(5, ge=1, le=1_000_000)
     backoff_first: Duration = _lasts(15 * SECOND, SECOND / 100, HOUR)  # ×4 each time, up to
     backoff_max: Duration = _lasts(HOUR, SECOND, 7 * DAY)
-    rescue_limit: int = Field(3, ge=1, le=100)  # workers killed, then quarantined
+    rescue_limit: int = Field(3, ge=1, le=1_000_000)  # workers killed, then quarantined
     lease: Duration = _lasts(30 * SECOND, SECOND, HOUR)
     renew_every: Duration = _follows(lambda given: given["lease"] / 3, SECOND / 20, 20 * MINUTE)
     cancel_poll: Duration = _follows(
@@ -134,8 +134,8 @@ class Settings(Asking):
     plain_celery: bool = True  # off: messages that are not ours are refused
 
     # The relay
-    relay_poll: Duration = _lasts(SECOND / 10, SECOND / 100, 5 * SECOND)
-    publish_after: Duration = _lasts(2 * SECOND, SECOND / 100, MINUTE)
+    relay_poll: Duration = _lasts(SECOND / 10, SECOND / 100, MINUTE)
+    publish_after: Duration = _lasts(2 * SECOND, SECOND / 100, HOUR)
     publish_again_max: Duration = _lasts(5 * MINUTE, SECOND, DAY)
     worker_silent_after: Duration = _lasts(MINUTE, 3 * SECOND, DAY)
 
@@ -148,7 +148,7 @@ class Settings(Asking):
     branches_kept: Duration = _lasts(30 * DAY, SECOND, EVER)  # that nobody uses any more
     transcripts_kept: Duration = _lasts(7 * DAY, SECOND, EVER)  # that nothing reaches any more
     project_bytes: int = Field(0, ge=0, le=10**18)  # of its stored transcripts; 0: no limit
-    upkeep_every: Duration = _lasts(5 * MINUTE, SECOND, DAY)
+    upkeep_every: Duration = _lasts(5 * MINUTE, SECOND, 30 * DAY)
 
     flower_url: FlowerUrl = ""  # http://user:password@host:port, for `baton doctor`
 

@@ -26,7 +26,8 @@ POLL = 0.05  # seconds
 # Every table with rows of a project, in the order in which they go: rows of the product's
 # own tables may refer to its versions and projects, so these are last.
 TABLES: tuple[LiteralString, ...] = (
-    *("turns", "session_resume_attempts", "jobs", "events", "project_chat_log_minimal"),
+    *("turns", "session_resume_attempts", "jobs", "lane_ends", "events"),
+    "project_chat_log_minimal",
     *("chat_plan_sessions", "project_ai_session_metrics", "session_transitions"),
     *("session_transitions_archive", "transcript_batches", "transcript_sessions"),
     *("transcript_entries", "transcript_removals", "project_versions", "branches", "projects"),
@@ -34,7 +35,7 @@ TABLES: tuple[LiteralString, ...] = (
 # Every table that says whose a row is.
 OF_USERS: tuple[LiteralString, ...] = (
     *("projects", "jobs", "project_ai_session_metrics", "chat_plan_sessions", "branches"),
-    "user_asks",
+    *("user_asks", "user_turns"),
 )
 
 
@@ -270,6 +271,7 @@ THEIRS: dict[str, LiteralString] = {
     + JOBS,
     "jobs": "delete from jobs where user_id = %(user)s",
     "user_asks": "delete from user_asks where user_id = %(user)s",
+    "user_turns": "delete from user_turns where user_id = %(user)s",
     "project_ai_session_metrics": """
         update project_ai_session_metrics
            set user_id = '', summary = null, digest_files = null,

@@ -108,7 +108,8 @@ ROOM: LiteralString = """
           from workers w where seen_at > now() - %(silent_after)s::interval
     )
     select (select count(*) from online) as workers,
-           (select coalesce(sum(slots), 0) from online where not limited) as slots,
+           (select coalesce(sum(slots) filter (where not limited), sum(slots), 0)
+              from online) as slots,  -- where all are limited a message parks its job, once
            (select count(*) from jobs where state = 'running') as busy,
            (select count(*) from jobs where published_at is not null
                                         and state in ('queued', 'parked')) as out"""

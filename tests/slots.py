@@ -6,12 +6,17 @@ from uuid import UUID
 
 from psycopg import Connection
 
+from db import outbox
 from tests.ledger import claim, published
 
 FLOOD: LiteralString = """
     with new as (select gen_random_uuid() as id, n from generate_series(1, %(many)s) n)
     insert into jobs (id, chain_id, project_id, user_id, kind)
     select id, id, 'flood' || n %% %(projects)s, 'ann', 'build' from new order by n"""
+
+DUE: LiteralString = """
+    select from jobs
+     where state in ('queued', 'parked') and not ready and publish_after <= now() limit 1"""
 
 
 @dataclass
@@ -23,7 +28,9 @@ class Slots:
     running: list[UUID] = field(default_factory=list[UUID])
 
     def fill(self, *, user_slots: int = 0) -> list[UUID]:
-        """Let the relay publish for what is free; returns what begins."""
+        """Let the relay look at all that is due and publish for what is free; returns what begins."""
+        while self.conn.execute(DUE).fetchone():
+            outbox.look(self.conn)
         begins = published(self.conn, self.many - len(self.running), user_slots=user_slots)
         for job in begins:
             assert claim(self.conn, job), f"{job} was published, and it is not first"

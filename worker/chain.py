@@ -197,11 +197,13 @@ class Attempt:
             parent=(choice.parent, choice.entries) if choice.parent else None,
             template=choice.template,
         )
+        turn: Turn | None = None
         try:
-            turn = self._checked(self._spawn(step, request, store), choice)
+            turn = self._spawn(step, request, store)
+            turn = self._checked(turn, choice)
             step.accept(turn)
         except Exception as exc:
-            self._record_failure(request, exc)
+            self._record_failure(request, exc, turn)
             raise
         return turn
 
@@ -248,14 +250,15 @@ class Attempt:
             return replace(turn, relation="reset", parent=None)
         return turn
 
-    def _record_failure(self, request: Request, exc: Exception) -> None:
+    def _record_failure(self, request: Request, exc: Exception, turn: Turn | None) -> None:
+        """`turn`: it went to its end and is of no use; it was paid for all the same."""
         judgement = judge(exc, resumed=request.resume is not None)
         log.warning(
             "turn.failed", error_class=judgement.error_class, verdict=judgement.verdict.value
         )
         if judgement.verdict is Verdict.LOST:
             return  # it is another's by now: whoever takes it over looks at what is there
-        told = exc if isinstance(exc, JobError) else JobError()
+        told = turn or (exc if isinstance(exc, JobError) else JobError())
         with contextlib.suppress(*AWAY, PoolTimeout), connection() as conn:
             turns.fail(
                 conn,
@@ -349,6 +352,4 @@ class Attempt:
 
 
 def _incomplete(text: str, turn: Turn) -> JobError:
-    exc = NoRoom(text) if turn.no_room else CaptureIncomplete(text)
-    exc.raw_cost_usd = turn.raw_cost_usd
-    return exc
+    return NoRoom(text) if turn.no_room else CaptureIncomplete(text)

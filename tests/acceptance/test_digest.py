@@ -1,6 +1,5 @@
 """When every session of a project is lost, a fresh one can still answer for its past."""
 
-from config.settings import Settings
 from dev.standin.model import Seen
 from tests.acceptance.outside import Baton
 from worker.client import Build, ChatPlan, Update
@@ -47,8 +46,6 @@ def assert_knows_the_past(history: str) -> None:
         assert file in history
     assert "# Documentation" in history
     assert "## Summary of the work so far" in history  # of the last compaction
-    limit = Settings.model_fields["digest_chars"].default
-    assert len(history) <= limit
     assert len(history) / CHARS < 4_000  # tokens, about
 
 

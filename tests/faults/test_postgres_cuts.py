@@ -75,7 +75,9 @@ def test_a_lost_connection_does_not_hide_how_an_attempt_ended(
     tally.fault = f"Postgres: connection cut at an ending ({ends}), {when}"
 
     def failing(request: Request, **more: object) -> Turn:
-        raise AgentFailed(kind, "It failed.", ending=kind)
+        raise AgentFailed(
+            kind, "It failed.", 500 if kind == "server_error" else None, ending=kind
+        )
 
     with through_a_wire(at_work, dsn) as wire:
         asked = at_work.ask(Build(project=P, user=U, prompt="say 1"))

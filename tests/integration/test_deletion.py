@@ -70,6 +70,7 @@ def fill(conn: Connection, project: str = "p", user: str = "u") -> UUID:
     for session in (first.head, turn(conn, failed)):
         transcripts.append(conn, project, str(session), [entry()])
     finish(conn, failed, "failed")
+    conn.execute("insert into lane_ends (project_id, lane) values (%s, 'main')", (project,))
     conn.execute(
         """
         insert into branches (project_id, lane, user_id, from_session, head)

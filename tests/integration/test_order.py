@@ -278,6 +278,21 @@ def test_a_worker_whose_credential_is_limited_offers_no_slot(conn: Connection):
     assert (room.workers, room.slots) == (2, 3)
 
 
+def test_where_every_credential_is_limited_what_waits_is_parked_with_the_reason(
+    conn: Connection,
+):
+    minute = timedelta(minutes=1)
+    worker = Worker("w", "host", 1, slots=3, box=None, cli_version="2", credential="one")
+    workers.report(conn, worker)
+    limits.impose(conn, "one", wait=None, reason="authentication_failed")
+    assert outbox.room(conn, silent_after=minute).slots == 3
+    (mine,) = [ask(conn)]
+    assert published(conn, 1) == [mine]
+    limits.park_waiting(conn, mine, "one", silent_after=minute)
+    assert job_row(conn, mine) == "parked"
+    assert published(conn, 1) == [], "no message in vain"
+
+
 def test_a_chain_that_was_built_frees_its_lane_for_the_next(conn: Connection):
     first, second = ask(conn), ask(conn)
     assert published(conn) == [first]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from db import jobs
 from tests.running import AtWork, P, U
 from worker.client import Build, Compaction, Update
 
@@ -141,11 +142,12 @@ def test_a_compaction_that_fails_leaves_the_head_and_says_so(at_work: AtWork):
     before = at_work.head()
     at_work.model.fault("500", times=-1, on="compaction")
     job = at_work.one(Compaction(project=P, user=U))
-    assert (job.state, job.result) == ("done", {"skipped": "not_compacted"})
+    assert (job.state, job.error_class) == ("queued", "server_error")
     assert at_work.head() == before
     (turn,) = at_work.turns(job.id)
-    assert (turn["outcome"], turn["error_class"]) == ("failed", "not_compacted")
+    assert (turn["outcome"], turn["error_class"]) == ("failed", "server_error")
     at_work.model.clear_faults()
+    jobs.cancel(at_work.conn, job.id)
     at_work.build("write b.txt: 2")
     assert at_work.model.requests[-1].prompts == ("write a.txt: 1", "write b.txt: 2")
 
