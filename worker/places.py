@@ -34,6 +34,8 @@ def check_asked(project_id: str, given: str | None, known: Place | None) -> None
     if not root.is_dir() and "workspaces" not in asking().model_fields_set:
         return  # this host has no workspaces: the worker will look
     default = root / project_id
+    if project_id in (".", "..") or "/" in project_id:
+        return  # no name of a directory: Postgres has the sentence
     try:
         if known and known.workspace:
             path = workspace.place_of(
