@@ -90,8 +90,7 @@ def stack(  # all but the first are for tests, and named
     commands = read_procfile(root) if commands is None else dict(commands)
     database_url, redis_url = overrides.get("DATABASE_URL"), overrides.get("REDIS_URL")
     with services(root, database_url=database_url, redis_url=redis_url) as running:
-        for name in migrate(running.database_url):
-            say("up", f"migrated: {name}")
+        migrate(running.database_url, tell=lambda line: say("up", line))
         model = choose_model(overrides)
         port = free_port(first=FLOWER_PORT)
         way_in = door(root, port, {**os.environ, **overrides})

@@ -4,6 +4,7 @@ An error is one sentence on stderr: 1 the thing failed or is unknown, 2 wrong us
 only some commands need is imported by them, so that looking is quick.
 """
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
@@ -19,7 +20,7 @@ from worker import branching as branching  # it adds its commands
 from worker import cli_files, pages
 from worker import cli_import as cli_import  # it adds its command
 from worker import deletion_cli as deletion_cli  # it adds its command
-from worker.complaints import Failed, WrongUsage
+from worker.complaints import INTERRUPTED, Failed, WrongUsage
 from worker.console import (
     AsJson,
     Id,
@@ -33,7 +34,7 @@ from worker.console import (
     parse_id,
     screen,
 )
-from worker.screen import Page
+from worker.screen import Page, clean
 
 __all__ = ["app", "main"]
 
@@ -46,10 +47,19 @@ SMALLEST, LARGEST = -1_000_000, 1_000_000  # as worker.client, which is slow to 
 
 @app.command("migrate")
 def bring_up_to_date(_json: AsJson = False) -> None:
-    """Bring the database up to date."""
-    applied = migrate.migrate()
-    page = [f"applied {name}" for name in applied] or ["Nothing to apply: it is up to date."]
-    screen.show({"applied": applied}, page)
+    """Bring the database up to date, while others work with it."""
+
+    def tell(line: str) -> None:
+        print(clean(line), file=sys.stderr if screen.json else sys.stdout, flush=True)
+
+    try:
+        applied = migrate.migrate(tell=tell)
+    except KeyboardInterrupt:
+        tell("Stopped: what is applied stays, and `baton migrate` goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
+    page = [] if applied else ["Nothing to apply: it is up to date."]
+    if screen.json or page:
+        screen.show({"applied": applied}, page)
 
 
 @app.command("env")

@@ -1,6 +1,7 @@
 -- The ledger: projects and the head of each, versions, transitions, sessions, chat.
 -- These names may already be tables of the product: what is there is kept, what is
 -- missing is added, no type is changed. So none of them is referenced by a foreign key.
+-- was: 99abab74f11fe01bbf75e0774d2484a87aab5fe3e958f591a8e136c5b9a28214
 
 create table if not exists projects (
     project_id text primary key,
@@ -45,10 +46,6 @@ comment on column project_versions.ai_session_id is
 comment on column project_versions.tree is
     'Git commit that holds the workspace as this version left it.';
 
-create index if not exists idx_project_versions_session on project_versions (ai_session_id);
-create index if not exists idx_project_versions_project
-    on project_versions (project_id, version_id);
-
 create table if not exists session_transitions (
     id             bigint generated always as identity primary key,
     project_id     text not null,
@@ -85,21 +82,6 @@ begin
                               'fallback', 'recovery', 'reset', 'fork', 'operator')) not valid;
     end if;
 end $$;
-
-create index if not exists idx_session_transitions_project on session_transitions (project_id, id);
-create index if not exists idx_session_transitions_new_session on session_transitions (new_session_id);
-create index if not exists idx_session_transitions_created on session_transitions (created_at);
-
--- Heads that the product itself has set: the path of moves begins with them.
-insert into session_transitions (project_id, old_session_id, new_session_id, parent_session_id,
-                                 source, reason)
-select p.project_id, t.new_session_id, p.last_ai_session_id, p.last_ai_session_id,
-       'operator', 'adopted'
-  from projects p
-  left join lateral (select new_session_id from session_transitions t
-                      where t.project_id = p.project_id order by t.id desc limit 1) t on true
- where p.last_ai_session_id is not null
-   and p.last_ai_session_id is distinct from t.new_session_id;
 
 -- Transitions older than 30 days, moved here by the clean-up: the audit is never lost.
 create table session_transitions_archive (
@@ -171,12 +153,6 @@ begin
     end if;
 end $$;
 
-create index if not exists idx_ai_session_metrics_session on project_ai_session_metrics (session_id);
-create index if not exists idx_ai_session_metrics_project
-    on project_ai_session_metrics (project_id, created_at);
-create index if not exists idx_ai_session_metrics_stale
-    on project_ai_session_metrics (last_used_at) where stale_at is null;
-
 create table if not exists project_chat_log_minimal (
     id         bigint generated always as identity primary key,
     project_id text not null
@@ -196,9 +172,6 @@ comment on column project_chat_log_minimal.session_id is
 comment on column project_chat_log_minimal.ai_session_id is
     'The agent session whose transcript holds the message.';
 
-create index if not exists idx_chat_log_project
-    on project_chat_log_minimal (project_id, created_at);
-
 create table if not exists chat_plan_sessions (
     session_id text primary key,
     project_id text not null
@@ -210,8 +183,6 @@ alter table chat_plan_sessions
     add column if not exists user_id    text,
     add column if not exists job_id     uuid,
     add column if not exists created_at timestamptz not null default now();
-
-create index if not exists idx_chat_plan_sessions_project on chat_plan_sessions (project_id);
 
 -- A row for each candidate that an attempt looked at, committed before the prompt is sent.
 create table session_resume_attempts (
@@ -234,3 +205,50 @@ comment on column session_resume_attempts.outcome is
     'trying: the prompt was sent on a fork of it; resumed or failed: how that ended; '
     'fresh: no session was resumed; rejected: not tried, reason says why; '
     'abandoned: the attempt died before it was known.';
+
+-- step: by itself
+create index concurrently if not exists idx_project_versions_session on project_versions (ai_session_id);
+
+-- step: by itself
+create index concurrently if not exists idx_project_versions_project
+    on project_versions (project_id, version_id);
+
+-- step: by itself
+create index concurrently if not exists idx_session_transitions_project on session_transitions (project_id, id);
+
+-- step: by itself
+create index concurrently if not exists idx_session_transitions_new_session on session_transitions (new_session_id);
+
+-- step: by itself
+create index concurrently if not exists idx_session_transitions_created on session_transitions (created_at);
+
+-- step: by itself
+create index concurrently if not exists idx_ai_session_metrics_session on project_ai_session_metrics (session_id);
+
+-- step: by itself
+create index concurrently if not exists idx_ai_session_metrics_project
+    on project_ai_session_metrics (project_id, created_at);
+
+-- step: by itself
+create index concurrently if not exists idx_ai_session_metrics_stale
+    on project_ai_session_metrics (last_used_at) where stale_at is null;
+
+-- step: by itself
+create index concurrently if not exists idx_chat_log_project
+    on project_chat_log_minimal (project_id, created_at);
+
+-- step: by itself
+create index concurrently if not exists idx_chat_plan_sessions_project on chat_plan_sessions (project_id);
+
+-- step: in batches of 1000 rows of projects by project_id
+-- Heads that the product itself has set: the path of moves begins with them.
+insert into session_transitions (project_id, old_session_id, new_session_id, parent_session_id,
+                                 source, reason)
+select p.project_id, t.new_session_id, p.last_ai_session_id, p.last_ai_session_id,
+       'operator', 'adopted'
+  from projects p
+  left join lateral (select new_session_id from session_transitions t
+                      where t.project_id = p.project_id order by t.id desc limit 1) t on true
+ where p.project_id between :first and :last
+   and p.last_ai_session_id is not null
+   and p.last_ai_session_id is distinct from t.new_session_id;

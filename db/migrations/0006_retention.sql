@@ -1,4 +1,5 @@
 -- What is kept and what goes: the archive by months, and deletions with a receipt.
+-- was: 87b0633a64ffbf2e21c48077e7d5e1e06f3022a97e0c1d7d8aa86f514bb86a4b
 
 do $$
 begin
@@ -32,6 +33,10 @@ create table session_transitions_months (
     primary key (id, created_at)
 ) partition by range (created_at);
 
+alter table session_transitions_archive rename to session_transitions_to_move;
+alter table session_transitions_months rename to session_transitions_archive;
+
+-- Until all is moved the old table counts too.
 create or replace view session_chain as
 select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
        source, reason, job_id, created_at
@@ -39,11 +44,13 @@ select id, project_id, version_id, old_session_id, new_session_id, parent_sessio
 union all
 select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
        source, reason, job_id, created_at
-  from session_transitions_months;
+  from session_transitions_archive
+union all
+select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
+       source, reason, job_id, created_at
+  from session_transitions_to_move;
 
-alter table session_transitions_archive rename to session_transitions_to_move;
-alter table session_transitions_months rename to session_transitions_archive;
-drop index idx_session_transitions_archive_project;
+alter index idx_session_transitions_archive_project rename to idx_session_transitions_to_move;
 create index idx_session_transitions_archive_project on session_transitions_archive (project_id, id);
 create index idx_session_transitions_archive_new_session
     on session_transitions_archive (new_session_id);
@@ -85,17 +92,6 @@ begin
     execute format('alter function baton_archive_month(timestamptz) security definer set search_path to %I, pg_temp',
                    current_schema());
 end $$;
-
-select baton_archive_month(month)
-  from (select distinct date_trunc('month', created_at, 'UTC') as month
-          from session_transitions_to_move) months;
-insert into session_transitions_archive
-       (id, project_id, version_id, old_session_id, new_session_id, parent_session_id, source,
-        reason, job_id, created_at, archived_at)
-select id, project_id, version_id, old_session_id, new_session_id, parent_session_id, source,
-       reason, job_id, created_at, archived_at
-  from session_transitions_to_move;
-drop table session_transitions_to_move;
 
 -- Receipts of deletions: how much of what went, and when; of whom only as a digest.
 create table deletions (
@@ -164,3 +160,30 @@ begin
         perform baton_refuse('This workspace belongs to another project: choose another directory.');
     end if;
 end $$;
+
+-- step: in a transaction
+select baton_archive_month(month)
+  from (select distinct date_trunc('month', created_at, 'UTC') as month
+          from session_transitions_to_move) months;
+
+-- step: in batches of 1000 rows of session_transitions_to_move by id
+with moved as (
+    delete from session_transitions_to_move where id between :first and :last returning *
+)
+insert into session_transitions_archive
+       (id, project_id, version_id, old_session_id, new_session_id, parent_session_id, source,
+        reason, job_id, created_at, archived_at)
+select id, project_id, version_id, old_session_id, new_session_id, parent_session_id, source,
+       reason, job_id, created_at, archived_at
+  from moved;
+
+-- step: in a transaction
+create or replace view session_chain as
+select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
+       source, reason, job_id, created_at
+  from session_transitions
+union all
+select id, project_id, version_id, old_session_id, new_session_id, parent_session_id,
+       source, reason, job_id, created_at
+  from session_transitions_archive;
+drop table session_transitions_to_move;

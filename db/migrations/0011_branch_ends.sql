@@ -1,8 +1,6 @@
 -- A branch ends: promoted, dropped by an operator, or after a time without use. Whoever asks
 -- for a job of it and whoever ends it take turns on its row, so no job is left without a branch.
-
-create index branches_used on branches (updated_at) where promoted_at is null;
-create index jobs_of_branches on jobs (project_id, lane) where lane <> 'main';
+-- was: 5553978e2f28f5f58dbdf76c6c917370f6bed3e5bf1c041a4ad3838ee1cdbfe6
 
 -- As in 0008, and the branch that is meant is held until the asker's transaction ends: against
 -- those who end it (`for update`), not against the commits that move its head.
@@ -60,3 +58,9 @@ begin
     end if;
     return case when promoted is null then lane else 'main' end;
 end $$;
+
+-- step: by itself
+create index concurrently if not exists branches_used on branches (updated_at) where promoted_at is null;
+
+-- step: by itself
+create index concurrently if not exists jobs_of_branches on jobs (project_id, lane) where lane <> 'main';

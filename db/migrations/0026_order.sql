@@ -1,5 +1,6 @@
 -- Order and fairness: the relay looks at each row once, keeps what is first in its lane ready, and
 -- chooses among the ready by priority, then between users in turn, then by age.
+-- was: ec04e787c8fefe28dd40e46b876f1cc0922b6c9eb1e27eb9bf7eae61fcc59bf6
 
 alter table jobs
     add column if not exists scheduled boolean not null default false,
@@ -8,25 +9,6 @@ comment on column jobs.scheduled is
     'Asked for a later time that has not come: until then it holds no place in its lane.';
 comment on column jobs.ready is
     'First in its lane, and no message is out: the relay may choose it.';
-
-update jobs set scheduled = true
- where state = 'queued' and started_at is null and id = chain_id and run_at > now();
-
--- What is to be looked at, and when: new rows, those whose time comes, messages that nobody claimed.
-create index jobs_look on jobs (publish_after) where state in ('queued', 'parked') and not ready;
--- Each user's ready jobs, the most urgent and then the oldest first.
-create index jobs_ready on jobs (user_id, priority desc, pos)
-    where state in ('queued', 'parked') and ready;
-create index jobs_running on jobs (user_id) where state = 'running';
--- The order of a lane, without those that hold no place in it yet; and those.
-create index jobs_asked on jobs (project_id, lane, pos) where finished_at is null and not scheduled;
-create index jobs_scheduled on jobs (project_id, lane, run_at)
-    where finished_at is null and scheduled;
--- Asked by every running job each second: whether a newer request wants its lane.
-create index jobs_interrupts on jobs (project_id, lane)
-    where finished_at is null and started_at is null and args ->> 'busy' = 'interrupt';
-create index jobs_parked on jobs (credential) where state = 'parked' and credential is not null;
-drop index jobs_due;
 
 create table user_turns (
     user_id   text primary key,
@@ -57,3 +39,39 @@ create table relays (
     seen_at    timestamptz not null default now()
 );
 comment on table relays is 'The relays that live, as they say themselves.';
+
+-- step: by itself
+-- What is to be looked at, and when: new rows, those whose time comes, messages that nobody claimed.
+create index concurrently if not exists jobs_look on jobs (publish_after) where state in ('queued', 'parked') and not ready;
+
+-- step: by itself
+-- Each user's ready jobs, the most urgent and then the oldest first.
+create index concurrently if not exists jobs_ready on jobs (user_id, priority desc, pos)
+    where state in ('queued', 'parked') and ready;
+
+-- step: by itself
+create index concurrently if not exists jobs_running on jobs (user_id) where state = 'running';
+
+-- step: by itself
+-- The order of a lane, without those that hold no place in it yet; and those.
+create index concurrently if not exists jobs_asked on jobs (project_id, lane, pos) where finished_at is null and not scheduled;
+
+-- step: by itself
+create index concurrently if not exists jobs_scheduled on jobs (project_id, lane, run_at)
+    where finished_at is null and scheduled;
+
+-- step: by itself
+-- Asked by every running job each second: whether a newer request wants its lane.
+create index concurrently if not exists jobs_interrupts on jobs (project_id, lane)
+    where finished_at is null and started_at is null and args ->> 'busy' = 'interrupt';
+
+-- step: by itself
+create index concurrently if not exists jobs_parked on jobs (credential) where state = 'parked' and credential is not null;
+
+-- step: in batches of 1000 rows of jobs by id
+update jobs set scheduled = true
+ where id between :first and :last
+   and state = 'queued' and started_at is null and id = chain_id and run_at > now();
+
+-- step: by itself
+drop index concurrently if exists jobs_due;
