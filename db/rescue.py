@@ -17,9 +17,13 @@ LOCK_TIMEOUT = "500ms"
 
 
 def expired(conn: Connection) -> list[UUID]:
-    """Running jobs whose lease has run out."""
+    """Running jobs whose lease has run out, the longest ago first, up to 100; but for those of
+    which somebody holds the row: to wait for each of these would keep the others waiting."""
     rows = conn.execute(
-        "select id from jobs where state = 'running' and lease_until < now() limit 100"
+        """
+        select id from jobs where state = 'running' and lease_until < now()
+         order by lease_until limit 100 for update skip locked
+        """
     )
     return [job_id for (job_id,) in rows]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 from psycopg import Connection
 
 from db import attempts, jobs, rescue
@@ -36,6 +37,15 @@ def stands_back(conn: Connection, job_id: UUID) -> bool:
 
 def expire(conn: Connection) -> None:
     conn.execute("update jobs set lease_until = now() - interval '1 s' where state = 'running'")
+
+
+def test_a_dead_ones_row_that_somebody_holds_keeps_no_other_waiting(conn: Connection, dsn: str):
+    held, free = begun(conn, project="p"), begun(conn, project="q")
+    expire(conn)
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from jobs where id = %s for update", (held.id,))
+        assert rescue.expired(conn) == [free.id]
+    assert set(rescue.expired(conn)) == {held.id, free.id}
 
 
 def test_a_job_whose_lease_ran_out_is_queued_again_at_no_cost(conn: Connection):
