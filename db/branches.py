@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import Connection, errors
@@ -121,15 +121,32 @@ def drop(conn: Connection, project_id: str, lane: str) -> Dropped:
         return _drop(conn, project_id, branch, why="operator")
 
 
-def drop_unused(conn: Connection, unused: timedelta, *, limit: int) -> list[Dropped]:
-    """End up to `limit` branches that had no turn and no job for so long."""
-    query: LiteralString = (
-        "select b.project_id, b.lane from branches b where " + UNUSED + " order by b.updated_at"
-    )
-    found = conn.execute(query + " limit %(limit)s", {"unused": unused, "limit": limit})
-    lanes: list[tuple[str, str]] = found.fetchall()
-    dropped = [_drop_if_unused(conn, project, lane, unused) for project, lane in lanes]
-    return [each for each in dropped if each]
+def drop_unused(
+    conn: Connection, unused: timedelta, *, limit: int, after: list[Any] | None = None
+) -> tuple[list[Dropped], list[Any] | None]:
+    """End those of the next `limit` branches that had no turn and no job for so long.
+
+    The next are those behind the key `after`. Returns with them the key of the last one that
+    was looked at; None when there are no more.
+    """
+    since, project_id, lane = after or ("-infinity", "", "")
+    found = conn.execute(
+        """
+        select b.project_id, b.lane, b.updated_at::text,"""
+        + UNUSED
+        + """
+          from branches b
+         where b.promoted_at is null and b.updated_at < clock_timestamp() - %(unused)s::interval
+           and b.updated_at >= %(since)s::timestamptz  -- for the index
+           and (b.updated_at, b.project_id, b.lane)
+               > (%(since)s::timestamptz, %(project)s::text, %(lane)s::text)
+         order by b.updated_at, b.project_id, b.lane limit %(limit)s
+        """,
+        {"unused": unused, "since": since, "project": project_id, "lane": lane, "limit": limit},
+    ).fetchall()
+    dropped = [_drop_if_unused(conn, p, at, unused) for p, at, _, free in found if free]
+    last = [found[-1][2], *found[-1][:2]] if len(found) == limit else None
+    return [each for each in dropped if each], last
 
 
 # Whether the branch `b` is open and has had nothing to do for so long.

@@ -207,7 +207,9 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
         touched = [
             project_id
             for (project_id,) in conn.execute(
-                "select distinct project_id from " + SESSIONS + " theirs order by 1",
+                "select project_id from "
+                + SESSIONS
+                + " theirs union select project_id from jobs where user_id = %(user)s order by 1",
                 {"user": user_id},
             )
         ]
@@ -215,7 +217,7 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
             transcripts.lock(conn, project_id)
         _note_branches(conn, receipt_id, user_id)
         gone = {
-            table: conn.execute(query, {"user": user_id}).rowcount
+            table: conn.execute(query, {"user": user_id, "touched": touched}).rowcount
             for table, query in THEIRS.items()
         }
         for project_id in touched:
@@ -251,23 +253,34 @@ SESSIONS: LiteralString = (
     + JOBS
     + ")"
 )
+# For the index: there is none by job or session where these are.
+TOUCHED: LiteralString = "project_id = any(%(touched)s::text[]) and "
 # In the order in which they go; of events and figures only what is the user's.
 THEIRS: dict[str, LiteralString] = {
-    "project_chat_log_minimal": "delete from project_chat_log_minimal where job_id in "
+    "project_chat_log_minimal": "delete from project_chat_log_minimal where "
+    + TOUCHED
+    + "(job_id in "
     + JOBS
     + " or (project_id, ai_session_id) in "
-    + SESSIONS,
+    + SESSIONS
+    + ")",
     "chat_plan_sessions": "delete from chat_plan_sessions where user_id = %(user)s",
     "branches": "delete from branches where user_id = %(user)s",
-    "transcript_batches": "delete from transcript_batches where (project_id, session_id) in "
+    "transcript_batches": "delete from transcript_batches where "
+    + TOUCHED
+    + "(project_id, session_id) in "
     + SESSIONS,
-    "transcript_sessions": "delete from transcript_sessions where (project_id, session_id) in "
+    "transcript_sessions": "delete from transcript_sessions where "
+    + TOUCHED
+    + "(project_id, session_id) in "
     + SESSIONS,
     "session_resume_attempts": "delete from session_resume_attempts where job_id in " + JOBS,
     "turns": "delete from turns where job_id in " + JOBS,
     "events": """
         update events set body = jsonb_build_object('kind', body -> 'kind', 'chain', body -> 'chain')
-         where job_id in """
+         where """
+    + TOUCHED
+    + "job_id in "
     + JOBS,
     "jobs": "delete from jobs where user_id = %(user)s",
     "user_asks": "delete from user_asks where user_id = %(user)s",

@@ -86,14 +86,20 @@ def chain(conn: Connection, chain_id: UUID) -> list[Job]:
 def recent(conn: Connection, limit: int = 50) -> list[Job]:
     """What is open, in the order of asking, and then what ended last."""
     with conn.cursor(row_factory=class_row(Job)) as cur:
-        return cur.execute(
-            "select "
-            + COLUMNS
-            + """ from jobs
-             order by finished_at is not null, finished_at desc nulls first, pos, created_at
-             limit %s""",
-            (limit,),
-        ).fetchall()
+        return cur.execute(RECENT, {"limit": limit}).fetchall()
+
+
+# Each half by its index, and no more of it than is asked for.
+RECENT: LiteralString = (
+    "select "
+    + COLUMNS
+    + """ from (
+        (select * from jobs where finished_at is null order by pos, created_at limit %(limit)s)
+        union all
+        (select * from jobs where finished_at is not null
+          order by finished_at desc, pos limit %(limit)s)) found
+     order by finished_at is not null, finished_at desc, pos, created_at limit %(limit)s"""
+)
 
 
 def turns(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:

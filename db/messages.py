@@ -4,6 +4,7 @@ revoked_tasks      a revoke, until the job that the task is was cancelled, or fo
 refused_messages   a message of which no job was made, and why, for a week
 """
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ MOST = 10_000  # refused messages; older ones go before their time
 IN_TIME = timedelta(hours=1)  # for which a job's row is waited for that another than us makes
 AT_ONCE = 100  # revokes in one look
 PATIENCE = "50ms"  # for whoever holds what a cancel needs; it is looked at again
+PAGE = 500  # rows that are deleted in a transaction
 WAIT = "2s"  # for whoever holds a row that is written here
 NAME, TEXT = 200, 1000  # longest id, name and sentence that is kept
 
@@ -149,15 +151,28 @@ def newest_refused(
         ).fetchall()
 
 
-def clear(conn: Connection, *, most: int = MOST) -> int:
-    """Forget what is a week old, and of what was refused all but the newest. Returns how many."""
-    gone = conn.execute("delete from revoked_tasks where at < now() - %s", (KEPT,)).rowcount
-    gone += conn.execute(
-        """
-        delete from refused_messages
-         where at < now() - %s
-            or at <= (select at from refused_messages order by at desc offset %s limit 1)
-        """,
-        (KEPT, most),
-    ).rowcount
+def clear(conn: Connection, *, most: int = MOST, until: float = float("inf")) -> int:
+    """Forget what is a week old, and of what was refused all but the newest, a page at a time.
+    None is begun after `until` (monotonic seconds). Returns how many."""
+    gone = 0
+    for page in (OLD_REVOKES, OLD_REFUSALS):
+        went = PAGE
+        while went == PAGE and time.monotonic() < until:
+            went = conn.execute(page, {"kept": KEPT, "most": most, "page": PAGE}).rowcount
+            gone += went
     return gone
+
+
+OLD_REVOKES: LiteralString = """
+    delete from revoked_tasks
+     where job_id in (select job_id from revoked_tasks where at < now() - %(kept)s::interval
+                       order by at limit %(page)s)"""
+
+OLD_REFUSALS: LiteralString = """
+    delete from refused_messages
+     where task_id in (
+           select task_id from refused_messages
+            where at <= greatest(now() - %(kept)s::interval,
+                                 (select at from refused_messages order by at desc
+                                  offset %(most)s limit 1))
+            order by at limit %(page)s)"""

@@ -49,8 +49,8 @@ def owes(conn: Connection, *, older_than: timedelta) -> bool:
 
 
 OWES: LiteralString = """
-    select exists (select from jobs where state in ('queued', 'parked') and not ready
-                                      and publish_after <= now())
+    select coalesce((select min(publish_after) from jobs  -- the least: for the index
+                      where state in ('queued', 'parked') and not ready) <= now(), false)
         or exists (select from user_turns where priority is not null)
         or exists (select from lane_ends)
         or exists (select from jobs

@@ -1,5 +1,6 @@
 """Projects and their versions, as producers and operators look at them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -75,6 +76,18 @@ def place_refused(conn: Connection, project_id: str, below: str, roots: list[str
         "select baton_place_refused(%s, %s, %s)", (project_id, below, roots)
     ).fetchone()
     return bool(row and row[0])
+
+
+def unknown(conn: Connection, projects: Sequence[str]) -> list[str]:
+    """Those of the ids that are no project's."""
+    rows = conn.execute(
+        """
+        select given from unnest(%s::text[]) given
+         where not exists (select from projects where project_id = given)
+        """,
+        (list(projects),),
+    )
+    return [project_id for (project_id,) in rows]
 
 
 def latest_version(conn: Connection, project_id: str) -> Version | None:

@@ -4,7 +4,7 @@ Rows are plain dicts: they are printed, or go out as JSON, under the names given
 Costs are in USD, durations in milliseconds or seconds as their names say.
 """
 
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -121,113 +121,72 @@ def attempts_on(conn: Connection, session_id: str) -> list[Row]:
     )
 
 
-def sync(conn: Connection) -> list[Row]:
-    """Each project with its head, its newest version's session, and whether they agree (R091)."""
-    return _rows(
-        conn, "select * from session_sync order by sync_status = 'SYNCED', project_id", None
-    )
-
-
-def resumed(conn: Connection, period: timedelta) -> list[Row]:
-    """How the turns of each day began: view resume_turns, counted by day and way."""
+def sync(conn: Connection, projects: Sequence[str]) -> list[Row]:
+    """Each of the projects with its head, its newest version's session, and whether they agree
+    (R091); those that do not first."""
     return _rows(
         conn,
         """
-        select (created_at at time zone 'UTC')::date as day, began, count(*) as turns
-          from resume_turns where created_at > now() - %s
-         group by 1, 2 order by 1, 2
+        select * from session_sync where project_id = any(%s)
+         order by sync_status = 'SYNCED', project_id
         """,
-        (period,),
+        (list(projects),),
     )
 
 
-def resume_reasons(conn: Connection, period: timedelta) -> list[Row]:
-    """Why sessions were not resumed, or failed when they were; and why turns began fresh."""
-    return _rows(
-        conn,
-        """
-        select * from (
-            select outcome as what, reason, count(*) as times, max(at) as latest
-              from resume_failures where at > now() - %(period)s group by 1, 2
-            union all
-            select 'began ' || began, coalesce(reason, 'dropped'), count(*), max(created_at)
-              from resume_turns
-             where began in ('fallback', 'policy', 'older') and created_at > now() - %(period)s
-             group by 1, 2
-        ) found order by times desc, what, reason
-        """,
-        {"period": period},
-    )
-
-
-def costs(conn: Connection, period: timedelta, project_id: str | None = None) -> list[Row]:
-    """What turns cost, by project, kind of job and source of the transition."""
-    return _rows(
-        conn,
-        """
-        select project_id, kind, source, count(*) as turns, sum(cost_usd) as cost_usd,
-               bool_or(cost_estimated) as estimated, sum(duration_ms)::bigint as duration_ms,
-               sum(input_tokens + cache_creation_tokens)::bigint as new_tokens,
-               sum(cache_read_tokens)::bigint as cached_tokens,
-               sum(output_tokens)::bigint as output_tokens
-          from turn_costs
-         where created_at > now() - %(period)s
-           and (%(project)s::text is null or project_id = %(project)s)
-         group by 1, 2, 3 order by 1, sum(cost_usd) desc, 2, 3
-        """,
-        {"period": period, "project": project_id},
-    )
-
-
-def wasted(conn: Connection, period: timedelta, project_id: str | None = None) -> Row:
-    """What turns cost that came to nothing. Kept as long as finished jobs are."""
-    return _rows(
-        conn,
-        """
-        select count(*) as turns, coalesce(sum(cost_usd), 0) as cost_usd,
-               coalesce(bool_or(cost_estimated), false) as estimated
-          from turns
-         where outcome in ('failed', 'abandoned') and started_at > now() - %(period)s
-           and (%(project)s::text is null or project_id = %(project)s)
-        """,
-        {"period": period, "project": project_id},
-    )[0]
-
-
-def samples(conn: Connection, period: timedelta, project_id: str | None = None) -> list[Row]:
-    """Build turns that resumed, that are the control sample, and that began fresh otherwise.
-
-    Means over a turn; `cached_share` is that of the tokens read from the prompt cache.
-    """
-    return _rows(
-        conn,
-        """
-        select case when resumed then 'resumed' when reason = 'control' then 'control'
-                    else 'fresh' end as sample,
-               count(*) as turns, avg(cost_usd) as cost_usd, avg(duration_ms) as duration_ms,
-               percentile_cont(0.5) within group (order by duration_ms) as duration_ms_p50,
-               sum(cache_read_tokens)::float
-                 / nullif(sum(input_tokens + cache_creation_tokens + cache_read_tokens), 0)
-                 as cached_share,
-               bool_or(cost_estimated) as estimated
-          from turn_costs
-         where kind = 'build' and created_at > now() - %(period)s
-           and (%(project)s::text is null or project_id = %(project)s)
-         group by 1 order by 1
-        """,
-        {"period": period, "project": project_id},
-    )
-
-
-def states(conn: Connection) -> Row:
-    """How many jobs are in each state that is not the end; and of those that were set aside."""
+def moved_last(conn: Connection, most: int) -> list[str]:
+    """The projects whose heads moved last, of the newest moves of all."""
     rows = conn.execute(
         """
-        select state, count(*) from jobs
-         where finished_at is null or state = 'quarantined' group by 1
-        """
-    ).fetchall()
-    return {"queued": 0, "running": 0, "parked": 0, "quarantined": 0, **dict(rows)}
+        select project_id, max(created_at) as moved
+          from (select project_id, created_at from session_transitions
+                 order by created_at desc limit %(moves)s) newest
+         group by 1 order by 2 desc limit %(most)s
+        """,
+        {"moves": 4 * most, "most": most},
+    )
+    return [project_id for project_id, _ in rows]
+
+
+COUNTED = 10_000  # open jobs; more are estimated
+
+
+def states(conn: Connection) -> tuple[Row, bool]:
+    """How many jobs are in each state that is not the end, and how many were set aside; and
+    whether those that wait are so many that the planner was asked for about how many."""
+    none = {"queued": 0, "running": 0, "parked": 0, "quarantined": 0}
+    given = {"most": COUNTED + 1}
+    counted = none | dict(conn.execute(STATES, given).fetchall())
+    if sum(counted.values()) - counted["quarantined"] <= COUNTED:
+        return counted, False
+    exact = dict(conn.execute(FEW, given).fetchall())
+    waiting = _about(conn, WAITING)
+    return {**none, **exact, "queued": max(waiting - exact.get("parked", 0), 0)}, True
+
+
+# By the index: whatever has ended lies before them in the table.
+STATES: LiteralString = """
+    select state, count(*)
+      from (select state from jobs where finished_at is null order by pos limit %(most)s) open
+     group by 1
+    union all
+    select 'quarantined', count(*)
+      from (select from jobs where state = 'quarantined' limit %(most)s) aside"""
+FEW: LiteralString = """
+    select 'running', count(*) from jobs where state = 'running'
+    union all
+    select 'parked', count(*)
+      from (select from jobs where state = 'parked' limit %(most)s) parked
+    union all
+    select 'quarantined', count(*)
+      from (select from jobs where state = 'quarantined' limit %(most)s) aside"""
+WAITING: LiteralString = "select from jobs where state in ('queued', 'parked')"
+
+
+def _about(conn: Connection, query: LiteralString) -> int:
+    """How many rows the planner expects: good enough where they are many."""
+    row = conn.execute("explain (format json) " + query).fetchone()
+    return int(row[0][0]["Plan"]["Plan Rows"]) if row else 0
 
 
 def oldest_waiting(conn: Connection) -> Row | None:
@@ -271,43 +230,16 @@ def quarantined(conn: Connection) -> list[Row]:
     )
 
 
-def session_ages(conn: Connection) -> list[Row]:
-    """How old the heads are: since each was last used, in steps."""
-    return _rows(
-        conn,
+def on_disk(conn: Connection) -> int:
+    """Bytes that transcripts take on the disk: shared, compressed, with their indexes."""
+    row = conn.execute(
         """
-        with heads as (
-            select now() - coalesce(m.last_used_at, p.last_ai_session_updated_at) as age
-              from projects p
-              left join project_ai_session_metrics m on m.session_id = p.last_ai_session_id
-             where p.last_ai_session_id is not null
-        )
-        select s.name as age, count(heads.age) as heads
-          from (values (1, 'up to 1 h', interval '0', interval '1 h'),
-                       (2, 'up to 24 h', '1 h', '24 h'),
-                       (3, 'up to 7 d', '24 h', '7 d'),
-                       (4, 'older', '7 d', '1000 y')) as s (n, name, above, upto)
-          left join heads on heads.age > s.above and heads.age <= s.upto
-                          or (s.n = 1 and heads.age <= s.above)
-         group by s.n, s.name order by s.n
-        """,
-        None,
-    )
-
-
-def storage(conn: Connection) -> Row:
-    """How much the transcripts take: as they were appended, and on disk (shared, compressed)."""
-    return _rows(
-        conn,
+        select sum(pg_total_relation_size(c.oid))::bigint from pg_class c
+         where c.relkind = 'r' and c.relname like 'transcript%'
+           and pg_table_is_visible(c.oid)
         """
-        select (select count(*) from transcript_sessions where subpath = '') as sessions,
-               (select coalesce(sum(bytes), 0)::bigint from transcript_sessions) as bytes,
-               (select sum(pg_total_relation_size(c.oid))::bigint from pg_class c
-                 where c.relkind = 'r' and c.relname like 'transcript%'
-                   and pg_table_is_visible(c.oid)) as disk_bytes
-        """,
-        None,
-    )[0]
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def ticks(conn: Connection) -> list[Row]:
@@ -315,9 +247,17 @@ def ticks(conn: Connection) -> list[Row]:
     return _rows(
         conn,
         """
-        select distinct on (name) name, at, ended_at, result,
-               extract(epoch from now() - at)::float as ago_s
-          from ticks order by name, at desc
+        with recursive names as (
+            (select name from ticks order by name limit 1)
+            union all
+            select (select t.name from ticks t where t.name > names.name order by 1 limit 1)
+              from names where names.name is not null
+        )
+        select t.name, t.at, t.ended_at, t.result,
+               extract(epoch from now() - t.at)::float as ago_s
+          from names cross join lateral (
+               select * from ticks where ticks.name = names.name order by at desc limit 1) t
+         order by t.name
         """,
         None,
     )

@@ -9,6 +9,7 @@ what no kept one holds. From the newest session to the oldest, what fits is kept
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -80,33 +81,27 @@ class _Kept:
             self._flags[low:high] = b"\1" * (high - low)
 
 
-def biggest(conn: Connection, *, above: int = 0, limit: int = 50) -> list[Size]:
-    """Projects with more than `above` bytes appended, those that store most first.
-
-    Only the `limit` to which most was appended are measured: what they store is read body
-    by body.
-    """
+def measured(conn: Connection, projects: Sequence[str]) -> list[Size]:
+    """What these projects' transcripts take, those that store most first. What is stored is
+    read body by body: not a thing to be done for many."""
     with conn.cursor(row_factory=class_row(Size)) as cur:
         return cur.execute(
             """
-            with most as (
-                select project_id, count(*) filter (where subpath = '') as sessions,
-                       sum(bytes)::bigint as bytes
-                  from transcript_sessions group by 1 having sum(bytes) > %s
-                 order by 3 desc limit %s
-            )
-            select most.*, (select coalesce(sum(octet_length(e.body)), 0)::bigint
+            select held.*, (select coalesce(sum(octet_length(e.body)), 0)::bigint
                               from transcript_entries e
-                             where e.project_id = most.project_id) as stored
-              from most order by stored desc, project_id
+                             where e.project_id = held.project_id) as stored
+              from (select project_id, count(*) filter (where subpath = '') as sessions,
+                           sum(bytes)::bigint as bytes
+                      from transcript_sessions where project_id = any(%s) group by 1) held
+             order by stored desc, project_id
             """,
-            (above, limit),
+            (list(projects),),
         ).fetchall()
 
 
-def prune(conn: Connection, limit: int, *, projects: int = 1000) -> list[Pruned]:
-    """Bring the projects that store more than `limit` bytes below it, as far as may be."""
-    found = biggest(conn, above=limit, limit=projects)
+def prune(conn: Connection, limit: int, projects: Sequence[str]) -> list[Pruned]:
+    """Bring those of the projects that store more than `limit` bytes below it, as far as may be."""
+    found = measured(conn, projects)
     return [_prune(conn, size.project_id, limit) for size in found if size.stored > limit]
 
 

@@ -1,7 +1,9 @@
 """What is stored of transcripts, and taking it away: for listings and for the clean-up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import LiteralString
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -72,28 +74,50 @@ def forget(conn: Connection, project_id: str, session_id: str) -> bool:
     return delete(conn, project_id, session_id) > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many sessions a project has, and the size of all its transcripts as appended."""
+
+    project_id: str
+    sessions: int
+    bytes: int
+
+
+def projects(conn: Connection, *, after: str, limit: int) -> list[Held]:
+    """The next projects that have transcripts, in the order of their ids."""
+    with conn.cursor(row_factory=class_row(Held)) as cur:
+        return cur.execute(PROJECTS, {"after": after, "limit": limit}).fetchall()
+
+
+PROJECTS: LiteralString = """
+    select project_id, count(*) filter (where subpath = '') as sessions,
+           sum(bytes)::bigint as bytes
+      from transcript_sessions where project_id > %(after)s
+     group by project_id order by project_id limit %(limit)s"""
+
+
 def unreachable(
-    conn: Connection, *, idle: timedelta, limit: int = 1000
+    conn: Connection, of: Sequence[str], *, idle: timedelta
 ) -> list[tuple[str, str]]:
-    """Sessions, as (project, session), that no head and no version names, oldest first.
+    """Sessions of these projects, as (project, session), that no head and no version names,
+    oldest first.
 
     Only those to which nothing was appended for `idle`: a turn that runs, or that a
     rescue may yet go on from, is not among them.
     """
-    return conn.execute(
-        """
-        select s.project_id, s.session_id
-          from transcript_sessions s
-         where not exists (select from sessions_kept k
-                            where k.project_id = s.project_id
-                              and k.session_id = s.session_id)
-         group by s.project_id, s.session_id
-        having max(s.updated_at) < clock_timestamp() - %s
-         order by max(s.updated_at)
-         limit %s
-        """,
-        (idle, limit),
-    ).fetchall()
+    return conn.execute(UNREACHABLE, {"idle": idle, "of": list(of)}).fetchall()
+
+
+UNREACHABLE: LiteralString = """
+    select s.project_id, s.session_id
+      from transcript_sessions s
+     where s.project_id = any(%(of)s::text[])
+       and not exists (select from sessions_kept k
+                        where k.project_id = s.project_id and k.session_id = s.session_id
+                       offset 0)  -- asked of each session, by the index: not all that is kept
+     group by s.project_id, s.session_id
+    having max(s.updated_at) < clock_timestamp() - %(idle)s::interval
+     order by max(s.updated_at)"""
 
 
 SWEPT = 5000  # bodies in one sweep

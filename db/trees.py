@@ -55,11 +55,13 @@ def named_of(conn: Connection, project_id: str, commits: Sequence[str]) -> set[s
 
 
 def newest_project(conn: Connection) -> str | None:
-    """The project whose files a turn was the last to change; None before the first."""
+    """Of the projects whose heads moved of late the last with files; None before the first."""
     row = conn.execute(
         """
-        select project_id from projects where workspace_tree is not null
-         order by last_ai_session_updated_at desc nulls last limit 1
+        select project_id
+          from (select project_id, tree, created_at from session_transitions
+                 order by created_at desc limit 1000) newest
+         where tree is not null order by created_at desc limit 1
         """
     ).fetchone()
     return row[0] if row else None

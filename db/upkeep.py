@@ -1,15 +1,24 @@
-"""The ledger's own clean-up: each a statement or two, safe to run twice or beside itself."""
+"""The ledger's own clean-up, safe to run twice or beside itself.
 
+Each task goes through what may be due in pages (db/walks.py), the oldest first or project by
+project, and commits each. Without a walk it does all that is due.
+"""
+
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, LiteralString
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from db import branches, messages, transcript_upkeep, transcripts
 from db.branches import Dropped
+from db.transcript_upkeep import Held
+from db.walks import Key, Walk
 
-BATCH = 200  # sessions pruned, or branches dropped, in one run, so that no run is long
+ROWS = 500  # in a page, so that no transaction is long
+PROJECTS = 50  # in a page of what is looked at project by project
 
 
 def claim_tick(conn: Connection, name: str, every: timedelta) -> bool:
@@ -33,46 +42,79 @@ def end_tick(conn: Connection, name: str, done: dict[str, Any]) -> None:
         """
         update ticks set ended_at = now(), result = %(done)s
          where name = %(name)s and ended_at is null
-           and period = (select max(period) from ticks
-                          where name = %(name)s and ended_at is null)
+           and period = (select period from ticks  -- by time: periods may have become longer
+                          where name = %(name)s and ended_at is null order by at desc limit 1)
         """,
         {"name": name, "done": Jsonb(done)},
     )
 
 
-def mark_stale(conn: Connection, age: timedelta) -> int:
-    """Note the sessions that were not used for so long. They stay resumable."""
-    return conn.execute(
+def noted(conn: Connection, name: str) -> dict[str, Any]:
+    """What the newest run of `name` that ended has written down; empty before the first."""
+    row = conn.execute(
         """
-        update project_ai_session_metrics set stale_at = now(), status = 'expired'
-         where last_used_at < now() - %s and stale_at is null
+        select result from ticks where name = %s and ended_at is not null
+         order by at desc limit 1
         """,
-        (age,),
-    ).rowcount
+        (name,),
+    ).fetchone()
+    return row[0] if row and row[0] else {}
 
 
-def archive_transitions(conn: Connection, age: timedelta) -> int:
+def mark_stale(conn: Connection, age: timedelta, walk: Walk | None = None) -> int:
+    """Note the sessions that were not used for so long. They stay resumable."""
+
+    def page(_: Key | None) -> tuple[int, Key | None]:
+        marked = conn.execute(STALE, {"age": age, "rows": ROWS}).rowcount
+        return marked, [
+            marked
+        ] if marked == ROWS else None  # the key is that it is not stale yet
+
+    return (walk or Walk()).go(page)
+
+
+STALE: LiteralString = """
+    update project_ai_session_metrics m set stale_at = now(), status = 'expired'
+      from (select session_id from project_ai_session_metrics
+             where last_used_at < now() - %(age)s::interval and stale_at is null
+             order by last_used_at limit %(rows)s for no key update skip locked) old
+     where m.session_id = old.session_id"""
+
+
+def archive_transitions(conn: Connection, age: timedelta, walk: Walk | None = None) -> int:
     """Move old transitions to the archive; the newest of each project and version stays.
 
     Months that the archive lacks are made first, for all that is old: what is the newest of
     its version may cease to be so while we look.
     """
-    with conn.transaction():
-        conn.execute(
-            """
-            select baton_archive_month(month)
-              from (select distinct date_trunc('month', created_at::timestamptz, 'UTC') as month
-                      from session_transitions where created_at < now() - %s) months
-            """,
-            (age,),
-        )
-        return conn.execute(ARCHIVE, (age,)).rowcount
 
+    def page(after: Key | None) -> tuple[int, Key | None]:
+        since, number = after or ("-infinity", 0)
+        with conn.transaction():
+            rows = conn.execute(
+                OLD, {"age": age, "rows": ROWS, "since": since, "number": number}
+            ).fetchall()
+            for month in sorted({month for *_, month in rows}):
+                conn.execute("select baton_archive_month(%s)", (month,))
+            ids = [number for _, number, _ in rows]
+            moved = conn.execute(ARCHIVE, {"ids": ids, "age": age}).rowcount
+        return moved, [rows[-1][0], rows[-1][1]] if len(rows) == ROWS else None
+
+    return (walk or Walk()).go(page)
+
+
+OLD: LiteralString = """
+    select created_at::text, id, date_trunc('month', created_at::timestamptz, 'UTC')
+      from session_transitions
+     where created_at < now() - %(age)s::interval
+       and created_at >= %(since)s::timestamptz  -- for the index
+       and (created_at, id) > (%(since)s::timestamptz, %(number)s::bigint)
+     order by created_at, id limit %(rows)s"""
 
 ARCHIVE: LiteralString = """
     with old as (
         delete from session_transitions t
-         where t.created_at < now() - %s
+         where t.id = any(%(ids)s) and t.created_at < now() - %(age)s::interval
            and exists (select from session_transitions n
                         where n.project_id = t.project_id and n.id > t.id)
            and (t.version_id is null or exists (
@@ -88,16 +130,54 @@ ARCHIVE: LiteralString = """
            source, reason, job_id, created_at, tree from old"""
 
 
-def drop_branches(conn: Connection, unused: timedelta) -> list[Dropped]:
+def drop_branches(
+    conn: Connection, unused: timedelta, walk: Walk | None = None
+) -> list[Dropped]:
     """End branches that had no turn and no job for so long, the longest unused first."""
-    return branches.drop_unused(conn, unused, limit=BATCH)
+    dropped = list[Dropped]()
+
+    def page(after: Key | None) -> tuple[int, Key | None]:
+        done, last = branches.drop_unused(conn, unused, limit=PROJECTS, after=after)
+        dropped.extend(done)
+        return len(done), last
+
+    (walk or Walk()).go(page)
+    return dropped
 
 
-def prune_transcripts(conn: Connection, age: timedelta) -> int:
-    """Delete transcripts that no head and no version reaches; returns how many sessions."""
-    found = transcript_upkeep.unreachable(conn, idle=age, limit=BATCH)
-    gone = sum(_prune(conn, project_id, session_id, age) for project_id, session_id in found)
-    for project_id in sorted({project for project, _ in found}):
+def prune_transcripts(
+    conn: Connection,
+    age: timedelta,
+    walk: Walk | None = None,
+    then: Callable[[list[Held]], int] = lambda _: 0,
+) -> int:
+    """Delete transcripts that no head and no version reaches, project by project; returns how
+    many sessions. `then` is given each page's projects as they were before, and returns how many
+    sessions it took away itself."""
+    gone = 0
+
+    def page(after: Key | None) -> tuple[int, Key | None]:
+        nonlocal gone
+        found = transcript_upkeep.projects(
+            conn, after=after[0] if after else "", limit=PROJECTS
+        )
+        names = [one.project_id for one in found]
+        pruned = prune_projects(conn, names, age)
+        gone += pruned
+        return pruned + then(found), [names[-1]] if len(found) == PROJECTS else None
+
+    (walk or Walk()).go(page)
+    return gone
+
+
+def prune_projects(conn: Connection, projects: list[str], age: timedelta) -> int:
+    """Delete the transcripts of these projects that nothing reaches; returns how many sessions."""
+    gone, swept = 0, set[str]()
+    for project_id, session_id in transcript_upkeep.unreachable(conn, projects, idle=age):
+        if _prune(conn, project_id, session_id, age):
+            gone += 1
+            swept.add(project_id)
+    for project_id in sorted(swept):
         _sweep(conn, project_id)
     return gone
 
@@ -130,34 +210,57 @@ def _sweep(conn: Connection, project_id: str) -> None:
             swept = transcript_upkeep.sweep_entries(conn, project_id)
 
 
-def clear_jobs(conn: Connection, age: timedelta) -> dict[str, int]:
+def clear_jobs(conn: Connection, age: timedelta, walk: Walk | None = None) -> dict[str, int]:
     """Delete whole chains that ended so long ago, with their turns; old ticks; silent workers."""
-    row = conn.execute(
-        """
-        with gone as (
-            delete from jobs j
-             where j.finished_at < now() - %(age)s and not j.untold
-               and not exists (select from jobs o
-                                where o.chain_id = j.chain_id
-                                  and (o.finished_at is null or o.untold
-                                       or o.finished_at >= now() - %(age)s))
-            returning id
-        ), turned as (
-            delete from turns where job_id in (select id from gone) returning id
-        )
-        select (select count(*) from gone), (select count(*) from turned)
-        """,
-        {"age": age},
-    ).fetchone()
-    assert row
-    ticks = conn.execute("delete from ticks where at < now() - %(age)s", {"age": age}).rowcount
+    turned = 0
+
+    def page(after: Key | None) -> tuple[int, Key | None]:
+        nonlocal turned
+        since, job_id = after or ("-infinity", str(UUID(int=0)))
+        given = {"age": age, "rows": ROWS, "since": since, "id": job_id}
+        row = conn.execute(CLEAR, given).fetchone()
+        assert row
+        jobs, turns, looked, *last = row
+        turned += turns
+        return jobs, last if looked == ROWS else None
+
+    walk = walk or Walk()
+    jobs = walk.go(page)
+    ticks = conn.execute("delete from ticks where at < now() - %s", (age,)).rowcount
     workers = conn.execute(
         "delete from workers where seen_at < now() - interval '1 day'"
     ).rowcount
     return {
-        "jobs": row[0],
-        "turns": row[1],
+        "jobs": jobs,
+        "turns": turned,
         "ticks": ticks,
         "workers": workers,
-        "messages": messages.clear(conn),
+        "messages": messages.clear(conn, until=walk.until),
     }
+
+
+CLEAR: LiteralString = """
+    with page as materialized (
+        select id, chain_id, finished_at from jobs
+         where finished_at < now() - %(age)s::interval
+           and finished_at >= %(since)s::timestamptz  -- for the index
+           and (finished_at, id) > (%(since)s::timestamptz, %(id)s::uuid)
+         order by finished_at, id limit %(rows)s
+    ), old as materialized (
+        select chain_id from (select distinct chain_id from page) chains
+         where not exists (select from jobs o
+                            where o.chain_id = chains.chain_id
+                              and (o.finished_at is null or o.untold
+                                   or o.finished_at >= now() - %(age)s::interval))
+    ), gone as (
+        delete from jobs j using old
+         where j.chain_id = old.chain_id and j.finished_at < now() - %(age)s::interval
+           and not j.untold
+        returning j.id
+    ), turned as (
+        delete from turns using gone where turns.job_id = gone.id returning turns.id
+    )
+    select (select count(*) from gone), (select count(*) from turned), (select count(*) from page),
+           last.finished_at::text, last.id::text
+      from (select 1) one
+      left join (select finished_at, id from page order by 1 desc, 2 desc limit 1) last on true"""

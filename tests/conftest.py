@@ -81,14 +81,14 @@ def template(postgres: str) -> str:
 @pytest.fixture
 def dsn(postgres: str, template: str) -> Iterator[str]:
     """The URL of a database of the test's own, with our schema and no rows."""
-    with _database(postgres, f"template {template} strategy file_copy") as url:
+    with database(postgres, f"template {template} strategy file_copy") as url:
         yield url
 
 
 @pytest.fixture
 def empty_dsn(postgres: str) -> Iterator[str]:
     """The URL of a database of the test's own with nothing in it."""
-    with _database(postgres, "") as url:
+    with database(postgres, "") as url:
         yield url
 
 
@@ -131,7 +131,8 @@ def _is_the_brokers(client: "redis.Redis", key: str) -> bool:
 
 
 @contextmanager
-def _database(server: str, how: str) -> Generator[str]:
+def database(server: str, how: str) -> Generator[str]:
+    """The URL of a database of its own, made as `how` says, until the block ends."""
     name = f"test_{uuid4().hex}"
     _execute(server, f"create database {name} {how}")
     try:

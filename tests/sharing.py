@@ -21,6 +21,7 @@ TOGETHER = {
     "tests/faults/test_kills.py": "storms",  # what is measured needs a core
     "tests/faults/test_postgres.py": "postgres",
     "tests/faults/transport/": "transport",
+    "tests/integration/test_plans.py": "a month's work",
 }
 ALONE = "tests/acceptance/test_up.py"
 

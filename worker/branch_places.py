@@ -10,7 +10,9 @@ in the project's repository as anything that had to make way; of a dropped one n
 """
 
 import socket
+from bisect import bisect_right
 from datetime import timedelta
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from config.settings import settings
 from db import branch_files, events, projects
 from db import trees as ledger
 from db.events import Event
+from db.walks import Key, Walk
 from worker import history, named, removal, workspace
 from worker.errors import JobError
 from worker.publish import announce
@@ -29,7 +32,7 @@ from worker.trees import Trees
 log = structlog.get_logger()
 
 REST = timedelta(minutes=10)  # after a lane's newest job: its worker may be at bookkeeping yet
-BATCH = 100  # branches removed in one run, so that no run is long
+AT_ONCE = 100  # branches that the ledger is asked about
 LANE = "branch-*"  # as baton_lane names them
 # Refs that go again: what only they lead to is looked at, whether the ledger names it.
 PASSING = (
@@ -38,17 +41,27 @@ PASSING = (
 )
 
 
-def sweep(conn: Connection) -> int:
+def sweep(conn: Connection, walk: Walk | None = None) -> int:
     """Remove what this host has of branches that have ended; returns of how many."""
-    removed = 0
-    for project_id, lane in branch_files.ended(conn, _here(), rest=REST)[:BATCH]:
-        try:
-            remove(conn, project_id, lane)
-        except (JobError, OSError) as exc:
-            log.warning("branch.not_removed", project=project_id, lane=lane, error=str(exc))
-        else:
-            removed += 1
-    return removed
+    lanes = _here()
+
+    def page(after: Key | None) -> tuple[int, Key | None]:
+        begin = bisect_right(lanes, (after[0], after[1])) if after else 0
+        some = lanes[begin : begin + AT_ONCE]
+        ended = branch_files.ended(conn, some, rest=REST)
+        removed = sum(_removed(conn, *lane) for lane in ended)
+        return removed, list(some[-1]) if begin + AT_ONCE < len(lanes) else None
+
+    return (walk or Walk()).go(page)
+
+
+def _removed(conn: Connection, project_id: str, lane: str) -> bool:
+    try:
+        remove(conn, project_id, lane)
+    except (JobError, OSError) as exc:
+        log.warning("branch.not_removed", project=project_id, lane=lane, error=str(exc))
+        return False
+    return True
 
 
 def remove(conn: Connection, project_id: str, lane: str) -> list[tuple[Path, int]]:
@@ -77,10 +90,12 @@ def _places(project_id: str, lane: str) -> tuple[Path, Trees]:
     return place, Trees(workspace.branches(project_id) / f"{lane}.git", place)
 
 
-def _here() -> list[tuple[str, str]]:
-    """The lanes of which this host has something, as (project, lane)."""
-    directories = (settings().workspaces / workspace.BRANCHES).glob(f"*/{LANE}")
-    repositories = (settings().workspaces / workspace.OURS).glob(f"*.branches/{LANE}.git")
+def _here(project_id: str = "*") -> list[tuple[str, str]]:
+    """The lanes of which this host has something, as (project, lane), in order; of one project,
+    or of all."""
+    of = project_id if project_id == "*" else escape(project_id)
+    directories = (settings().workspaces / workspace.BRANCHES).glob(f"{of}/{LANE}")
+    repositories = (settings().workspaces / workspace.OURS).glob(f"{of}.branches/{LANE}.git")
     found = {(place.parent.name, place.name) for place in directories}
     found |= {(place.parent.name[: -len(".branches")], place.stem) for place in repositories}
     return sorted(found)
@@ -91,7 +106,7 @@ def forget_ended(conn: Connection, project_id: str, main: Trees) -> int:
 
     Its caller is alone with the repository. Returns of how many lanes.
     """
-    here = {lane for project, lane in _here() if project == project_id}
+    here = {lane for _, lane in _here(project_id)}
     found = (ref.rpartition("/")[2] for ref in main.refs(history.BRANCHES))
     left = [(project_id, lane) for lane in found if lane not in here]
     ended = branch_files.ended(conn, left, rest=REST)

@@ -331,6 +331,9 @@ def show_report(
     about: Annotated[About, typer.Argument()],
     days: Annotated[int, typer.Option(min=1, max=3650, help="For resume and cost.")] = 30,
     project: Annotated[str | None, typer.Option(help="For cost: this one only.")] = None,
+    whole: Annotated[
+        bool, flag("--all", "For resume and cost: all of the period, however many turns.")
+    ] = False,
     _json: AsJson = False,
 ) -> None:
     """Report on sync, resuming, cost or health."""
@@ -341,9 +344,9 @@ def show_report(
             case "sync":
                 found = figures.sync(conn)
             case "resume":
-                found = figures.resume(conn, days)
+                found = figures.resume(conn, days, whole=whole)
             case "cost":
-                found = figures.cost(conn, days, project)
+                found = figures.cost(conn, days, project, whole=whole)
             case "health":
                 found = health.health(conn)
     screen.show(found.document, found.page)

@@ -2,18 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 from psycopg import Connection
 
-from db import reports
+from db import census, reports, windows
 from db.reports import Row
+from db.windows import NEWEST, Window
 from worker.screen import Facts, Page, Table, duration, money, number, share
 
 RESUMED = ("resumed", "older", "recovered")  # ways in which a turn goes on from the past
 GOAL = 0.95  # of the turns that are to resume (D16)
-SHOWN = 500  # projects in a table; the document has all
+SHOWN = 500  # projects in a table
+NOT_COUNTED = "there are many, and clean-up has not gone through all of them yet."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,38 @@ class Report:
 
 
 def sync(conn: Connection) -> Report:
-    """Is every project's head its newest transition? By construction: so less than all is an alarm."""
-    rows = reports.sync(conn)
-    off = [row for row in rows if row["sync_status"] != "SYNCED"]
-    rate = 1 - len(off) / len(rows) if rows else None
+    """Is every project's head its newest transition? By construction: so less than all is an alarm.
+
+    Of many projects those are looked at that moved last, and those that clean-up, which goes
+    through all of them, found out of step.
+    """
+    counted = census.of_projects(conn)
+    here = reports.sync(conn, _looked_at(conn, counted))
+    off = [row for row in here if row["sync_status"] != "SYNCED"]
+    projects, more = len(here), 0
+    if counted and counted.get("at"):
+        projects, more = counted["projects"], counted["out_of_sync"] - len(counted["examples"])
+    wrong = len(off) + more
+    rate = 1 - wrong / projects if projects else None
+    document = {
+        "projects": projects,
+        "out_of_sync": wrong,
+        "rate": rate,
+        "rows": here,
+        "counted_at": counted.get("at") if counted else None,
+        "all_counted": counted is not None,
+    }
+    return Report(document, _sync_page(document), ok=not wrong)
+
+
+def _looked_at(conn: Connection, counted: Row | None) -> list[str]:
+    if counted and not counted.get("at"):
+        return counted["ids"]
+    return [*(counted["examples"] if counted else []), *reports.moved_last(conn, SHOWN)]
+
+
+def _sync_page(document: Row) -> Page:
+    rows, wrong, projects = document["rows"], document["out_of_sync"], document["projects"]
     columns = ("project", "status", "head", "newest transition", "version", "its session")
     table = Table(
         columns,
@@ -46,11 +76,14 @@ def sync(conn: Connection) -> Report:
         ],
         "There are no projects yet.",
     )
-    told = f"{len(rows) - len(off)} of {len(rows)} projects are in step ({share(rate)})."
-    if off:
+    told = f"{projects - wrong} of {projects} projects are in step ({share(document['rate'])})."
+    if wrong:
         told += " The others were written by something else: look at `baton chain PROJECT`."
-    document = {"projects": len(rows), "out_of_sync": len(off), "rate": rate, "rows": rows}
-    return Report(document, [table, told], ok=not off)
+    if not document["all_counted"]:
+        told += f" Only those that moved last: {NOT_COUNTED}"
+    elif document["counted_at"]:
+        told += f" All were looked at by {document['counted_at'][:16]}Z; those here just now."
+    return [table, told]
 
 
 def resume_rate(counts: Counter[str]) -> float | None:
@@ -60,19 +93,37 @@ def resume_rate(counts: Counter[str]) -> float | None:
     return went_on / meant if meant else None
 
 
-def resume(conn: Connection, days: int) -> Report:
-    """How turns began, by day, and why sessions were not resumed."""
-    period = timedelta(days=days)
+def _window(days: int, whole: bool, project_id: str | None = None) -> Window:
+    return Window(timedelta(days=days), project_id, None if whole else NEWEST)
+
+
+def _covers(covers: Row) -> list[str]:
+    """What is to be said if it is not the whole period."""
+    if covers["since"] is None:
+        return []
+    return [
+        f"This is of the newest {number(covers['turns'])} turns, since"
+        f" {covers['since'].astimezone(UTC):%Y-%m-%d %H:%MZ}; --all takes all of the period."
+    ]
+
+
+def resume(conn: Connection, days: int, *, whole: bool = False) -> Report:
+    """How turns began, by day, and why sessions were not resumed; of the newest, or the `whole`
+    period."""
+    window, oldest = _window(days, whole), list[Any]()
     total, by_day = Counter[str](), dict[str, Counter[str]]()
-    for row in reports.resumed(conn, period):
+    for row in windows.resumed(conn, window):
+        oldest.append(row["oldest"])
         total[row["began"]] += row["turns"]
         by_day.setdefault(str(row["day"]), Counter())[row["began"]] += row["turns"]
-    reasons = reports.resume_reasons(conn, period)
+    covers = window.covered(total.total(), min(oldest, default=None))
+    reasons = windows.resume_reasons(conn, window, covers["since"])
     rate, had_head = resume_rate(total), total.total() - total["first"]
     passed_over = total["fallback"] + total["older"]
     fallback = passed_over / had_head if had_head else None
     document = {
         "days": days,
+        "covers": covers,
         "turns": total.total(),
         "with_a_head": had_head,
         "began": dict(total),
@@ -92,6 +143,7 @@ def _resume_page(document: Row, by_day: dict[str, Counter[str]]) -> Page:
     rate = document["rate"]
     low = f", below the goal of {share(GOAL)}" if rate is not None and rate < GOAL else ""
     return [
+        *_covers(document["covers"]),
         Facts(
             [
                 ("turns", f"{document['turns']} in {document['days']} days"),
@@ -117,24 +169,29 @@ def _resume_page(document: Row, by_day: dict[str, Counter[str]]) -> Page:
     ]
 
 
-def cost(conn: Connection, days: int, project_id: str | None = None) -> Report:
-    """What was spent, and what a resumed build costs beside a fresh one."""
-    period = timedelta(days=days)
-    rows = reports.costs(conn, period, project_id)
-    wasted = reports.wasted(conn, period, project_id)
-    compared = compare(reports.samples(conn, period, project_id))
+def cost(
+    conn: Connection, days: int, project_id: str | None = None, *, whole: bool = False
+) -> Report:
+    """What was spent, and what a resumed build costs beside a fresh one; in the newest turns, or
+    in the `whole` period."""
+    window = _window(days, whole, project_id)
+    rows, samples = windows.costs(conn, window)
+    covers = window.covered(
+        sum(row["turns"] for row in rows),
+        min((row.pop("oldest") for row in rows), default=None),
+    )
+    wasted = windows.in_vain(conn, window, covers["since"])
     for row in rows:
         read = row["new_tokens"] + row["cached_tokens"]
         row["cached_share"] = row["cached_tokens"] / read if read else None
-    estimated = wasted["estimated"] or any(row["estimated"] for row in rows)
-    total = sum((row["cost_usd"] for row in rows), start=wasted["cost_usd"])
     document = {
         "days": days,
-        "cost_usd": total,
-        "estimated": estimated,
+        "covers": covers,
+        "cost_usd": sum((row["cost_usd"] for row in rows), start=wasted["cost_usd"]),
+        "estimated": wasted["estimated"] or any(row["estimated"] for row in rows),
         "failed_turns": wasted,
         "rows": rows,
-        "resuming": compared,
+        "resuming": compare(samples),
     }
     return Report(document, _cost_page(document))
 
@@ -172,6 +229,7 @@ def _cost_page(document: Row) -> Page:
         f"{total} in {document['days']} days; ~ marks estimates. Of it"
         f" {money(wasted['cost_usd'], estimated=wasted['estimated'])} for"
         f" {wasted['turns']} turns that came to nothing.",
+        *_covers(document["covers"]),
         Table(
             ("project", "kind", "source", "turns", "cost", "new", "cached", "out", "from cache", "time"),
             [

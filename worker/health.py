@@ -1,30 +1,45 @@
 """`baton report health`: what runs, what waits, what it takes, and what stands in its way."""
 
 from dataclasses import asdict
+from datetime import datetime
 
 from psycopg import Connection
 
 from config.settings import settings
-from db import beats, limits, messages, receipts, reports, transcript_limit, workers
+from db import beats, census, limits, messages, receipts, reports, workers
 from db.reports import Row
 from worker.figures import Report
-from worker.screen import Facts, Page, Table, duration, size
+from worker.screen import Facts, Page, Table, duration, number, size
 
-BIGGEST = 10  # projects in the table of sizes
+AGES = ("up to 1 h", "up to 24 h", "up to 7 d", "older")
+NOT_YET = "They are many, and were not counted yet: clean-up does it."
 
 
 def health(conn: Connection) -> Report:
     """What runs, what waits, and what stands in its way."""
+    jobs, estimated = reports.states(conn)
+    heads, stored = census.of_projects(conn), census.of_transcripts(conn)
     document = {
-        "jobs": reports.states(conn),
+        "jobs": jobs,
+        "jobs_estimated": ["queued"] if estimated else [],
         "oldest_waiting": reports.oldest_waiting(conn),
         "running": reports.running(conn),
         "quarantined": reports.quarantined(conn),
         "limits": [asdict(limit) for limit in limits.in_force(conn)],
-        "session_ages": reports.session_ages(conn),
-        "transcripts": reports.storage(conn),
+        "session_ages": [
+            {"age": age, "heads": n} for age, n in zip(AGES, heads["ages"], strict=True)
+        ]
+        if heads
+        else [],
+        "heads_counted_at": heads.get("at") if heads else None,
+        "transcripts": {
+            "sessions": stored["sessions"] if stored else None,
+            "bytes": stored["bytes"] if stored else None,
+            "counted_at": stored.get("at") if stored else None,
+            "disk_bytes": reports.on_disk(conn),
+        },
         "project_bytes": settings().project_bytes or None,
-        "biggest": [asdict(one) for one in transcript_limit.biggest(conn)[:BIGGEST]],
+        "biggest": stored["biggest"] if stored else [],
         "deletions_unfinished": [
             {"what": what, "id": subject, "began_at": began_at}
             for what, subject, began_at in receipts.unfinished(conn)
@@ -45,9 +60,9 @@ def _health_page(document: Row) -> Page:
     return [
         Facts(
             [
-                *document["jobs"].items(),
+                *_states(document),
                 ("oldest waiting", _waiting(oldest)),
-                ("transcripts", f"{stored['sessions']} sessions, {size(stored['bytes'])}"),
+                ("transcripts", _stored(stored)),
                 ("on disk", size(stored["disk_bytes"])),
             ]
         ),
@@ -90,8 +105,8 @@ def _health_page(document: Row) -> Page:
         Table(
             ("age", "heads"),
             [(r["age"], r["heads"]) for r in document["session_ages"]],
-            "",
-            title="Heads by age of their session",
+            NOT_YET,
+            title="Heads by age of their session" + _as_of(document["heads_counted_at"]),
         ),
         _biggest(document),
         Table(
@@ -130,10 +145,32 @@ def _biggest(document: Row) -> Table:
             (b["project_id"], b["sessions"], size(b["bytes"]), size(b["stored"]))
             for b in document["biggest"]
         ],
-        "No transcript is stored.",
+        "No transcript is stored." if document["transcripts"]["sessions"] == 0 else NOT_YET,
         right=frozenset(columns[1:]),
-        title="Biggest transcripts" + (f" (limit: {size(limit)} stored)" if limit else ""),
+        title="Biggest transcripts"
+        + (f" (limit: {size(limit)} stored)" if limit else "")
+        + _as_of(document["transcripts"]["counted_at"]),
     )
+
+
+def _states(document: Row) -> list[tuple[str, str]]:
+    """How many jobs are in each state; ~ marks what is estimated."""
+    return [
+        (state, f"~{number(n)}" if state in document["jobs_estimated"] else str(n))
+        for state, n in document["jobs"].items()
+    ]
+
+
+def _stored(stored: Row) -> str:
+    if stored["sessions"] is None:
+        return "not counted yet"
+    told = f"{stored['sessions']} sessions, {size(stored['bytes'])}"
+    return told + _as_of(stored["counted_at"])
+
+
+def _as_of(at: str | None) -> str:
+    """When it was counted, if not just now."""
+    return f" (as of {datetime.fromisoformat(at):%Y-%m-%d %H:%MZ})" if at else ""
 
 
 def _waiting(oldest: Row | None) -> str:

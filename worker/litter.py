@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +12,12 @@ from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 
 OURS = ((CHECKPOINTS, "claude:session:*"), (PROGRESS, "events:*"), (PROGRESS, "progress:*"))
 OLD = timedelta(hours=24)
+AT_ONCE = 500  # keys that are looked at in one go
 
 
-def sweep_directories() -> int:
-    """Remove what old runs left in our own temporary directory; returns how many."""
+def sweep_directories(until: float = float("inf")) -> int:
+    """Remove what old runs left in our own temporary directory; returns how many. None is
+    removed after `until` (monotonic seconds)."""
     scratch = settings().agent_home / "tmp"
     if not scratch.is_dir():
         return 0
@@ -23,6 +26,8 @@ def sweep_directories() -> int:
     old = max(OLD, 2 * settings().turn_timeout).total_seconds()
     removed = 0
     for entry in scratch.iterdir():
+        if time.monotonic() > until:
+            break
         if now - entry.lstat().st_mtime > old:
             if entry.is_dir() and not entry.is_symlink():
                 removal.discard(entry)
@@ -32,16 +37,24 @@ def sweep_directories() -> int:
     return removed
 
 
-def sweep_checkpoints() -> int:
-    """Give every key of ours in Redis an end that has none; returns how many had none.
+def sweep_checkpoints(until: float = float("inf")) -> int:
+    """Give every key of ours in Redis an end that has none; returns how many had none. None is
+    looked at after `until` (monotonic seconds).
 
     There should be none: a key is written together with its time to live.
     """
     mended = 0
     for database, ours in OURS:
         redis: Any = client(database)
-        for key in redis.scan_iter(match=ours, count=500):
-            if redis.ttl(key) == -1:
+        cursor, begun = 0, False
+        while (cursor or not begun) and time.monotonic() < until:
+            cursor, keys = redis.scan(cursor, match=ours, count=AT_ONCE)
+            begun = True
+            with redis.pipeline(transaction=False) as asked:
+                for key in keys:
+                    asked.ttl(key)
+                ends = asked.execute()
+            for key in (key for key, end in zip(keys, ends, strict=True) if end == -1):
                 redis.expire(key, settings().checkpoint_ttl)
                 mended += 1
     return mended

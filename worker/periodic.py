@@ -8,6 +8,6 @@ QUEUE = "upkeep"
 PREFIX = "tasks.upkeep."
 NAMES = (
     *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
-    *("clear_jobs", "sweep"),
+    *("clear_jobs", "census", "sweep"),
 )
 MOST = 100  # messages that wait while no worker is online; the newest are kept

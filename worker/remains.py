@@ -10,6 +10,7 @@ ledger does not have, is the old project's. It goes, with what lies beside it:
 The repository goes last, alone with it: where it is, all that is said here holds again.
 """
 
+import time
 from datetime import UTC, datetime
 from subprocess import SubprocessError
 
@@ -23,6 +24,8 @@ from worker.errors import JobError
 from worker.trees import Trees
 
 log = structlog.get_logger()
+
+AT_ONCE = 1000  # projects that the ledger is asked about
 
 
 def doubtful(project_id: str, tree: str | None) -> bool:
@@ -52,16 +55,25 @@ def clear(conn: Connection, project_id: str, *, files: bool = True) -> None:
         _remove(main, project_id, removal.empty(place) if files else 0)
 
 
-def sweep(conn: Connection) -> int:
-    """Remove what is of deleted projects whose ids nobody has; returns of how many."""
-    here = [place.stem for place in (settings().workspaces / workspace.OURS).glob("*.git")]
-    unknown = [each for each in here if projects.get(conn, each) is None]
-    removed = 0
-    for project_id in receipts.deleted(conn, unknown):
-        try:
-            removed += _swept(conn, project_id)
-        except (JobError, OSError, SubprocessError) as exc:
-            log.warning("deleted_project.not_removed", project_id=project_id, error=str(exc))
+def here() -> list[str]:
+    """The projects of which this host has a repository."""
+    places = (settings().workspaces / workspace.OURS).glob("*.git")
+    return [place.name.removesuffix(".git") for place in places]
+
+
+def sweep(conn: Connection, until: float = float("inf")) -> int:
+    """Remove what is of deleted projects whose ids nobody has; returns of how many. None is
+    looked for after `until` (monotonic seconds)."""
+    removed, left = 0, here()
+    while left and time.monotonic() < until:
+        some, left = left[:AT_ONCE], left[AT_ONCE:]
+        for project_id in receipts.deleted(conn, projects.unknown(conn, some)):
+            try:
+                removed += _swept(conn, project_id)
+            except (JobError, OSError, SubprocessError) as exc:
+                log.warning(
+                    "deleted_project.not_removed", project_id=project_id, error=str(exc)
+                )
     return removed
 
 

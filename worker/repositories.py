@@ -12,7 +12,9 @@ one can go back to.
 What is left here of projects that were deleted on another host goes too (worker/remains.py).
 
 Only while no job of the project runs, and alone with its repositories; what is busy is left to
-the next run. Every worker looks, and one of those that share a BATON_WORKSPACES does it:
+the next run. A run does what is due, for half of its period at most, those first that have waited
+longest, in turns with the fullest. Every worker looks, and one of those that share a
+BATON_WORKSPACES does it:
 
     .trees/.upkeep.lock          held by who does it; its time is that of the newest run
     <project>.git/baton-upkeep   when each ref that may go was first seen; its time: the last upkeep
@@ -44,8 +46,8 @@ from worker.transport import transport
 
 log = structlog.get_logger()
 
-AT_ONCE = 20  # projects in a run
-WITHIN = 60.0  # seconds; none is begun later in a run
+SHARE = 0.5  # of a period; in a run none is begun later
+AT_ITS_END = 2.0  # seconds that the last of an upkeep itself may take, in the file system
 OFTEN, SELDOM = 3600.0, 86400.0  # seconds from one upkeep of a repository to the next
 MANY = 500  # loose objects: do not wait for SELDOM
 SOME = 100  # loose objects, or
@@ -77,24 +79,29 @@ def tend_for_good() -> None:
             log.warning("repositories.not_tended", error=str(exc))
 
 
-def run_once() -> int:
-    """Tend what is due, unless this period's was done; returns how many projects'."""
+def run_once(within: float | None = None) -> int:
+    """Tend what is due, unless this period's was done; returns how many projects'. None is begun
+    after `within` seconds (a share of the period), but for the first."""
     with _turn() as now:
         if now is None:
             return 0
-        end, done = time.monotonic() + WITHIN, list[Tended]()
+        share = settings().upkeep_every.total_seconds() * SHARE
+        until = time.monotonic() + (share if within is None else within)
+        done, over = list[Tended](), 0
         with pool.connect() as conn:
-            remains.sweep(conn)
-            due = _due(now)
-            for project_id in due:
-                if len(done) == AT_ONCE or drain.draining() or time.monotonic() > end:
+            remains.sweep(conn, until)
+            waiting = due(now)
+            for number, project_id in enumerate(waiting):
+                if drain.draining() or (number and time.monotonic() > until):
+                    over = len(waiting) - number
                     break
                 if tended := _tried(conn, project_id, now):
                     done.append(tended)
-    if done:
+    if done or over:
         log.info(
             "repositories.tended",
             projects=len(done),
+            left_over=over,  # due, and for the next run
             gone=sum(each.gone for each in done),
             freed_kb=sum(each.before - each.after for each in done),
         )
@@ -143,15 +150,14 @@ def _claimed(lock: int, now: float) -> bool:
     return True
 
 
-def _due(now: float) -> list[str]:
+def due(now: float) -> list[str]:
     """The projects whose repositories are to be tended: in turns the one with most loose
     objects, and the one that was not for longest."""
     waits, loose = dict[str, float](), dict[str, int]()
-    for place in (settings().workspaces / workspace.OURS).glob("*.git"):
-        project_id, since = place.name.removesuffix(".git"), now - _tended_at(place)
-        if since < OFTEN:
-            continue
-        n = sum(each.loose() for each in _repositories(project_id))
+    for project_id in remains.here():
+        since, n = now - _tended_at(workspace.repository(project_id)), 0
+        if since >= OFTEN and _changed(project_id):
+            n = sum(each.loose() for each in _repositories(project_id))
         if since >= SELDOM or n >= MANY:
             waits[project_id], loose[project_id] = since, n
     fullest = sorted(loose, key=lambda each: loose[each], reverse=True)
@@ -161,8 +167,18 @@ def _due(now: float) -> list[str]:
 
 
 def _tended_at(place: Path) -> float:
-    notes = place / NOTES
-    return notes.stat().st_mtime if notes.exists() else 0.0
+    """When its upkeep was last done; 0.0 if it never was."""
+    try:
+        return (place / NOTES).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _changed(project_id: str) -> bool:
+    """Whether anything was put into one of its repositories since the last upkeep: each snapshot
+    writes the index anew, beside the notes. To count what is loose takes far longer than this."""
+    tended = _tended_at(workspace.repository(project_id)) + AT_ITS_END
+    return any(each.git_dir.stat().st_mtime > tended for each in _repositories(project_id))
 
 
 def _repositories(project_id: str) -> list[Repository]:

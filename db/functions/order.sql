@@ -126,7 +126,8 @@ begin
            for no key update skip locked) p;
     select coalesce(array_agg(j.id), '{}') into able from jobs j
      where j.id = any(looked) and (j.announced or j.project_id = any(free)
-            or not exists (select from projects p where p.project_id = j.project_id));
+            or not exists (select from projects p where p.project_id = j.project_id
+                           offset 0));  -- by the index, job by job: else all projects are read
     select coalesce(array_agg(j.id), '{}') into first from jobs j
      where j.id = any(able) and j.run_at <= now()
        and baton_first(j.project_id, j.lane, j.chain_id, j.pos,

@@ -86,5 +86,6 @@ select m.session_id, m.project_id, m.user_id, m.version_id, m.job_id, m.step,
   left join lateral (
         select c.source, c.reason from session_chain c
          where c.new_session_id = m.session_id and c.source not in ('operator', 'fork')
+           and c.created_at >= m.created_at  -- no older month of the archive is looked into
          order by c.id limit 1) t on true
  where m.step is not null;

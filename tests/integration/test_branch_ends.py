@@ -153,7 +153,7 @@ def test_the_transcripts_of_a_dropped_branch_go_in_their_time(conn: Connection):
     conn.execute("update transcript_sessions set updated_at = now() - interval '8 days'")
     assert upkeep.prune_transcripts(conn, 7 * DAY) == 0
     branches.drop(conn, "p", job.lane)
-    assert transcript_upkeep.unreachable(conn, idle=9 * DAY) == [], "not before"
+    assert transcript_upkeep.unreachable(conn, ["p"], idle=9 * DAY) == [], "not before"
     assert upkeep.prune_transcripts(conn, 7 * DAY) == 1
     assert one(conn, "select session_id from transcript_sessions") == main
 
@@ -179,13 +179,15 @@ def test_branches_that_nobody_uses_end_by_themselves(conn: Connection):
     assert types(conn)[-1] == "branch.dropped"
 
 
-def test_one_run_drops_only_so_many(conn: Connection):
+def test_one_page_drops_only_so_many_and_the_next_goes_on(conn: Connection):
     head = built(conn).head
     lanes = [beside(conn, head).lane for _ in range(3)]
     for days, lane in enumerate(lanes, start=1):
         age(conn, lane, days=2 + days)
-    gone = branches.drop_unused(conn, DAY, limit=2)
+    gone, after = branches.drop_unused(conn, DAY, limit=2)
     assert [each.told.body["branch"] for each in gone] == [lanes[2], lanes[1]]
+    rest, after = branches.drop_unused(conn, DAY, limit=2, after=after)
+    assert ([each.told.body["branch"] for each in rest], after) == ([lanes[0]], None)
 
 
 def test_the_periodic_task_drops_them_and_lets_watchers_know(at_work: AtWork):

@@ -9,9 +9,10 @@ import pytest
 import redis
 from psycopg import Connection
 
-from db import projects, registry, transcript_limit, transcripts, upkeep
+from db import projects, registry, transcript_limit, transcript_upkeep, transcripts, upkeep
 from db.events import since
 from db.projects import HeadHeld
+from db.transcript_upkeep import Held
 from tasks.upkeep import prune_to_size
 from tests.conftest import Configure
 from tests.invariants import violations
@@ -44,6 +45,10 @@ def kept(conn: Connection) -> set[str]:
     return {name for (name,) in conn.execute("select session_id from transcript_sessions")}
 
 
+def held(conn: Connection) -> list[Held]:
+    return transcript_upkeep.projects(conn, after="", limit=100)
+
+
 def resumable(conn: Connection, session: str) -> bool:
     return one(
         conn,
@@ -59,14 +64,14 @@ def apart(conn: Connection, count: int) -> list[str]:
 
 def test_the_oldest_go_until_the_project_is_below_its_limit(conn: Connection):
     first, second, third, head = apart(conn, 4)
-    (size,) = transcript_limit.biggest(conn)
+    (size,) = transcript_limit.measured(conn, ["p"])
     assert 4 * SIZE < size.stored < size.bytes
-    (done,) = transcript_limit.prune(conn, size.stored - 1)
+    (done,) = transcript_limit.prune(conn, size.stored - 1, ["p"])
     assert (done.sessions, kept(conn)) == (1, {second, third, head})
-    assert done.stored == transcript_limit.biggest(conn)[0].stored
+    assert done.stored == transcript_limit.measured(conn, ["p"])[0].stored
     assert not resumable(conn, first)
     assert resumable(conn, second)
-    assert transcript_limit.prune(conn, done.stored) == []
+    assert transcript_limit.prune(conn, done.stored, ["p"]) == []
     assert violations(conn) == []
 
 
@@ -74,7 +79,7 @@ def test_the_head_and_the_newest_version_stay_whatever_they_take(conn: Connectio
     *old, newest = apart(conn, 3)
     chat = commit(conn, begun(conn, "chat_plan"), source="chat_plan").head
     head = write(conn, chat, [entry()])
-    (done,) = transcript_limit.prune(conn, 1)
+    (done,) = transcript_limit.prune(conn, 1, ["p"])
     assert (done.sessions, kept(conn)) == (len(old), {newest, head})
     assert done.stored > 1, "over its limit, and that is said"
     assert all(transcripts.exists(conn, "p", session) for session in (newest, head))
@@ -85,7 +90,7 @@ def test_a_session_that_repeats_what_is_kept_frees_nothing_and_stays(conn: Conne
     first = write(conn, built(conn, version="v1").head, shared)
     aside = write(conn, built(conn, version="v2").head, [own])
     head = write(conn, built(conn, version="v3").head, [*shared, entry()])
-    transcript_limit.prune(conn, 1)
+    transcript_limit.prune(conn, 1, ["p"])
     assert kept(conn) == {first, head}
     assert not resumable(conn, aside)
     assert transcripts.load(conn, "p", first) == shared
@@ -95,10 +100,10 @@ def test_what_an_open_job_works_on_stays(conn: Connection):
     parent, head = apart(conn, 2)
     job = begun(conn)
     minted = write(conn, turn(conn, job, parent=parent), [entry()])
-    transcript_limit.prune(conn, 1)
+    transcript_limit.prune(conn, 1, ["p"])
     assert kept(conn) == {parent, head, minted}
     finish(conn, job, "failed")
-    transcript_limit.prune(conn, 1)
+    transcript_limit.prune(conn, 1, ["p"])
     assert kept(conn) == {head}
 
 
@@ -106,7 +111,7 @@ def test_a_session_that_was_pruned_is_passed_over_with_a_reason(
     conn: Connection, configure: Configure
 ):
     old, head = apart(conn, 2)
-    transcript_limit.prune(conn, 1)
+    transcript_limit.prune(conn, 1, ["p"])
     job = begun(conn, version="v0", previous_session_id=old)
     choice = ladder.choose(conn, job, barred={head: "killed"})
     assert choice.parent is None
@@ -127,21 +132,21 @@ def test_people_are_told_of_sessions_that_they_may_miss_and_of_no_others(
     write(conn, "of-a-turn-that-failed", [entry()])
     write(conn, "stray", [entry()], project="no-heads")
     before = one(conn, "select event_seq from projects")
-    assert prune_to_size(conn) == {"pruned_for_size": 4, "projects_over": 1}
+    assert prune_to_size(conn, held(conn)) == (4, 1)
     (told,) = since(conn, "p", before)
     assert told.type == "sessions.pruned"
     assert (told.body["count"], told.body["sessions"]) == (2, [second, first])
     assert (told.body["limit_bytes"], told.body["stored_bytes"] > SIZE) == (1, True)
     with redis.Redis.from_url(f"{redis_url.rpartition('/')[0]}/2") as client:
         assert client.exists("events:p") == 1
-    assert prune_to_size(conn) == {"pruned_for_size": 0, "projects_over": 1}
+    assert prune_to_size(conn, held(conn)) == (0, 1)
     assert since(conn, "p", told.seq) == [], "told once"
     assert violations(conn) == []
 
 
 def test_without_a_limit_nothing_is_measured_or_pruned(conn: Connection):
     apart(conn, 2)
-    assert prune_to_size(conn) == {}
+    assert prune_to_size(conn, held(conn)) == (0, 0)
     assert len(kept(conn)) == 2
 
 

@@ -222,7 +222,7 @@ def test_only_what_no_head_and_no_version_names_is_unreachable(conn: Connection)
         " values ('v', %s, 'version')",
         (P,),
     )
-    found = transcript_upkeep.unreachable(conn, idle=timedelta(days=1))
+    found = transcript_upkeep.unreachable(conn, [P, "another"], idle=timedelta(days=1))
     assert found[0] == (P, "older")
     assert sorted(found[1:]) == [("another", "head"), (P, "left")]
 

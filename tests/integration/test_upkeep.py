@@ -122,7 +122,7 @@ def test_a_head_that_moves_back_while_its_transcript_is_pruned_keeps_it(
     conn.execute("update project_versions set ai_session_id = null")
     assert first
     store(conn, first)
-    assert transcript_upkeep.unreachable(conn, idle=DAY) == [("p", first)]
+    assert transcript_upkeep.unreachable(conn, ["p"], idle=DAY) == [("p", first)]
     with psycopg.connect(dsn) as operator, ThreadPoolExecutor() as threads:
         operator.execute("select 1")  # in a transaction from here on
         projects.rewind(operator, "p", first)
