@@ -38,18 +38,25 @@ def demo() -> None:
     _hand_over("dev.demo")
 
 
-Measured = Literal["throughput", "storage", "resume", "repository"]
+Measured = Literal["throughput", "storage", "resume", "repository", "scale"]
 
 
 @app.command()
-def bench(of: Annotated[Measured, typer.Argument()] = "throughput") -> None:
-    """Measure throughput and latency; what transcripts, and files, take up; what a resume costs."""
-    _hand_over("dev.bench" if of == "throughput" else f"dev.bench_{of}")
+def bench(
+    of: Annotated[Measured, typer.Argument()] = "throughput",
+    projects: Annotated[
+        int, typer.Option(min=1, help="Of the large ledger of `scale`; 20 jobs each.")
+    ] = 100_000,
+) -> None:
+    """Measure throughput and latency; what transcripts, and files, take up; what a resume costs;
+    what grows with the ledger."""
+    more = {"projects": projects} if of == "scale" else {}
+    _hand_over("dev.bench" if of == "throughput" else f"dev.bench_{of}", **more)
 
 
-def _hand_over(module: str) -> None:
+def _hand_over(module: str, **more: int) -> None:
     """Run the module's main with the folder of our data; it imports what is slow to import."""
-    raise typer.Exit(import_module(module).main(_home()))
+    raise typer.Exit(import_module(module).main(_home(), **more))
 
 
 def _home() -> Path:
