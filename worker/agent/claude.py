@@ -11,6 +11,7 @@ is gone when it ends: nothing of one project's sessions lies where another's age
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -54,9 +55,14 @@ from worker.plain import plain, plain_data
 
 PROJECT_NOTES = "CLAUDE.md"
 NOTES_LIMIT = 20_000  # characters of it that the agent is told
-# The same tools in every mode: another list would forfeit the prompt cache.
-WORK = ["Bash", "Read(./**)", "Edit(./**)", "Write(./**)", "Glob", "Grep", "TodoWrite"]
-READ = ["Read(./**)", "Glob", "Grep"]
+# The same tools in every mode: another list would forfeit the prompt cache. So what a turn may
+# not do is refused by rule, never left out: what is asked for where nobody is asked is refused,
+# and the tool stays on the list (disallowed, it would be gone).
+READ = ["Read(./**)", "Glob(./**)", "Grep(./**)"]
+WORK = ["Bash", *READ, "Edit(./**)", "Write(./**)", "TodoWrite"]
+# Allowed by the CLI's own rules in every mode, though they run or write something.
+NOT_READING = ["Bash", "Monitor", "EnterWorktree", "Agent(isolation:*)"]
+READ_ONLY = json.dumps({"permissions": {"ask": NOT_READING}})
 
 SOCKET_PATH = 103  # bytes, as the CLI counts them
 ROOM = 2**20  # bytes; a turn that fails where there is less has failed for that
@@ -164,6 +170,7 @@ def options(
         include_partial_messages=True,  # an answer that streams is a sign of life
         session_store_flush="eager",  # what the agent did is kept, however the worker dies
         permission_mode="acceptEdits" if request.mode != "read" else "dontAsk",
+        settings=READ_ONLY if request.mode == "read" else None,
         allowed_tools=READ if request.mode == "read" else WORK,
         setting_sources=[],
         strict_mcp_config=True,
