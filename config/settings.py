@@ -96,6 +96,7 @@ class Settings(Asking):
     )
     max_message_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)  # one line of the CLI's
     sandbox: Literal["auto", "off"] = "auto"  # auto: bubblewrap where it is present
+    agent_uid: int = Field(61_000, ge=1, le=2**32 - 2)  # in the box, where the worker is root
 
     # Resuming
     resume_enabled: bool = True

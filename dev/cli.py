@@ -77,8 +77,8 @@ def _prepare(command: str) -> None:
 
 def _enter(top: Path) -> None:
     """Inside the checkout all folders are as good as its top: `.env` and `.baton` lie there."""
-    here = Path.cwd()
-    if here.is_relative_to(top) and not here.is_relative_to(top / ".baton"):
+    here, real = Path.cwd(), top.resolve()  # it may have been installed by way of a link
+    if here.is_relative_to(real) and not here.is_relative_to(real / ".baton"):
         os.chdir(top)
 
 

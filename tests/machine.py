@@ -29,6 +29,7 @@ needs_bubblewrap = _needs(
 )
 needs_setpriv = _needs("setpriv", there=_works("setpriv", "--version"))
 needs_user_namespaces = _needs("user namespaces", there=_works("unshare", "--user", "true"))
+needs_root = _needs("root", there=os.geteuid() == 0)
 needs_iptables = _needs("iptables, and root to use it", there=_works("iptables", "-L", "-n"))
 needs_mounts = _needs(
     "root that may mount",

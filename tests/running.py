@@ -26,7 +26,6 @@ from tasks.compaction import do_compaction
 from tasks.metadata import do_metadata
 from tests.conftest import Configure
 from worker.agent import Agent
-from worker.agent.box import usable
 from worker.agent.claude import claude
 from worker.app import app
 from worker.chain import Attempt
@@ -187,9 +186,7 @@ def at_work(
             NO_PROXY="127.0.0.1",
         )
         app.conf.update(broker_url=redis_url)
-        usable.cache_clear()
         pool.close()
         ledger_settings.tell(conn)  # as a worker does when it starts
         yield AtWork(conn, model, configure)
         pool.close()
-        usable.cache_clear()

@@ -3,6 +3,7 @@
 A message with a job id only wakes. No ETA, no countdown, no Celery retry, no results.
 """
 
+import contextlib
 import gc
 import os
 import signal
@@ -40,7 +41,7 @@ from worker import (
 from worker import (
     revoking as revoking,  # it has commands that workers obey
 )
-from worker.agent.box import usable
+from worker.agent import box
 from worker.agent.keeper import PR_SET_PDEATHSIG, libc
 from worker.agent.version import cli_version, warn_of_another
 from worker.git import bound
@@ -135,8 +136,8 @@ def _share(**_: Any) -> None:
     garbage: no collection looks at it again, so that they share its memory too. (Celery
     collects before each fork: 0.1 s of a core.)"""
     if gc.get_freeze_count() == 0:
-        if not usable():
-            usable.cache_clear()  # it may have failed just now: each child asks for itself
+        with contextlib.suppress(OSError):
+            box.found()
         bound()
         gc.collect()
         gc.freeze()
@@ -164,6 +165,7 @@ def _report(sender: Any = None, **_: Any) -> None:
 
 def _report_for_good(name: str, slots: int) -> None:
     warn_of_another()  # here, since a program that hangs may not hold up Celery's main loop
+    box.warn_of_none()
     postgres.tell_at_start()
     told = False
     while not drain.draining():
@@ -191,7 +193,7 @@ def _myself(name: str, slots: int) -> Worker:
         host=socket.gethostname(),
         pid=os.getpid(),
         slots=slots,
-        box="bubblewrap" if usable() else None,
+        box=box.told(),
         cli_version=cli_version(),
         credential=host.credential(),
     )

@@ -38,7 +38,8 @@ from worker import (
     workspace,
 )
 from worker.agent import Agent, Request, Turn, Watch
-from worker.agent.box import box, own_directory
+from worker.agent.box import box
+from worker.agent.home import own_directory
 from worker.agent.leash import cli
 from worker.agent.store import JobStore
 from worker.checkpoints import Checkpoint
@@ -211,13 +212,13 @@ class Attempt:
         saw = progress.of_step(self.job, step.name)
         saw("turn.began", {"resumes": request.resume is not None})
         progress.note_silence(self.job.id, 0.0)
-        command = box(
+        around = box(
             self.cwd,
             own=own_directory(request.minted),
             cli=Path(cli()),
             writable=step.mode == "work",
         )
-        with self.lease.turn(command) as leash:
+        with self.lease.turn(around) as leash:
             watch = Watch(
                 saw=saw,
                 alive=self.lease.alive,

@@ -23,7 +23,7 @@ from db import deletion, receipts
 from db.deletion import Held
 from db.receipts import Receipt
 from worker import branch_places, progress, remote, removal, transport, workspace
-from worker.agent.box import own_directory
+from worker.agent.home import own_directory
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 from worker.checkpoints import key as checkpoint
 from worker.errors import BadRequest, WorkspaceAway

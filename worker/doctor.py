@@ -5,6 +5,7 @@ should). The probe of the model costs a token or two, and clears a credential th
 when it succeeds.
 """
 
+import os
 import platform
 import shutil
 import tempfile
@@ -261,7 +262,6 @@ def _broker() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    from worker.agent.box import usable
     from worker.agent.version import cli_version, unsupported
 
     version = cli_version()
@@ -269,12 +269,7 @@ def _machine() -> Iterator[Check]:
         yield Check("agent CLI", "warn" if version else "fail", why)
     else:
         yield Check("agent CLI", "ok", f"{version}, with which Baton is tested")
-    if settings().sandbox == "off":
-        yield Check("bubblewrap", "warn", "off (BATON_SANDBOX): agents see the whole disk")
-    elif found := usable():
-        yield Check("bubblewrap", "ok", f"{found}: agents run in a box")
-    else:
-        yield Check("bubblewrap", "warn", "not usable here: agents see the whole disk; install bwrap")  # fmt: skip
+    yield _box()
     if git := shutil.which("git"):
         yield Check("git", "ok", git)
     else:
@@ -284,6 +279,36 @@ def _machine() -> Iterator[Check]:
     yield _writable("workspaces", settings().workspaces)
     yield _writable("agent home", settings().agent_home)
     yield _disk(settings().workspaces)
+
+
+def _box() -> Check:
+    """A box is made where turns have theirs, and tried from inside."""
+    from worker.agent import box
+
+    if settings().sandbox == "auto" and shutil.which("bwrap") and (why := _untried()):
+        return Check("bubblewrap", "warn", why)
+    try:
+        here = box.found()
+    except OSError as exc:
+        return Check("bubblewrap", "warn", f"cannot be tried: {exc}")
+    if here.way is None:
+        return Check("bubblewrap", "fail" if here.refused else "warn", here.why)
+    owner = "" if here.way.owner is None else f", as uid {here.way.owner}"
+    return Check("bubblewrap", "ok", f"agents run in a box that holds{owner}")
+
+
+def _untried() -> str | None:
+    """Why no box is to be tried yet: what this user makes would be in the way of workers that are
+    another's. What they have made themselves is there to be used."""
+    from worker.agent import home
+
+    places = [
+        settings().workspaces,
+        home.turns(),
+        *([home.files()] if os.geteuid() == 0 else []),
+    ]
+    missing = next((place for place in places if not place.is_dir()), None)
+    return f"is tried once {missing} is there: a worker makes it" if missing else None
 
 
 def _writable(name: str, folder: Path) -> Check:

@@ -24,7 +24,7 @@ from db import attempts
 from db.attempts import Claimed
 from db.pool import connection
 from worker import drain, host, points
-from worker.agent.leash import LINGER, Leash
+from worker.agent.leash import LINGER, Box, Leash
 from worker.fence import fenced
 from worker.orphans import reap
 
@@ -79,7 +79,7 @@ class Lease:
         return self.stopped
 
     @contextlib.contextmanager
-    def turn(self, box: list[str]) -> Generator[Leash]:
+    def turn(self, box: Box) -> Generator[Leash]:
         """The agent may run inside this block: fed, watched, and gone when it ends."""
         self.leash = Leash(str(self.job.attempt), self.trusted_until, box)
         self.turn_began = self.last_sign = host.now()

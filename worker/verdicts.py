@@ -72,6 +72,7 @@ AGENT = {
     "workspace_missing": _both(Verdict.RETRY),
     "cli_missing": _both(Verdict.WAIT),
     "agent_home_unwritable": _both(Verdict.WAIT),
+    "box_refused": _both(Verdict.WAIT),
 }
 
 # How often a job is tried in all when it fails like this; others: BATON_ATTEMPTS.

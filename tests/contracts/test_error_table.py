@@ -196,6 +196,11 @@ def does(cli: Path, script: str) -> None:
             "queued",
             "id_in_use",
         ),
+        (  # as the keeper says it, on a filesystem where root may not give files away
+            "print('keeper: cannot give /w to uid 9: no', file=sys.stderr); sys.exit(126)",
+            "queued",
+            "box_refused",
+        ),
         ("sys.stdout.write('x' * 2_200_000 + chr(10))", "failed", "message_too_large"),
     ],
 )

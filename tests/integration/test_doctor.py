@@ -22,7 +22,7 @@ from tests import ledger
 from tests.conftest import Configure
 from tests.waiting import wait_until
 from worker import checkpoints, doctor, host, periodic
-from worker.agent import box, version
+from worker.agent import version
 from worker.broker import fitness
 from worker.doctor import START_RELAY
 
@@ -37,7 +37,6 @@ def checks(configure: Configure, dsn: str, redis_url: str) -> Checks:
     def examine(**env: str) -> dict[str, tuple[str, str]]:
         configure(**{"DATABASE_URL": dsn, "REDIS_URL": redis_url} | env)
         checkpoints.client.cache_clear()
-        box.usable.cache_clear()
         return {one.name: (one.state, one.text) for one in doctor.examine()}
 
     return examine

@@ -14,8 +14,7 @@ from tests.hosts import hosts as hosts
 from tests.invariants import violations
 from tests.running import P, U
 from worker import points
-from worker.agent import Request, Turn
-from worker.agent.box import usable
+from worker.agent import Request, Turn, box
 from worker.agent.claude import claude
 from worker.client import Build, ChatPlan, Update
 from worker.errors import HeadMoved
@@ -225,7 +224,7 @@ def test_the_agent_sees_nothing_of_the_remote(hosts: Hosts, monkeypatch: pytest.
     assert "PATH=" in told
     assert "WORKSPACE_REMOTE" not in told
     assert "/agent/socket" not in told
-    if usable():
+    if box.found().way:
         assert (at_work.place / "ls.txt").read_text() == ""
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.waiting import wait_until
 from worker import host
 from worker.agent import keeper
-from worker.agent.leash import KEEPER, Leash
+from worker.agent.leash import KEEPER, Box, Leash
 
 
 @contextmanager
@@ -60,6 +60,22 @@ def test_a_program_that_is_missing_is_told_of(tmp_path: Path):
     assert done.stderr.startswith("keeper: cannot start /nowhere/claude")
 
 
+def test_a_directory_that_cannot_be_handed_over_is_told_of_and_nothing_starts(tmp_path: Path):
+    box = Box(owner=4242, places=("/nowhere",))
+    around = {"PATH": os.environ["PATH"], "BATON_CLI": "/bin/echo", **box.environ}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(KEEPER)],
+        env=around,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (126, "")
+    assert (
+        done.stderr == "keeper: cannot give /nowhere to uid 4242: No such file or directory\n"
+    )
+
+
 def test_what_the_agent_leaves_behind_is_killed(tmp_path: Path):
     with kept(
         f"setsid sleep 300 & echo $! > {tmp_path}/pid; (setsid sleep 301 &) ; exit 0", tmp_path
@@ -69,7 +85,7 @@ def test_what_the_agent_leaves_behind_is_killed(tmp_path: Path):
 
 
 def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
-    leash = Leash("test", host.now() + 0.5, [])
+    leash = Leash("test", host.now() + 0.5)
     env = leash.environ
     env.pop("BATON_CLI")
     began = time.monotonic()
@@ -80,7 +96,7 @@ def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
 
 
 def test_a_start_that_took_long_is_not_added_to_the_lease(tmp_path: Path):
-    leash = Leash("test", host.now() + 0.3, [])
+    leash = Leash("test", host.now() + 0.3)
     env = leash.environ
     env.pop("BATON_CLI")
     wait_until(lambda: host.now() > float(env["BATON_UNTIL"]), description="the lease's end")
@@ -93,7 +109,7 @@ def test_a_start_that_took_long_is_not_added_to_the_lease(tmp_path: Path):
 
 
 def test_a_start_that_outlasted_a_renewal_begins_the_agent(tmp_path: Path):
-    leash = Leash("test", host.now() - 1, [])
+    leash = Leash("test", host.now() - 1)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept("exit 5", tmp_path, **env) as process:
@@ -103,7 +119,7 @@ def test_a_start_that_outlasted_a_renewal_begins_the_agent(tmp_path: Path):
 
 
 def test_a_keeper_that_is_fed_lets_the_agent_go_on(tmp_path: Path):
-    leash = Leash("test", host.now() + 0.4, [])
+    leash = Leash("test", host.now() + 0.4)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept("sleep 1.2; exit 5", tmp_path, **env) as process:
@@ -121,7 +137,7 @@ def fed(
 
 
 def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
-    leash = Leash("test", host.now() + 60, [])
+    leash = Leash("test", host.now() + 60)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept(f"echo $$ > {tmp_path}/pid; exec sleep 300", tmp_path, **env) as process:
@@ -131,7 +147,7 @@ def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
 
 
 def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Path):
-    leash = Leash("test", host.now() + 60, [])
+    leash = Leash("test", host.now() + 60)
     env = leash.environ
     env.pop("BATON_CLI")
     script = f"trap 'echo bye > {tmp_path}/said; exit 143' TERM; touch {tmp_path}/up; sleep 300 & wait"
@@ -144,7 +160,7 @@ def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Pat
 
 
 def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
-    leash = Leash("test", host.now() + 1.0, [])
+    leash = Leash("test", host.now() + 1.0)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept(
@@ -157,7 +173,7 @@ def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
 
 
 def test_only_a_child_of_the_worker_is_taken_for_its_keeper(tmp_path: Path):
-    leash = Leash("test", host.now() + 60, [])
+    leash = Leash("test", host.now() + 60)
     name = leash.environ["BATON_KEEPER"]
     with socket.socket(socket.AF_UNIX) as stranger:  # this process is no child of itself
         stranger.connect(f"\0{name}")

@@ -31,13 +31,13 @@ from db.pool import AWAY
 from db.transcripts import TranscriptDamaged
 from worker import git, reading, removal
 from worker.agent import Request, Turn, Watch, relation
-from worker.agent.box import own_directory
 from worker.agent.failures import (
     Report,
     compaction_failure,
     failure,
     whole,
 )
+from worker.agent.home import own_directory
 from worker.agent.leash import launcher
 from worker.agent.listening import dropped_lines, note
 from worker.agent.store import JobStore

@@ -185,6 +185,8 @@ def _of_process(exc: ProcessError, report: Report) -> AgentFailed:
         return AgentFailed("killed", "The agent's process was killed.", exit_code=exc.exit_code)
     if ID_IN_USE in heard:
         return AgentFailed("id_in_use", "The minted session id is in use.", exit_code=1)
+    if exc.exit_code == 126 and heard.startswith("keeper:"):
+        return AgentFailed("box_refused", f"{text}. Run workers as the user that owns it.")
     if exc.exit_code == 127 and heard.startswith("keeper:"):
         return AgentFailed("cli_missing", f"{text}. Run `make`, or correct BATON_CLI_PATH.")
     if report.messages:

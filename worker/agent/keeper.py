@@ -1,6 +1,6 @@
 """The keeper: a small process between worker and agent that lets no agent outlive its lease.
 
-    worker ──feeds──► keeper ──► [bubblewrap ──►] CLI ──► its tools
+    worker ──feeds──► keeper ──► [box ──►] CLI ──► its tools
        └── SDK's pipes go straight through to the CLI ──┘
 
 It runs on the standard library alone (`python -I -S keeper.py CLI-ARGUMENTS`), before
@@ -11,7 +11,7 @@ inherits what the agent's tools put into sessions of their own. Moments are of
 CLOCK_BOOTTIME: the worker has the same, and a start that took long is not added to it.
 
 Environment: BATON_CLI the program, BATON_KEEPER the feeder's abstract socket,
-BATON_UNTIL the first moment, BATON_BOX a JSON list: the bubblewrap command, if any,
+BATON_UNTIL the first moment, BATON_BOX what worker/agent/leash.py calls a Box, as JSON,
 BATON_FORK `parent:child`, the ids of a session that is forked and of the fork.
 """
 
@@ -22,6 +22,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 
@@ -155,6 +156,45 @@ def move_sub_agents(fork: str, config: str) -> None:
                 os.rename(f"{project.path}/{parent}", f"{project.path}/{child}")  # noqa: PTH104
 
 
+def given(places: list[str], uid: int) -> bool:
+    """Hand the directories over; where one cannot be, say so."""
+    try:
+        for place in places:
+            hand_over(place, uid)
+    except OSError as exc:
+        told = f"keeper: cannot give {exc.filename} to uid {uid}: {exc.strerror}\n"
+        os.write(2, told.encode(errors="replace"))
+        return False
+    return True
+
+
+def hand_over(place: str, uid: int) -> None:
+    """Give the agent what lies in a directory of its own; its group stays. Nothing behind a
+    link, on another disk, or that a device or a name elsewhere leads to as well: that may be
+    somebody else's. What cannot be given stays as it is; OSError is of the directory itself.
+
+    Our git and people go on writing there, so it is looked through before each turn.
+    """
+    disk = os.lstat(place).st_dev
+    os.chown(place, uid, -1, follow_symlinks=False)
+    with contextlib.suppress(OSError):
+        for _, folders, names, here in os.fwalk(place):
+            for name in (*folders, *names):
+                with contextlib.suppress(OSError):
+                    found = os.lstat(name, dir_fd=here)
+                    if found.st_dev != disk and name in folders:
+                        folders.remove(name)
+                    elif found.st_uid != uid and alone(found):
+                        os.chown(name, uid, -1, dir_fd=here, follow_symlinks=False)
+
+
+def alone(found: os.stat_result) -> bool:
+    """Whether it is nothing but what lies there."""
+    if stat.S_ISREG(found.st_mode):
+        return found.st_nlink == 1
+    return not (stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode))
+
+
 def feeder(name: str) -> socket.socket | None:
     """The worker's end of the feeding line; None when nobody feeds (a run by hand)."""
     if not name:
@@ -245,9 +285,9 @@ def main() -> int:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # what is sent to the worker's group, from a terminal, is not for us
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    box: list[str] = json.loads(os.environ.get("BATON_BOX", "[]"))
+    box = json.loads(os.environ.get("BATON_BOX", '{"command": [], "owner": null}'))
     # A box dies with us, and all in it, be we stopped or not; else we are to kill what is below.
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL if box else signal.SIGTERM)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL if box["command"] else signal.SIGTERM)
     if os.getppid() != worker:
         return 137  # it died before we could ask to be told
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -261,7 +301,9 @@ def main() -> int:
     if not os.access(cli := os.environ["BATON_CLI"], os.X_OK):
         os.write(2, f"keeper: cannot start {cli}: there is no such program\n".encode())
         return 127
-    command = [*box, cli, *sys.argv[1:]]
+    if box["owner"] is not None and not given(box["places"], box["owner"]):
+        return 126
+    command = [*box["command"], cli, *sys.argv[1:]]
     if (until := first_end(line, reading)) <= now():
         return 137
     move_sub_agents(os.environ.get("BATON_FORK", ""), os.environ.get("CLAUDE_CONFIG_DIR", ""))

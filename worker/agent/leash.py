@@ -15,21 +15,41 @@ import socket
 import struct
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import claude_agent_sdk
 
 from config.settings import settings
 from worker import host
+from worker.agent import home
 
 LINGER = 8.0  # seconds that a keeper may take to end all below it: its grace, and more
 KEEPER = Path(__file__).with_name("keeper.py")
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The command that the keeper puts before the CLI's; empty where there is no box. If
+    `owner` is set the agent has this uid, and the keeper hands it the `places`."""
+
+    command: tuple[str, ...] = ()
+    owner: int | None = None
+    places: tuple[str, ...] = ()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What tells the keeper of it."""
+        return {"BATON_BOX": json.dumps(asdict(self))}
+
+
+NO_BOX = Box()
+
+
 class Leash:
     """The listening end; `environ` is what the keeper is to be started with."""
 
-    def __init__(self, name: str, until: float, box: list[str]) -> None:
+    def __init__(self, name: str, until: float, box: Box = NO_BOX) -> None:
         self._name = f"baton-{name}-{os.getpid()}"
         self._until = until
         self._box = box
@@ -48,7 +68,7 @@ class Leash:
             "BATON_CLI": cli(),
             "BATON_KEEPER": self._name,
             "BATON_UNTIL": f"{self._until:.3f}",
-            "BATON_BOX": json.dumps(self._box),
+            **self._box.environ,
         }
 
     def feed(self, until: float) -> None:
@@ -106,12 +126,5 @@ def cli() -> str:
 
 def launcher() -> Path:
     """A program that starts the keeper, for the SDK to call as if it were the CLI."""
-    path = settings().agent_home / "bin" / "keeper"
     text = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{KEEPER}" "$@"\n'
-    if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text)
-        fresh.chmod(0o755)
-        fresh.replace(path)
-    return path
+    return home.put("keeper", text, mode=0o755)
