@@ -211,13 +211,13 @@ class Attempt:
     def _spawn(self, step: Step, request: Request, store: JobStore) -> Turn:
         saw = progress.of_step(self.job, step.name)
         saw("turn.began", {"resumes": request.resume is not None})
-        progress.note_silence(self.job.id, 0.0)
         around = box(
             self.cwd,
             own=own_directory(request.minted),
             cli=Path(cli()),
             writable=step.mode == "work",
         )
+        progress.note_silence(self.job.id, 0.0)
         with self.lease.turn(around) as leash:
             watch = Watch(
                 saw=saw,
