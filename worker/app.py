@@ -114,6 +114,19 @@ losses.attend(app)
 aside.attend(app)
 
 
+@signals.setup_logging.connect
+def _log(**_: Any) -> None:
+    """Celery sets nothing up itself where somebody answers this."""
+    logs.configure()
+
+
+@signals.import_modules.connect
+def _log_in_flower(**_: Any) -> None:
+    """Flower gives no sign before its own logging is set up, but this one after."""
+    if "flower.command" in sys.modules:
+        logs.configure()
+
+
 @signals.worker_init.connect
 @signals.beat_init.connect
 def _begin(**_: Any) -> None:

@@ -16,9 +16,9 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from config.settings import settings
 from db import branch_files, events, projects
 from db import trees as ledger
@@ -28,8 +28,6 @@ from worker import history, named, removal, workspace
 from worker.errors import JobError
 from worker.publish import announce
 from worker.trees import Trees
-
-log = structlog.get_logger()
 
 REST = timedelta(minutes=10)  # after a lane's newest job: its worker may be at bookkeeping yet
 AT_ONCE = 100  # branches that the ledger is asked about
@@ -59,7 +57,7 @@ def _removed(conn: Connection, project_id: str, lane: str) -> bool:
     try:
         remove(conn, project_id, lane)
     except (JobError, OSError) as exc:
-        log.warning("branch.not_removed", project=project_id, lane=lane, error=str(exc))
+        log.warning("branch.not_removed", project_id=project_id, lane=lane, error=str(exc))
         return False
     return True
 

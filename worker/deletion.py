@@ -22,13 +22,11 @@ from config.settings import settings
 from db import deletion, receipts
 from db.deletion import Held
 from db.receipts import Receipt
-from worker import branch_places, progress, remote, removal, transport, workspace
-from worker.agent.home import own_directory
+from worker import progress, remote, removal, transport, workspace
 from worker.checkpoints import CHECKPOINTS, PROGRESS, client
 from worker.checkpoints import key as checkpoint
 from worker.errors import BadRequest, WorkspaceAway
 from worker.places import shared
-from worker.publish import stream
 from worker.trees import Trees
 
 AT_ONCE = 500  # keys in one request to Redis
@@ -96,6 +94,10 @@ def delete(conn: Connection, what: str, subject: str) -> Deleted:
 
 def remove(conn: Connection, receipt_id: UUID) -> Deleted:
     """Remove the keys and directories that the receipt names, and close it."""
+    from worker import branch_places  # slow to import, all three, and who asks what there is
+    from worker.agent.home import own_directory  # needs none of them
+    from worker.publish import stream
+
     todo = receipts.get(conn, receipt_id).todo or {}
     projects: dict[str, str | None] = todo.get("projects", {})
     keys = _unlink(CHECKPOINTS, [checkpoint(UUID(chain)) for chain in todo.get("chains", [])])

@@ -9,19 +9,17 @@ turn begins and with each renewal of its hold.
 
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 from uuid import UUID
 
 import redis
-import structlog
 
+from config.log import log
 from config.settings import settings
 from db.attempts import Claimed
 from worker import points
 from worker.checkpoints import PROGRESS, client
-
-log = structlog.get_logger()
 
 QUIET = 10.0  # seconds in which a Redis that is away is not asked again
 KEPT = 500  # entries of one chain's stream
@@ -75,19 +73,29 @@ def note_silence(job_id: UUID, seconds: float | None) -> None:
 
 
 def silent_for(job_id: UUID) -> float | None:
-    """For how many seconds the job's agent has given no sign of life, a few more or less.
+    """For how many seconds the job's agent has given no sign of life; None as in `silences`."""
+    return silences([job_id]).get(job_id)
 
-    None where no agent runs, or Redis is away, or nothing was heard of its worker for two
-    minutes. What was noted is added to the time since, by Redis' clock alone.
+
+def silences(jobs: Sequence[UUID]) -> dict[UUID, float]:
+    """For how many seconds the agent of each job has given no sign of life, a few more or less.
+
+    Not of those where no agent runs, or nothing was heard of the worker for two minutes; of
+    none when Redis is away. What was noted is added to the time since, by Redis' clock alone.
     """
     try:
         with client(PROGRESS).pipeline(transaction=True) as pipe:
-            pipe.get(_silence(job_id))
-            pipe.pttl(_silence(job_id))
-            noted, left = pipe.execute()
+            for job_id in jobs:
+                pipe.get(_silence(job_id))
+                pipe.pttl(_silence(job_id))
+            told: list[Any] = pipe.execute()
     except redis.RedisError:
-        return None
-    return None if noted is None else float(noted) + (NOTED - left) / 1000
+        return {}
+    return {
+        job_id: float(noted) + (NOTED - left) / 1000
+        for job_id, noted, left in zip(jobs, told[::2], told[1::2], strict=True)
+        if noted is not None
+    }
 
 
 def follow(chain_id: UUID, after: str = "0") -> Generator[tuple[str, dict[str, Any]]]:

@@ -66,7 +66,9 @@ def run(
         return replace(_not_claimed(job_id), began=False)
     points.reach("claim.after")
     with (
-        structlog.contextvars.bound_contextvars(job=str(job_id), kind=claimed.kind),
+        structlog.contextvars.bound_contextvars(
+            project_id=claimed.project_id, job=str(job_id), kind=claimed.kind
+        ),
         hold(claimed, asked=asked, beat=partial(_beat, claimed)) as lease,
     ):
         log.info("job.started", attempt=claimed.attempts)
