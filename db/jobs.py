@@ -83,25 +83,6 @@ def chain(conn: Connection, chain_id: UUID) -> list[Job]:
         ).fetchall()
 
 
-def recent(conn: Connection, limit: int = 50) -> list[Job]:
-    """What is open, in the order of asking, and then what ended last."""
-    with conn.cursor(row_factory=class_row(Job)) as cur:
-        return cur.execute(RECENT, {"limit": limit}).fetchall()
-
-
-# Each half by its index, and no more of it than is asked for.
-RECENT: LiteralString = (
-    "select "
-    + COLUMNS
-    + """ from (
-        (select * from jobs where finished_at is null order by pos, created_at limit %(limit)s)
-        union all
-        (select * from jobs where finished_at is not null
-          order by finished_at desc, pos limit %(limit)s)) found
-     order by finished_at is not null, finished_at desc, pos, created_at limit %(limit)s"""
-)
-
-
 def turns(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:
     """Each run of the agent for this job: step, minted and observed session, outcome."""
     with conn.cursor(row_factory=dict_row) as cur:
@@ -199,6 +180,15 @@ def again(
         (job_id, uuid4(), Jsonb({"fresh": True} if fresh else {}), user),
     ).fetchone()
     return get(conn, row[0]) if row and row[0] else None
+
+
+def still_open(conn: Connection, chain_id: UUID) -> list[Job]:
+    """The jobs of the chain that have not ended: one at a time, as a rule."""
+    with conn.cursor(row_factory=class_row(Job)) as cur:
+        return cur.execute(
+            "select " + COLUMNS + " from jobs where chain_id = %s and finished_at is null",
+            (chain_id,),
+        ).fetchall()
 
 
 def ended(conn: Connection, chain_id: UUID) -> bool:

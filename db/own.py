@@ -18,6 +18,8 @@ from psycopg.abc import Params
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from db.timestamps import read_patiently
+
 # A connection that has died is noticed in seconds, not when TCP gives up.
 LIVENESS: dict[str, Any] = {
     "connect_timeout": 5,
@@ -52,6 +54,7 @@ class Own(Connection[TupleRow]):
 
     def begin(self) -> Self:
         """Say what we need, and find out who answers. Before it is used for anything else."""
+        read_patiently(self)
         self.isolation_level = IsolationLevel.READ_COMMITTED
         answer = self.execute(FOR_THE_SESSION, (self.info.backend_pid,), prepare=False)
         if not answer.rowcount:

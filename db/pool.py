@@ -8,13 +8,17 @@ import atexit
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg_pool import ConnectionPool
 
 from config.settings import asking
 from db.own import LIVENESS, Own
+
+if TYPE_CHECKING:  # a command of `baton` has one connection, and needs no pool
+    from psycopg_pool import ConnectionPool
+
 
 # Postgres is away, or takes no writes for now. Of a statement that ends like this nobody
 # knows whether it was done: read before going on (a pool's time-out is one of the first).
@@ -62,10 +66,12 @@ def connect(url: str | None = None) -> Own:
 
 
 @cache
-def pool() -> ConnectionPool[Own]:
+def pool() -> "ConnectionPool[Own]":
     """The pool, opened on first use: after Celery has forked, never before."""
     if not asking().database_url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
+    from psycopg_pool import ConnectionPool
+
     atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
     return ConnectionPool(
         asking().database_url,
@@ -88,6 +94,8 @@ def _begin(conn: Own) -> None:
 def _check(conn: Connection) -> None:
     """Raises for a connection that has died. The others of the pool have most likely died
     with it: all are made anew now, instead of one after the other with growing pauses."""
+    from psycopg_pool import ConnectionPool
+
     try:
         ConnectionPool.check_connection(conn)
     except psycopg.Error:

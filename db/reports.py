@@ -52,6 +52,8 @@ def overview(conn: Connection, project_id: str) -> Row:
         conn,
         """
         select (select sync_status from session_sync where project_id = %(p)s) as sync_status,
+               (select count(*) from jobs
+                 where project_id = %(p)s and finished_at is null) as open,
                (select count(*) from project_versions where project_id = %(p)s) as versions,
                (select count(*) from session_chain where project_id = %(p)s) as moves,
                (select coalesce(sum(cost_usd), 0) from project_ai_session_metrics
@@ -195,9 +197,9 @@ def oldest_waiting(conn: Connection) -> Row | None:
         conn,
         """
         select id, project_id, kind, state, error_class,
-               extract(epoch from now() - run_at)::float as waits_s
+               extract(epoch from now() - greatest(run_at, created_at))::float as waits_s
           from jobs where state = 'queued' and run_at <= now()
-         order by run_at limit 1
+         order by greatest(run_at, created_at) limit 1
         """,
         None,
     )

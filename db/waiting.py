@@ -1,7 +1,7 @@
 """What the ledger has on why a job waits, and whether one that runs lives: facts, no guesses.
 
-Which job goes before it in its lane is asked as db/lanes.py's IN_TURN does, in three probes of
-an index (tests/integration/test_waits.py holds the two together).
+Which job goes before it in its lane is asked as `baton_first` does (db/functions/order.sql), in
+probes of an index; tests/integration/test_waits.py holds the two together.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Facts:
     attempts: int
     rescues: int
     run_at: datetime
-    wait_s: float  # until run_at; below zero it is due; infinite for a date that never comes
+    wait_s: float  # until run_at; below zero it is due
     overdue_s: float  # since its message was due; below zero it is not
     out_s: float | None  # since a message for it left that nobody has taken yet
     error_class: str | None
@@ -45,19 +45,21 @@ class Facts:
     before_kind: str | None
     before_state: str | None
     before_run_s: float | None  # for which that one has been running
+    users_others: int  # jobs of its user that run, or are on their way to a worker
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The workers that are online, and what they have to do."""
+    """The workers that are online, what they have to do, and who tells them of it."""
 
     workers: int
-    slots: int
+    slots: int  # of those whose credential may be used
     running: int
     out: int  # messages that left and that nobody has taken yet
     last_chances: int  # workers that run a job which one more death would set aside
     limit_until: datetime | None  # if every credential of theirs is limited: until when
     limit_reason: str | None
+    relay_silent_s: float | None  # since the latest relay was heard of; None: of none ever
 
 
 # The job that goes before `j` in its lane: what runs; what has begun; what asked earlier, and
@@ -76,20 +78,22 @@ BEFORE: LiteralString = """
         (select o.*, 3 from jobs o
           where j.started_at is null and j.id = j.chain_id
             and o.project_id = j.project_id and o.lane = j.lane and o.finished_at is null
-            and o.pos < j.pos and o.chain_id <> j.chain_id
-            and (o.state <> 'queued' or o.run_at <= now())
+            and not o.scheduled and o.pos < j.pos and o.chain_id <> j.chain_id
           order by o.pos limit 1)
-    ) before order by rank limit 1"""
+        union all  -- its time has come, and no relay has looked yet
+        (select o.*, 3 from jobs o
+          where j.started_at is null and j.id = j.chain_id
+            and o.project_id = j.project_id and o.lane = j.lane and o.finished_at is null
+            and o.scheduled and o.run_at <= now() and o.pos < j.pos
+          limit 1)
+    ) before order by rank, pos limit 1"""
 
 FACTS: LiteralString = (
     """
     select j.id, j.chain_id, j.project_id, j.user_id, j.kind, j.state,
            j.started_at is not null as has_begun, j.attempts, j.rescues, j.run_at,
-           case j.run_at when 'infinity' then 'infinity'::float when '-infinity' then '-infinity'
-                else extract(epoch from j.run_at - now())::float end as wait_s,
-           case when isfinite(j.publish_after)
-                then extract(epoch from now() - j.publish_after)::float
-                else '-infinity' end as overdue_s,
+           extract(epoch from j.run_at - now())::float as wait_s,
+           extract(epoch from now() - j.publish_after)::float as overdue_s,
            extract(epoch from now() - j.published_at)::float as out_s,
            j.error_class, j.error, j.credential,
            case when j.error_class = 'ask' then (
@@ -106,7 +110,11 @@ FACTS: LiteralString = (
            o.id as before_id, o.chain_id as before_chain, o.kind as before_kind,
            o.state as before_state,
            case when o.state = 'running'
-                then extract(epoch from now() - o.claimed_at)::float end as before_run_s
+                then extract(epoch from now() - o.claimed_at)::float end as before_run_s,
+           (select count(*) from jobs r where r.user_id = j.user_id and r.state = 'running')
+           + (select count(*) from jobs r
+               where r.published_at is not null and r.state in ('queued', 'parked')
+                 and r.user_id = j.user_id and r.id <> j.id) as users_others
       from jobs j
       left join limits l on l.credential = j.credential and l.until > now()
       left join projects p on p.project_id = j.project_id
@@ -134,14 +142,16 @@ def fleet(conn: Connection, *, silent_after: timedelta) -> Fleet:
                  where w.seen_at > now() - %s
             )
             select (select count(*) from online) as workers,
-                   (select coalesce(sum(slots), 0)::int from online) as slots,
+                   (select coalesce(sum(slots), 0)::int from online where until is null) as slots,
                    (select count(*) from jobs where state = 'running') as running,
                    (select count(*) from jobs where published_at is not null
                                                 and state in ('queued', 'parked')) as out,
                    (select count(distinct worker_id) from jobs
                      where state = 'running' and last_chance) as last_chances,
                    case when free.n = 0 then limited.until end as limit_until,
-                   case when free.n = 0 then limited.reason end as limit_reason
+                   case when free.n = 0 then limited.reason end as limit_reason,
+                   (select extract(epoch from now() - max(seen_at))::float from relays)
+                       as relay_silent_s
               from (select count(*) as n from online where until is null) free
               left join lateral (select until, reason from online where until is not null
                                   order by until limit 1) limited on true
@@ -152,31 +162,14 @@ def fleet(conn: Connection, *, silent_after: timedelta) -> Fleet:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """A job that runs: seconds since it was claimed, and since the ledger has heard of its
-    agent. Below zero is as good as zero: the clocks are Postgres's."""
-
-    id: UUID
-    runs_s: float
-    silent_s: float
-
-
-def signs(conn: Connection, ids: Sequence[UUID]) -> list[Sign]:
-    """Those of these jobs that run, with what the ledger has of their agents."""
-    with conn.cursor(row_factory=class_row(Sign)) as cur:
-        return cur.execute(
+def running_for(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, float]:
+    """Of those of these jobs that run, for how many seconds; by Postgres' clock."""
+    return dict(
+        conn.execute(
             """
-            select j.id, extract(epoch from now() - j.claimed_at)::float as runs_s,
-                   extract(epoch from now() - greatest(j.claimed_at, t.started_at, (
-                       select max(s.updated_at) from transcript_sessions s
-                        where s.project_id = j.project_id
-                          and s.session_id = t.minted_session_id)))::float as silent_s
-              from jobs j
-              left join lateral (
-                   select started_at, minted_session_id from turns
-                    where job_id = j.id order by id desc limit 1) t on true
-             where j.id = any(%s) and j.state = 'running'
+            select id, greatest(extract(epoch from now() - claimed_at), 0)::float
+              from jobs where id = any(%s) and state = 'running'
             """,
             (list(ids),),
         ).fetchall()
+    )

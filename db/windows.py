@@ -45,7 +45,7 @@ def resumed(conn: Connection, window: Window) -> list[Row]:
 
 
 RESUMED: LiteralString = """
-    select (created_at at time zone 'UTC')::date as day, began, count(*) as turns,
+    select (created_at at time zone 'UTC')::date::text as day, began, count(*) as turns,
            min(created_at) as oldest
       from (select created_at, began from resume_turns
              where created_at > now() - %(period)s::interval

@@ -22,6 +22,7 @@ from db import (
     endings,
     jobs,
     limits,
+    listing,
     messages,
     outbox,
     projects,
@@ -37,12 +38,15 @@ from db import (
 )
 from db.attempts import Claimed, Runner
 from db.endings import End
+from db.listing import Wanted
 from db.sessions import Advance
 from db.turns import Try
 from db.walks import Walk
 from dev.bench_fill import Amount
-from worker import figures, health
 from worker.client import Build, enqueue
+from worker.reports import figures
+from worker.reports.health import health
+from worker.reports.jobs import listed
 from worker.sessions import describe
 
 RUNNER = Runner("worker", "host", "boot", 1, 1, "a credential of the bench")
@@ -136,7 +140,7 @@ def _pages(names: Names) -> list[Work]:
         trees.newest_project(conn)
 
     return [
-        Work("baton jobs", lambda conn, _: jobs.recent(conn)),
+        Work("baton jobs", lambda conn, _: listed(conn, listing.jobs(conn, Wanted()))),
         Work("baton jobs ID", job),
         Work("baton project P", project),
         Work("baton chain P", lambda conn, n: reports.moves(conn, names.project(n))),
@@ -149,7 +153,7 @@ def _pages(names: Names) -> list[Work]:
             "baton report cost --project P",
             lambda conn, n: figures.cost(conn, 30, names.project(n)),
         ),
-        Work("baton report health", lambda conn, _: health.health(conn)),
+        Work("baton report health", lambda conn, _: health(conn)),
     ]
 
 

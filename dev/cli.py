@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from config.settings import STANDIN_KEY, BadSettings, settings
 from dev.procfile import checkout
 from worker.cli import app
 from worker.cli import main as run
@@ -89,7 +88,8 @@ def _find_services(home: Path) -> str | None:
     """
     if not (home / ".baton" / "services.json").exists():
         return None
-    from dev.services import find  # slow to import, for nothing most of the time
+    from config.settings import STANDIN_KEY, BadSettings, settings  # slow to import
+    from dev.noted import find
 
     found = find(home)
     try:

@@ -22,7 +22,7 @@ from config.settings import settings
 from db import jobs, projects
 from db.jobs import Job
 from dev.findings import Finding, check, ended_well, found, site_is_whole
-from dev.services import find
+from dev.noted import find
 from dev.summary import summary
 from dev.up import EXPECTED, stack
 from worker import live, watch
@@ -85,7 +85,7 @@ class Demo:
 
 def main(root: Path) -> int:
     """Run the demo in this checkout. Returns 1 if any part of it did not hold."""
-    console = Console(highlight=False)
+    console = live.console()
     try:
         with _running(root, console) as urls:
             os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = urls

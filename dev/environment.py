@@ -10,9 +10,9 @@ from pathlib import Path
 from config.release import DISTRIBUTION
 from config.settings import STANDIN_KEY, settings
 from dev import flower
+from dev.noted import Services
 from dev.processes import LOOPBACK, free_port
 from dev.server import ServiceError
-from dev.services import Services
 
 SCENARIO = "demo"
 STORY = "its answers are scripted, and whatever is asked for it builds the same trail guide"

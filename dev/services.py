@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psycopg
@@ -27,19 +27,10 @@ import redis as redis_client
 from config.settings import settings
 from dev import processes
 from dev.embedded import open_postgres, open_redis
-from dev.processes import Process
+from dev.noted import Services
 from dev.server import Server, ServiceError
 
 CONNECT = 5  # seconds until a server that somebody else runs counts as not answering
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    database_url: str
-    redis_url: str
-    model_url: str = ""  # of the stand-in, where it runs
-    flower_url: str = ""  # with its password
-    embedded: tuple[Server, ...] = ()  # those started here, in the order of their start
 
 
 @contextmanager
@@ -70,7 +61,7 @@ def services(
 
 
 def note(root: Path, running: Services) -> None:
-    """Write down how to reach the services, for `find`."""
+    """Write down how to reach the services, for `dev.noted.find`."""
     keep = [process for server in running.embedded if (process := server.process)]
     owner = processes.look(os.getpid())
     assert owner, "this process runs"
@@ -86,23 +77,6 @@ def note(root: Path, running: Services) -> None:
             }
         ),
     )
-
-
-def find(root: Path) -> Services | None:
-    """The services that run for the checkout at `root`, or None."""
-    try:
-        noted = json.loads((root / ".baton" / "services.json").read_text())
-        found = Services(
-            noted["database_url"],
-            noted["redis_url"],
-            noted.get("model_url", ""),
-            noted.get("flower_url", ""),
-        )
-        if all(processes.alive(Process(**one)) for one in noted["processes"]):
-            return found
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or half of it: nothing runs that we could name
-    return None
 
 
 def home_of(root: Path) -> Path:

@@ -27,11 +27,12 @@ from dev import flower
 from dev import services as embedded
 from dev.environment import Model, child_environment, choose_model
 from dev.flower import door
+from dev.noted import Services
 from dev.processes import free_port
 from dev.procfile import BadProcfile, read_procfile
 from dev.readiness import NotReady, await_ready
 from dev.server import ServiceError
-from dev.services import Services, services
+from dev.services import services
 from dev.supervisor import Say, Supervisor
 
 GRACE = 5.0  # seconds a worker may go on after Ctrl-C

@@ -1,4 +1,4 @@
-"""Asking for a job at the command line, and waiting for its chain."""
+"""Asking for a job at the command line, and watching its chain to the end."""
 
 import math
 import sys
@@ -7,15 +7,17 @@ from typing import Any
 
 from psycopg import Connection
 
-from config.settings import settings
-from db import jobs, workers
+from db import jobs
 from db.jobs import Job
-from worker import client, pages, watch
+from worker import client, watch
 from worker.client import enqueue
-from worker.complaints import Failed, WrongUsage
-from worker.screen import Screen, clean
+from worker.complaints import Failed, Left, WrongUsage
+from worker.console import screen
+from worker.pages.jobs import chain_end, going_on
+from worker.reports import jobs as documents
+from worker.units import clean
 
-__all__ = ["enqueue", "read_prompt", "request", "wait"]
+__all__ = ["check_budget", "enqueue", "follow", "read_prompt", "request", "wait"]
 
 MOST_READ = 64 * 2**20  # bytes: what no prompt can be as long as
 KINDS: dict[str, Any] = {
@@ -27,10 +29,14 @@ KINDS: dict[str, Any] = {
 }
 
 
-def request(kind: str, *, budget: float | None, **given: Any) -> Any:
-    """The typed request; what Postgres can judge is left to it."""
+def check_budget(budget: float | None) -> None:
+    """Raises WrongUsage for what is no amount."""
     if budget is not None and not math.isfinite(budget):
         raise WrongUsage("--budget must be an amount above 0 in USD.")
+
+
+def request(kind: str, *, budget: float | None, **given: Any) -> Any:
+    """The typed request; what Postgres can judge is left to it."""
     return KINDS[kind](budget=None if budget is None else Decimal(str(budget)), **given)
 
 
@@ -43,30 +49,38 @@ def read_prompt() -> str:
         raise WrongUsage("The prompt on stdin is not UTF-8: convert it.") from exc
 
 
-def wait(conn: Connection, job: Job, screen: Screen) -> None:
-    """Follow the chain to its end and print how it went. Raises Failed unless all is done."""
-    if not workers.online(conn, silent_after=settings().worker_silent_after):
-        print("No worker is online, the job waits for one: start `baton up`.", file=sys.stderr)  # noqa: T201
-    told = watch.follow(conn, job.id)
-    if screen.json:
-        list(told)
-    elif screen.terminal:
-        from rich.console import Console
+def wait(conn: Connection, job: Job, line: str) -> None:
+    """Say the job's line at once (with --json on stderr: stdout is the document's), then
+    follow its chain."""
+    print(line, file=sys.stderr if screen.json else sys.stdout, flush=True)
+    follow(conn, job)
 
+
+def follow(conn: Connection, job: Job) -> None:
+    """Follow the job's chain to its end, say what it waits for and what happens, and print how
+    it went. Raises Failed unless all is done, Left when nobody wants to watch any more."""
+    try:
+        _show(watch.follow(conn, job.id))
+    except KeyboardInterrupt as exc:
+        raise Left(going_on(job.id)) from exc
+    chain = documents.listed(conn, jobs.chain(conn, job.chain_id))
+    lost = next((one for one in chain if one["state"] != "done"), None)
+    document = {"chain_id": job.chain_id, "ok": lost is None, "jobs": chain}
+    screen.show(document, [chain_end(chain)])
+    if lost:
+        why = f": {lost['error']}" if lost["error"] else f": see `baton jobs {lost['id']}`."
+        raise Failed(f"The {lost['kind']} {lost['id']} is {lost['state']}{why}")
+
+
+def _show(told: "watch.Story") -> None:
+    if screen.json:
+        for seen in told:
+            if seen.what == watch.WAITS:
+                print(clean(watch.plain(seen)), file=sys.stderr, flush=True)  # noqa: T201
+    elif screen.terminal:
         from worker import live
 
-        live.show(told, Console(highlight=False))
+        live.show(told, live.console())
     else:
         for seen in filter(watch.worth_a_line, told):
             print(clean(watch.plain(seen)), flush=True)  # noqa: T201
-    chain = jobs.chain(conn, job.chain_id)
-    lost = next((one for one in chain if one.state != "done"), None)
-    document = {
-        "chain_id": job.chain_id,
-        "ok": lost is None,
-        "jobs": [pages.job_document(one) for one in chain],
-    }
-    screen.show(document, [pages.chain_end(chain)])
-    if lost:
-        why = f": {lost.error}" if lost.error else f": see `baton jobs {lost.id}`."
-        raise Failed(f"The {lost.kind} {lost.id} is {lost.state}{why}")

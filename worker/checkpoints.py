@@ -11,14 +11,12 @@ from typing import Any
 from uuid import UUID
 
 import redis
-import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from config.log import log
 from config.settings import settings
 from worker import named
-
-log = structlog.get_logger()
 
 BROKER, CHECKPOINTS, PROGRESS = 0, 1, 2  # Redis databases
 WAIT = 1.0  # seconds: Redis makes things quick, so nothing waits long for it

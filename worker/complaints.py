@@ -11,20 +11,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import typer
 from typer.exceptions import Abort, TyperException
 
-from config.settings import BadSettings
-from db.codes import refusal
-from db.deletion import Held
-from db.migrate import MigrationRefused
-from db.pool import NoDatabase
-from db.projects import HeadHeld
-from worker.screen import clean
+from worker.units import clean
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-EXPECTED = (NoDatabase, HeadHeld, Held, BadSettings, MigrationRefused, LookupError)
 
 
 class Failed(Exception):
@@ -33,6 +25,10 @@ class Failed(Exception):
 
 class WrongUsage(Exception):
     """It was asked for wrongly; the text says how to ask. Exit code 2."""
+
+
+class Left(Exception):
+    """Who watched has stopped watching; the text says how to go on. Exit code 130."""
 
 
 def complain(exc: BaseException, *, document: bool = False) -> int:
@@ -48,6 +44,8 @@ def complain(exc: BaseException, *, document: bool = False) -> int:
         case KeyboardInterrupt() | Abort():
             told, code = {"code": "interrupted"}, INTERRUPTED
             sentence = "Stopped; what was asked for goes on."
+        case Left():
+            told, code, sentence = {"code": "interrupted"}, INTERRUPTED, str(exc)
         case WrongUsage():
             told, code, sentence = {"code": "wrong_usage"}, USAGE, str(exc)
         case TyperException():
@@ -64,6 +62,7 @@ def complain(exc: BaseException, *, document: bool = False) -> int:
 
 def _reason(exc: BaseException) -> dict[str, Any]:
     """The code, and for a refusal the field and when to ask again, as far as there is one."""
+    from db.codes import refusal
     from worker.refused import Refused, as_refused
 
     if why := refusal(exc):
@@ -84,11 +83,32 @@ def _usage(exc: TyperException) -> str:
 
 
 def _sentence(exc: BaseException) -> str:
+    if isinstance(exc, Failed):
+        return str(exc)
+    from config.settings import BadSettings
+    from db.pool import NoDatabase
+
+    if isinstance(exc, (BadSettings, NoDatabase)):
+        return str(exc)
+    return _other(exc)
+
+
+def _other(exc: BaseException) -> str:
+    """What only commands raise that have imported all this anyhow."""
+    import psycopg
+
+    from db.codes import refusal
+    from db.deletion import Held
+    from db.migrate import MigrationRefused
+    from db.projects import HeadHeld
     from worker.errors import BadRequest, WorkspaceAway, WorkspaceBusy, WorkspaceFailed
-    from worker.sentences import for_people
 
     match exc:
-        case Failed() | BadRequest() | WorkspaceAway() | WorkspaceBusy() | WorkspaceFailed():
+        case BadRequest() | WorkspaceAway() | WorkspaceBusy() | WorkspaceFailed():
+            return str(exc)
+        case HeadHeld() | Held() | MigrationRefused():
+            return str(exc)
+        case LookupError() if not isinstance(exc, (KeyError, IndexError)):
             return str(exc)
         case UnicodeEncodeError():
             return "What was given is not UTF-8: convert it."
@@ -100,14 +120,18 @@ def _sentence(exc: BaseException) -> str:
             return f"Postgres went away ({_first_line(exc)}): look at it, then ask again."
         case psycopg.Error():
             return f"Postgres refuses it: {_first_line(exc)}."
-        case _ if isinstance(exc, EXPECTED) and not isinstance(exc, (KeyError, IndexError)):
-            return str(exc)
         case OSError():
-            return f"{for_people(exc)}: look at it, then ask again."
+            return f"{_for_people(exc)}: look at it, then ask again."
         case _:
             where = traceback.extract_tb(exc.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"
-            return f"This is a fault in Baton, report it: {for_people(exc)} ({place})."
+            return f"This is a fault in Baton, report it: {_for_people(exc)} ({place})."
+
+
+def _for_people(exc: BaseException) -> str:
+    from worker.sentences import for_people
+
+    return for_people(exc)
 
 
 def _first_line(exc: BaseException) -> str:

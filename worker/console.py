@@ -1,30 +1,33 @@
 """The program around the commands: its options, its errors, its connection.
 
 Every command prints tables at a terminal, plain lines elsewhere, one JSON document with
-`--json`, before or after the command's name.
+`--json`, before or after the command's name. What only some commands need is imported by
+them: nothing here imports psycopg or the settings before a command asks for them.
 """
 
+import gc
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Annotated, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from psycopg import Connection
 
-from config import start
-from config.release import version
-from db import jobs, messages, migrate, pool, projects
-from db.jobs import Job
-from db.projects import Project
+from worker.cli.table import Commands
 from worker.complaints import Failed, WrongUsage, complain
 from worker.screen import Screen
 
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from db.projects import Project
+
+FEW_COLLECTIONS = 50_000  # new objects until garbage is looked for: imports make none
+
 screen = Screen()
 app = typer.Typer(
+    cls=Commands,
     help="AI coding-agent sessions as background jobs.",
-    add_completion=False,
     rich_markup_mode=None,  # help is plain text, for pipes too
     context_settings={"max_content_width": 100},
 )
@@ -34,6 +37,7 @@ def main(
     arguments: list[str] | None = None, *, prepare: Callable[[str], None] | None = None
 ) -> int:
     """Run one command and return its exit code. `prepare` is called with its name before."""
+    gc.set_threshold(FEW_COLLECTIONS)
     screen.json, screen.shown, screen.terminal = False, False, sys.stdout.isatty()
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")
@@ -46,24 +50,9 @@ def main(
     return code if isinstance(code, int) else 0
 
 
-def parse_id(given: str) -> UUID:
-    """An id of a job or session, as people pass it."""
-    try:
-        return UUID(given)
-    except ValueError as exc:
-        raise typer.BadParameter(f"{given} is not a UUID") from exc
-
-
 def _as_json(value: bool) -> bool:
     screen.json = screen.json or value
     return value
-
-
-AsJson = Annotated[
-    bool, typer.Option("--json", callback=_as_json, help="Print one JSON document.")
-]
-Id = Annotated[UUID, typer.Argument(metavar="ID", parser=parse_id)]
-ProjectId = Annotated[str, typer.Argument(metavar="PROJECT")]
 
 
 def flag(name: str, told: str) -> Any:
@@ -73,10 +62,15 @@ def flag(name: str, told: str) -> Any:
 
 def _tell_version(asked: bool) -> None:
     if asked:
+        from config.release import version
+
         typer.echo(version())
         raise typer.Exit
 
 
+AsJson = Annotated[
+    bool, typer.Option("--json", callback=_as_json, help="Print one JSON document.")
+]
 Version = Annotated[
     bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it.")
 ]
@@ -90,36 +84,45 @@ def begin(context: typer.Context, _json: AsJson = False, _version: Version = Fal
     if context.obj:
         context.obj(context.invoked_subcommand)
     if "--help" not in sys.argv:
+        from config import start
+
         start.begin()
 
 
 @contextmanager
-def ledger() -> Generator[Connection]:
+def ledger() -> "Generator[Connection]":
     """A connection to a database that is migrated."""
+    from db import migrate, pool
+
     with pool.connect() as conn:
         if waiting := migrate.pending(conn):
             raise Failed(f"Migrations are pending ({', '.join(waiting)}): run `baton migrate`.")
         yield conn
 
 
-def known_job(conn: Connection, job_id: UUID) -> Job:
-    """The job of that id; raises Failed if there is none."""
-    found = jobs.get(conn, job_id)
-    if found is not None:
-        return found
-    if refused := messages.refused(conn, str(job_id)):
-        raise Failed(
-            f"There is no job {job_id}: the message of {refused.task} was refused at"
-            f" {refused.at:%Y-%m-%d %H:%M:%SZ}. {refused.error}"
-        )
-    raise Failed(f"There is no job {job_id}: `baton jobs` lists them.")
-
-
-def known_project(conn: Connection, project_id: str) -> Project:
+def known_project(conn: "Connection", project_id: str) -> "Project":
     """The project of that id; raises Failed if there is none."""
+    from db import projects
+
     found = projects.get(conn, project_id)
     if found is None:
         raise Failed(
-            f"Project {project_id} is unknown: `baton report sync` lists those there are."
+            f"Project {project_id} is unknown: `baton projects` lists those there are."
         )
     return found
+
+
+def complete_projects(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """Projects whose ids begin so, for the shell's completion; none when that cannot be told."""
+    from db import listing
+
+    try:
+        if context.find_root().obj:
+            context.find_root().obj("projects")
+        with ledger() as conn:
+            return listing.projects_named(conn, incomplete)
+    except Exception:
+        return []
+
+
+ProjectId = Annotated[str, typer.Argument(metavar="PROJECT", autocompletion=complete_projects)]

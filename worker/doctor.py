@@ -32,7 +32,7 @@ from db import (
 )
 from db.pool import NoDatabase
 from worker import flower, postgres, signs
-from worker.screen import duration, shortened, size
+from worker.units import duration, instant, shortened, size
 
 OVERDUE = 10.0  # seconds that a due message may wait while a relay lives (it looks each 100 ms)
 START_RELAY = "start `python -m worker.relay`, or `baton up`."
@@ -81,6 +81,7 @@ def _ledger() -> Iterator[Check]:
         yield Check("settings", *ledger_settings.fitness(conn))
         yield _workers(conn)
         yield _relay(conn)
+        yield Check("waiting", *signs.waiting(conn))
         yield Check("beat", *signs.beat(conn))
         yield Check("clean-up", *signs.clean_up(conn))
         yield Check("messages", *signs.refused(conn))
@@ -219,7 +220,7 @@ def _judge(base: str, status: int, retry_after: str | None, told: dict[str, Any]
 
 def _limits(conn: Connection) -> Iterator[Check]:
     for limit in limits.in_force(conn):
-        until = "it is cleared" if limit.until.year == 9999 else f"{limit.until:%H:%M:%SZ}"
+        until = "it is cleared" if limit.until.year == 9999 else instant(limit.until)
         yield Check("credential", "warn", f"{limit.credential} is parked until {until}: {limit.reason}")  # fmt: skip
 
 

@@ -26,8 +26,6 @@ import errno
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import redis
-
 from db.pool import AWAY
 from db.refusals import FOR_GOOD
 from db.transcripts import TranscriptDamaged
@@ -197,7 +195,7 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.RETRY, "postgres_unreachable")
         case _ if isinstance(exc, FOR_GOOD):
             return Judgement(Verdict.FAIL, "refused_by_postgres")
-        case redis.ConnectionError() | redis.TimeoutError():
+        case _ if _redis_away(exc):
             return Judgement(Verdict.RETRY, "redis_unreachable")
         case OSError() if exc.errno in DISK_FULL:
             return Judgement(Verdict.RETRY, "disk_full")
@@ -209,6 +207,12 @@ def _judge_library(exc: BaseException) -> Judgement:
             return Judgement(Verdict.RETRY, "host_failed")
         case _:
             return Judgement(Verdict.FAIL, "internal_error")
+
+
+def _redis_away(exc: BaseException) -> bool:
+    import redis  # slow to import, and no command of `baton` needs the verdict
+
+    return isinstance(exc, (redis.ConnectionError, redis.TimeoutError))
 
 
 def _exhausted(exc: MemoryError | OSError) -> bool:

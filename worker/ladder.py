@@ -11,9 +11,9 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from config.settings import settings
 from db import registry, transcripts
 from db.attempts import Claimed
@@ -24,8 +24,6 @@ from db.transcripts import TranscriptDamaged
 from db.turns import Try
 from worker.spoken import spoken
 from worker.weigh import Way, Weighed, weigh
-
-log = structlog.get_logger()
 
 UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 

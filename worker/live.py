@@ -1,41 +1,63 @@
 """A chain as it runs, on a terminal: a line for each thing that happens, and below them
 what is going on right now."""
 
+import os
+import re
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from worker.screen import STYLES, clean, duration
-from worker.watch import Seen, line, worth_a_line
+from worker.layout import STYLES
+from worker.units import clean, clock, duration
+from worker.watch import LONG_SILENCE, PULSE, SILENT, WAITS, Seen, line, worth_a_line
 
-INDENTED = ("tool", "tool.done", "text", "model.retry")
-STYLE = {"text": "dim", "model.retry": "yellow", "tool.done": "red"}
+INDENTED = ("tool", "tool.done", "text", "model.retry", SILENT)
+STYLE = {
+    "text": "dim",
+    "model.retry": "yellow",
+    "tool.done": "red",
+    WAITS: "yellow",
+    SILENT: "yellow",
+}
 ENDS = ("done", "failed", "cancelled", "quarantined")
+IDS = re.compile(r"\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+ENDLESS = 10_000  # columns: a pipe has no width, and its lines are whole
+
+
+def console() -> Console:
+    """Where this process prints. In a pipe a line is as long as it is, unless COLUMNS says."""
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else ENDLESS
+    return Console(highlight=False, width=wide)
 
 
 def show(seen: Iterable[Seen], console: Console) -> None:
     """Print everything that is seen, with a live line below, until there is no more."""
     now = Now()
     with Live(now, console=console, refresh_per_second=8, transient=True):
-        for one in filter(worth_a_line, seen):
+        for one in seen:
             now.note(one)
-            console.print(drawn(one), soft_wrap=True)
+            if worth_a_line(one):
+                console.print(drawn(one))
 
 
 def drawn(seen: Seen) -> Text:
     """One line: the time, which job, what happened."""
     style = STYLES.get(seen.what.removeprefix("job.")) or STYLE.get(seen.what, "")
     told = clean(line(seen))
+    if seen.what == "session.moved":
+        told = IDS.sub(r"\1", told)
     if seen.what.startswith("turn.") and seen.step and seen.step != seen.kind:
         told = f"{clean(seen.step)}: {told}"
     return Text.assemble(
-        (seen.at.astimezone().strftime("%H:%M:%S "), "dim"),
+        (f"{clock(seen.at)} ", "dim"),
         (f"{clean(seen.kind):<11}", "bold" if seen.what.startswith("job.") else "dim"),
         ("  " if seen.what in INDENTED else "", ""),
         (told, style),
@@ -44,32 +66,42 @@ def drawn(seen: Seen) -> Text:
 
 @dataclass
 class Now:
-    """The live line: the job that runs, what it did last, and for how long."""
+    """The live line: the job that runs, what it did last, for how long, and how long its agent
+    has said nothing."""
 
     kind: str = ""
-    doing: str = "waiting for a worker"
+    doing: str = "is asked for"
     since: float = field(default_factory=time.monotonic)
     job: UUID | None = None
-    _spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
+    heard: float | None = None  # time.monotonic() at which its agent was
+    _frames: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
 
     def note(self, seen: Seen) -> None:
         """Take in what was seen."""
-        what = seen.what.removeprefix("job.")
-        if seen.job != self.job and what in ("started", "turn.began"):
-            self.job, self.since = seen.job, time.monotonic()
+        what, now = seen.what.removeprefix("job."), time.monotonic()
+        if what == PULSE:
+            self.heard = now - float(seen.body["silent_s"])
+            return
+        if what == WAITS or (seen.job != self.job and what in ("started", "turn.began")):
+            self.job, self.since, self.heard = seen.job, now, None
         if what in ENDS and seen.job == self.job:
             self.kind, self.doing, self.job = "", "waiting for what follows", None
-            self.since = time.monotonic()
-        elif seen.what != "session.moved":
+            self.since, self.heard = now, None
+        elif what not in ("session.moved", SILENT):
             self.kind, self.doing = seen.kind, line(seen)
 
-    def __rich__(self) -> Spinner:
-        passed = duration(time.monotonic() - self.since)
-        self._spinner.update(
-            text=Text.assemble(
-                (f"{clean(self.kind)}  " if self.kind else "", "bold"),
-                f"{clean(self.doing)[:100]}  ",
-                (passed, "dim"),
-            )
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        now = time.monotonic()
+        silent = now - self.heard if self.heard is not None else 0.0
+        text = Text.assemble(
+            cast(Text, self._frames.render(console.get_time())),
+            f" {duration(now - self.since)}  ",
+            (
+                f"silent for {duration(silent)}  " if silent >= LONG_SILENCE / 3 else "",
+                "yellow",
+            ),
+            (f"{clean(self.kind)}  " if self.kind else "", "bold"),
+            clean(self.doing),
         )
-        return self._spinner
+        text.truncate(options.max_width, overflow="ellipsis")
+        yield text

@@ -10,13 +10,11 @@ import signal
 from pathlib import Path
 from uuid import UUID
 
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from db import rescue
 from worker import host
-
-log = structlog.get_logger()
 
 PASSES = 5  # the next one finds what a fork has begun beside the one before
 

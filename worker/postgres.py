@@ -3,14 +3,12 @@
 from typing import Literal
 
 import psycopg
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from db import pool
 from db.own import Own
 from db.pool import NoDatabase
-
-log = structlog.get_logger()
 
 Verdict = tuple[Literal["ok", "warn", "fail"], str]
 

@@ -12,19 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from db import imports
 from db.imports import Figures
 from db.transcript_form import Entry, since_gap, soundness
-from worker.agent.store import summarise
 from worker.agent.usage import context
 from worker.complaints import Failed
 from worker.ladder import UUID_FORM, summary_of
 from worker.refused import refusing
-
-log = structlog.get_logger()
 
 LARGEST = 200 * 2**20  # bytes of one file; the CLI itself is slow long before
 UNSOUND = {
@@ -64,6 +61,8 @@ def take_in(
     Raises Failed, HeadHeld or Refused with a sentence, and nothing is written then.
     """
     found = read(path, session)
+    from worker.agent.store import summarise  # with the SDK, once there is something to take in
+
     fold = summarise(found.figures.session_id)
     with refusing():
         is_head = imports.take_in(

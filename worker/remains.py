@@ -14,16 +14,14 @@ import time
 from datetime import UTC, datetime
 from subprocess import SubprocessError
 
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from config.settings import settings
 from db import projects, receipts
 from worker import history, places, removal, workspace
 from worker.errors import JobError
 from worker.trees import Trees
-
-log = structlog.get_logger()
 
 AT_ONCE = 1000  # projects that the ledger is asked about
 

@@ -32,9 +32,9 @@ from pathlib import Path
 from subprocess import SubprocessError
 
 import psycopg
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from config.settings import settings
 from db import pool, projects, trees
 from db.pool import NoDatabase
@@ -43,8 +43,6 @@ from worker.errors import JobError, WorkspaceAway
 from worker.repository import Repository
 from worker.seen import Seen
 from worker.transport import transport
-
-log = structlog.get_logger()
 
 SHARE = 0.5  # of a period; in a run none is begun later
 AT_ITS_END = 2.0  # seconds that the last of an upkeep itself may take, in the file system

@@ -1,4 +1,4 @@
-"""What doctor makes of the signs that beat, clean-up and producers leave in the ledger."""
+"""What doctor makes of the signs that jobs, beat, clean-up and producers leave in the ledger."""
 
 from datetime import timedelta
 from typing import Literal
@@ -8,7 +8,8 @@ from psycopg import Connection
 from config.settings import settings
 from db import beats, messages, reports
 from worker import periodic
-from worker.screen import duration
+from worker.reports import waits
+from worker.units import duration
 
 Verdict = tuple[Literal["ok", "warn", "fail"], str]
 
@@ -17,6 +18,16 @@ RESTARTS_WITHIN = 600.0  # seconds
 MANY = 5  # starts in that time; a deploy has one or two
 SLACK = 60.0  # seconds by which clean-up may be late
 REFUSED_WITHIN = timedelta(days=1)
+
+
+def waiting(conn: Connection) -> Verdict:
+    """The due job that has waited longest, and why; whether that is bad others say."""
+    oldest = reports.oldest_waiting(conn)
+    why = waits.of_one(conn, oldest["id"]) if oldest else None
+    if oldest is None or why is None:
+        return "ok", "no due job waits"
+    whose = f"a {oldest['kind']} of {oldest['project_id']}"
+    return "ok", f"{whose} for {duration(oldest['waits_s'])}: {why.sentence}"
 
 
 def beat(conn: Connection) -> Verdict:

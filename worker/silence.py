@@ -1,8 +1,7 @@
 """How long the agent of a running job has said nothing, beside how long it has been running.
 
-The worker notes it in Redis (worker/progress.py), by the clock that ends an idle agent. Where
-Redis does not know, the ledger does, less exactly: the turn's beginning, and the last part of
-its transcript that was mirrored.
+The worker notes it in Redis (worker/progress.py), by the clock that ends an idle agent. Nothing
+else knows it: of an agent that waits for a command to end, the ledger hears nothing either.
 """
 
 from collections.abc import Sequence
@@ -17,21 +16,20 @@ from db import waiting
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """Seconds since the attempt began, and since its agent was last heard."""
+    """Seconds since the attempt began, and since its agent was last heard; None: no agent runs,
+    or Redis does not tell."""
 
     runs_s: float
-    silent_s: float
+    silent_s: float | None
 
 
 def of(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Signs]:
     """Of each of these jobs that runs, for how long, and for how long in silence."""
-    found = waiting.signs(conn, ids)
-    noted = _noted([sign.id for sign in found])
+    runs = waiting.running_for(conn, ids)
+    noted = _noted(list(runs))
     return {
-        sign.id: Signs(
-            max(sign.runs_s, 0.0), max(min(sign.silent_s, noted.get(sign.id, sign.silent_s)), 0.0)
-        )
-        for sign in found
+        one: Signs(runs_s, min(noted[one], runs_s) if one in noted else None)
+        for one, runs_s in runs.items()  # an attempt is not silent for longer than it runs
     }
 
 
@@ -40,7 +38,4 @@ def _noted(ids: list[UUID]) -> dict[UUID, float]:
         return {}
     from worker import progress  # Redis' client is slow to import
 
-    try:
-        return progress.silences(ids)
-    except ValueError:  # an address that is none
-        return {}
+    return progress.silences(ids)

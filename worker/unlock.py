@@ -14,7 +14,7 @@ from config.settings import settings
 from db import limits, reports, rescue
 from worker import host
 from worker.orphans import reap
-from worker.screen import duration
+from worker.units import duration
 
 Row = dict[str, Any]
 

@@ -19,8 +19,15 @@ from psycopg import Connection
 from config.settings import settings
 from db import events, jobs
 from db.jobs import Job
+from worker.reports import jobs as documents
+from worker.reports import waits
+from worker.units import clock, duration, instant
 
 LOOK_EVERY = 0.2  # seconds
+STATE_EVERY = 1.0  # seconds between two looks at what the chain waits for, or how it lives
+WAITS, PULSE, SILENT = "waits", "pulse", "silent"
+PASSING, LASTS = ("publishing", "starting"), 3.0  # reasons that are told if they last (seconds)
+LONG_SILENCE = 30.0  # seconds that are told, and again each time they have doubled
 AT_ONCE = 200  # events read at a time
 SHOWN_NAMES = 5  # of what is left out, in a line
 SHOWN_TEXT = 120  # characters of what the agent says, in a line
@@ -34,6 +41,10 @@ class Seen:
     `job.done`, …), or, within a turn: `turn.began`, `tool`, `text`, `model.retry`,
     `turn.ended`. `kind` is the job's (`build`, `metadata`, …), `step` the turn's name.
     `body` is as the event or the agent gave it: data of others, to be shown escaped.
+
+    Three are no events but what was seen when one looked: `waits` (another reason than before;
+    the body is that of worker.reports.waits), `pulse` (each look at a running job: `runs_s`,
+    `silent_s`), and `silent` when its agent has said nothing for long.
     """
 
     at: datetime
@@ -44,7 +55,10 @@ class Seen:
     body: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def follow(conn: Connection, job_id: UUID) -> Iterator[Seen]:
+Story = Iterator[Seen]
+
+
+def follow(conn: Connection, job_id: UUID) -> Story:
     """What happens in the chain of this job, from its beginning until nothing is left to do.
 
     Waits between two things; ends after the chain's last event. Raises LookupError for an
@@ -54,7 +68,7 @@ def follow(conn: Connection, job_id: UUID) -> Iterator[Seen]:
     if job is None:
         raise LookupError(f"There is no job {job_id}.")
     seq, place = _beginning(conn, job), "0"
-    kinds = dict[UUID | None, str]()
+    kinds, state = dict[UUID | None, str](), State(job.chain_id)
     while True:
         ended = jobs.ended(conn, job.chain_id)  # looked at before the last events are read
         told, seq = _events(conn, job, seq)
@@ -64,7 +78,55 @@ def follow(conn: Connection, job_id: UUID) -> Iterator[Seen]:
             yield replace(seen, kind=seen.kind or kind)
         if ended:
             return
+        yield from state.look(conn)
         time.sleep(LOOK_EVERY)
+
+
+@dataclass
+class State:
+    """How the open job of a chain stands, looked at now and then; what is new is told."""
+
+    chain_id: UUID
+    due: float = 0.0  # the next look (time.monotonic)
+    reason: tuple[Any, ...] = ()
+    since: float = 0.0
+    is_told: bool = False
+    silence: float = LONG_SILENCE  # seconds, the next that are told
+
+    def look(self, conn: Connection) -> Story:
+        """What there is to tell, if it is time to look."""
+        now = time.monotonic()
+        if now < self.due:
+            return
+        self.due = now + STATE_EVERY
+        for job in documents.listed(conn, jobs.still_open(conn, self.chain_id)):
+            yield from self._waiting(job, now) if job["waits"] else self._running(job)
+
+    def _waiting(self, job: dict[str, Any], now: float) -> Story:
+        why, self.silence = job["waits"], LONG_SILENCE
+        reason = (job["id"], *waits.distinct(why))
+        if reason != self.reason:
+            self.reason, self.since, self.is_told = reason, now, False
+        if self.is_told or (why["code"] in PASSING and now - self.since < LASTS):
+            return
+        self.is_told = True
+        yield _now(job, WAITS, why)
+
+    def _running(self, job: dict[str, Any]) -> Story:
+        self.reason, silent = (), job["silent_s"]
+        if silent is None:
+            return  # it has just ended or goes to wait, its agent does not run, or Redis is away
+        yield _now(job, PULSE, {"runs_s": job["runs_s"], "silent_s": silent})
+        if silent < LONG_SILENCE:
+            self.silence = LONG_SILENCE
+        elif silent >= self.silence:
+            while self.silence <= silent:
+                self.silence *= 2
+            yield _now(job, SILENT, {"silent_s": silent})
+
+
+def _now(job: dict[str, Any], what: str, body: dict[str, Any]) -> Seen:
+    return Seen(datetime.now(UTC), what, job["id"], job["kind"], "", body)
 
 
 def _beginning(conn: Connection, job: Job) -> int:
@@ -116,7 +178,9 @@ def _progress(chain: UUID, after: str) -> tuple[list[Seen], str]:
 
 def worth_a_line(seen: Seen) -> bool:
     """Whether people want to read of it: a tool call that ended well says nothing new."""
-    return seen.what != "tool.done" or bool(seen.body.get("error"))
+    if seen.what == "tool.done":
+        return bool(seen.body.get("error"))
+    return seen.what != PULSE
 
 
 def line(seen: Seen) -> str:
@@ -161,11 +225,15 @@ def _of_job(what: str, body: dict[str, Any]) -> str:
             result: dict[str, Any] = body.get("result") or {}
             return f"done (skipped: {result['skipped']})" if result.get("skipped") else "done"
         case "job.waits" | "job.parked":
-            until = f" until {body['until']}" if body.get("until") else ""
+            until = f" until {_moment(body['until'])}" if body.get("until") else ""
             pause = f" for {body['delay']:.0f} s" if body.get("delay") else ""
             return f"{what[4:]}{until}{pause}{why}"
         case "workspace.left_out":
             return _left_out(body)
+        case "waits":
+            return f"waits: {body.get('sentence')}"
+        case "pulse" | "silent":
+            return f"its agent has been silent for {duration(body.get('silent_s'))}"
         case "job.rescued":
             return "its worker died; another takes over"
         case _:
@@ -179,6 +247,14 @@ def _left_out(body: dict[str, Any]) -> str:
     return f"left out of its files: {body.get('count')}, {some}{more}"
 
 
+def _moment(told: Any) -> str:
+    """A moment that an event has as text, as all others are shown."""
+    try:
+        return instant(datetime.fromisoformat(str(told)))
+    except ValueError:
+        return str(told)
+
+
 def _origin(body: dict[str, Any]) -> str:
     source, reason = body.get("source"), body.get("reason")
     origin = "fresh" if not body.get("parent") else f"forked from {body['parent']}"
@@ -188,4 +264,4 @@ def _origin(body: dict[str, Any]) -> str:
 def plain(seen: Seen) -> str:
     """What was seen, as a line for logs and pipes: when, which job, which step, what."""
     step = f"{seen.step}: " if seen.step and seen.step != seen.kind else ""
-    return f"{seen.at:%H:%M:%S}  {seen.kind:<10}  {step}{line(seen)}"
+    return f"{clock(seen.at)}  {seen.kind:<10}  {step}{line(seen)}"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-import structlog
 from psycopg import Connection
 
+from config.log import log
 from config.settings import asking, settings
 from db import projects
 from db.attempts import Claimed
@@ -26,8 +26,6 @@ from worker import history, named, points, removal, transport
 from worker.errors import BadRequest, WorkspaceAway
 from worker.named import LeftOut
 from worker.trees import Trees
-
-log = structlog.get_logger()
 
 OURS = ".trees"  # below the root of workspaces: the repositories
 LEAST_CHANGED = 4  # files; fewer are no structure

@@ -11,7 +11,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from db import jobs, pool
+from db import jobs, listing, pool
+from db.listing import Wanted
 from db.migrate import migrate
 from dev.embedded import open_postgres
 from dev.server import ServiceError
@@ -65,7 +66,7 @@ def disk(path: Path, megabytes: int) -> Generator[Disk]:
 
 def waits(at_work: AtWork, error_class: str, *, attempts: int) -> None:
     """The newest build could not be done for that reason; the head is what it was."""
-    (job,) = [one for one in jobs.recent(at_work.conn) if not one.ended]
+    (job,) = [one for one in listing.jobs(at_work.conn, Wanted()) if not one.ended]
     assert (job.state, job.error_class, job.attempts) == ("queued", error_class, attempts)
     assert job.error
     assert job.error.endswith(".")
@@ -75,7 +76,7 @@ def waits(at_work: AtWork, error_class: str, *, attempts: int) -> None:
 
 def goes_on(at_work: AtWork) -> None:
     """Once there is room the job is done, on what was there before."""
-    (job,) = [one for one in jobs.recent(at_work.conn) if not one.ended]
+    (job,) = [one for one in listing.jobs(at_work.conn, Wanted()) if not one.ended]
     drive(at_work, job.id, alone=True)
     assert at_work.job(job.id).state == "done"
     assert (at_work.place / "a.txt").read_text() == "1"

@@ -7,8 +7,9 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection
 
-from db import attempts, endings, jobs, rescue
+from db import attempts, endings, jobs, listing, rescue
 from db.endings import Wait
+from db.listing import Wanted
 from tests.invariants import violations
 from tests.ledger import (
     advance,
@@ -159,8 +160,8 @@ def test_jobs_are_listed_with_what_is_open_first(conn: Connection):
     ended = begun(conn)
     finish(conn, ended, "failed")
     waiting = [ask(conn), ask(conn, project="q")]
-    assert [each.id for each in jobs.recent(conn)] == [*waiting, ended.id]
-    assert [each.ended for each in jobs.recent(conn)] == [False, False, True]
+    assert [each.id for each in listing.jobs(conn, Wanted())] == [*waiting, ended.id]
+    assert [each.ended for each in listing.jobs(conn, Wanted())] == [False, False, True]
     job = claim(conn, waiting[0])
     assert job
     minted = turn(conn, replace(job, head=None))

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -204,21 +203,3 @@ def test_doctor_says_a_line_a_check_and_fails_if_one_does(
     assert not found["ok"]
     failed = [one["name"] for one in found["checks"] if one["state"] == "fail"]
     assert failed == ["workers", "relay"]
-
-
-def test_looking_at_jobs_imports_neither_celery_nor_the_agents_sdk(
-    environment: dict[str, str], checkout: Path, dsn: str
-):
-    code = (
-        "import sys; from dev.cli import main; sys.argv[1:] = ['jobs']; main();"
-        "print(sorted({'celery', 'claude_agent_sdk', 'redis', 'httpx', 'rich'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment | {"DATABASE_URL": dsn},
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines()[-1] == "[]"

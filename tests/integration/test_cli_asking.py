@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from psycopg import Connection
 
-from db import jobs
+from db import listing
+from db.listing import Wanted
 from tests import ledger
 from tests.commandline import BATON, Baton
 from tests.commandline import bare as bare
@@ -41,7 +42,7 @@ def test_what_a_request_may_say_reaches_the_ledger(baton: Baton, conn: Connectio
     asked = baton(
         "enqueue", "chat-plan", "--project", "p", "--user", "u", "--prompt", "x", *options
     )
-    job = jobs.recent(conn)[0]
+    job = listing.jobs(conn, Wanted())[0]
     assert asked.code == 0
     assert job.kind == "chat_plan"
     assert (job.args["max_turns"], job.args["budget"], job.args["model"]) == (7, 0.25, "small")
@@ -63,7 +64,7 @@ def test_waiting_follows_the_chain_to_its_end(
     environment: dict[str, str], checkout: Path, conn: Connection, dsn: str, redis_url: str
 ):
     with _waiting(environment, checkout, dsn, redis_url) as running:
-        build = wait_until(lambda: jobs.recent(conn), description="the request")[0]
+        build = wait_until(lambda: listing.jobs(conn, Wanted()), description="the request")[0]
         following = ledger.next_job("compaction")
         claimed = ledger.claim(conn, build.id)
         assert claimed
@@ -72,9 +73,10 @@ def test_waiting_follows_the_chain_to_its_end(
         assert last
         ledger.finish(conn, last)
         out, err = running.communicate(timeout=100)
-    lines = [re.sub(r" +", " ", line[10:]) for line in out.splitlines()]
+    lines = [re.sub(r" +", " ", line[11:]) for line in out.splitlines()]
     assert running.returncode == 0
-    assert err == "No worker is online, the job waits for one: start `baton up`.\n"
+    assert err == ""
+    assert out.startswith(f"{build.id}  build  queued\n"), "the id at once"
     assert "build started on host" in lines
     assert lines[-1].endswith("has ended: build done, compaction done.")
 
@@ -89,7 +91,7 @@ def test_waiting_for_a_chain_that_is_not_done_fails(
 ):
     unreachable = "redis://127.0.0.1:1/0"  # progress is lost then, and nothing else
     with _waiting(environment, checkout, dsn, unreachable, "--json") as running:
-        build = wait_until(lambda: jobs.recent(conn), description="the request")[0]
+        build = wait_until(lambda: listing.jobs(conn, Wanted()), description="the request")[0]
         claimed = ledger.claim(conn, build.id)
         assert claimed
         following = ledger.next_job("compaction")

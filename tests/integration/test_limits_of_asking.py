@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import Connection, sql
 
-from db import jobs, ledger_settings
+from db import ledger_settings, listing
 from db.codes import refusal
 from db.jobs import NEVER
+from db.listing import Wanted
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
 from tests.ledger import ask, at_once, begun, commit, finish, job_row, one
@@ -119,7 +120,7 @@ def test_no_row_can_hold_a_time_that_hides_the_others(conn: Connection):
             with pytest.raises(psycopg.errors.CheckViolation):
                 conn.execute(query)
     conn.execute("update jobs set run_at = %s", (NEVER,))
-    assert [job.id for job in jobs.recent(conn)] == [asked]
+    assert [job.id for job in listing.jobs(conn, Wanted())] == [asked]
 
 
 @pytest.fixture

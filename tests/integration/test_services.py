@@ -16,9 +16,10 @@ import pytest
 import redis
 
 from dev import processes, server
+from dev.noted import find
 from dev.processes import Process
 from dev.server import ServiceError
-from dev.services import find, services
+from dev.services import services
 from tests.machine import needs_setpriv
 from tests.waiting import wait_until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.figures import compare, resume_rate
+from worker.reports.figures import compare, resume_rate
 
 
 def sample(name: str, *, cost: str, duration: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What is printed: escaped, aligned, and in units that people read."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.screen import Facts, Screen, Table, clean, duration, money, shortened, size
+from db.moments import Beyond
+from worker.layout import Facts, Table
+from worker.screen import Screen, as_json
+from worker.units import clean, duration, money, shortened, size
 
 
 @given(st.text())
@@ -71,3 +74,22 @@ def test_a_document_holds_every_type_of_the_ledger(capsys: pytest.CaptureFixture
         "id": str(UUID(int=7)), "at": "2026-01-02T00:00:00+00:00", "cost": 0.25, "age": 60.0,
         "facts": {"rows": [], "title": ""}, "text": "\x1b\udcff",
     }  # fmt: skip
+
+
+def test_what_python_cannot_hold_is_shown_as_it_is_with_a_mark():
+    at = Beyond.of("infinity")
+    assert (clean(at), at > datetime.now(UTC)) == ("infinity (!)", True)
+    assert Beyond.of("0044-03-15 00:00:00+00 BC") < datetime.now(UTC)
+    assert clean(datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-12)))).endswith(
+        "(!)"
+    )
+    assert duration(float("inf")) == duration(float("nan")) == "for ever (!)"
+    assert json.loads(as_json({"at": at, "cost": Decimal("NaN"), "s": float("inf")})) == {
+        "at": "infinity", "cost": None, "s": None,
+    }  # fmt: skip
+
+
+def test_a_mapping_is_read_as_a_sentence():
+    told = {"text": "a\nb", "files": ["x", "y"], "more": {"n": 1}, "none": []}
+    assert clean(told) == r"text: a\nb, files: 2 (x, y), more: (n: 1), none: none"
+    assert clean({"f": [str(n) for n in range(9)]}) == "f: 9 (0, 1, 2, 3, 4, …)"

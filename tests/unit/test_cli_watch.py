@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from worker.live import drawn
-from worker.screen import clean
+from worker.live import console, drawn
+from worker.units import clean
 from worker.watch import Seen, line, plain, worth_a_line
 
 EVENTS = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
@@ -39,7 +39,7 @@ def test_lines_say_what_matters():
         line(seen("job.waits", delay=12.34, error="Overloaded."))
         == "waits for 12 s: Overloaded."
     )
-    assert plain(seen("job.failed", error="No.")) == "00:00:00  build       failed: No."
+    assert plain(seen("job.failed", error="No.")) == "00:00:00Z  build       failed: No."
     assert plain(seen("turn.began", resumes=True)).endswith("resumes")
 
 
@@ -53,3 +53,32 @@ def test_what_an_agent_says_is_escaped():
     assert "\x1b" not in clean(plain(told))
     assert "\x1b" not in drawn(told).plain
     assert "[bold]x[/bold]" in drawn(told).plain
+
+
+def test_a_pipe_has_no_width_unless_columns_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console().print("word " * 100)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setenv("COLUMNS", "60")
+    console().print("word " * 100)
+    assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_what_a_chain_waits_for_and_its_silence_have_lines():
+    assert line(seen("waits", sentence="No worker is online.")) == "waits: No worker is online."
+    assert line(seen("silent", silent_s=75.0)) == "its agent has been silent for 1 m 15 s"
+    assert worth_a_line(seen("silent", silent_s=75.0))
+    assert not worth_a_line(seen("pulse", silent_s=1.0))
+
+
+def test_a_session_is_short_in_a_line_of_a_terminal():
+    told = seen("session.moved", session="1a2b3c4d-0000-4000-8000-000000000001", source="build")
+    assert "session 1a2b3c4d (build, fresh)" in drawn(told).plain
+    assert "1a2b3c4d-0000-4000" in plain(told)
+
+
+def test_a_line_that_waits_names_the_moment_as_all_others_do():
+    told = seen("job.parked", until="2026-01-02T03:04:05.678+00:00", error="Limited.")
+    assert line(told) == "parked until 2026-01-02 03:04:05Z: Limited."

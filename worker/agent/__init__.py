@@ -7,10 +7,11 @@ what other versions of the CLI have done with session ids.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
-from worker.agent.store import JobStore
+if TYPE_CHECKING:
+    from worker.agent.store import JobStore  # slow to import: it has the SDK
 
 Relation = Literal["fresh", "continued", "rolled", "forked", "reset"]
 
@@ -80,7 +81,7 @@ class Watch:
 class Agent(Protocol):
     """Anything that can run a turn."""
 
-    def __call__(self, request: Request, *, store: JobStore, watch: Watch) -> Turn:
+    def __call__(self, request: Request, *, store: "JobStore", watch: Watch) -> Turn:
         """Run one turn, on a fork of `request.resume` or on a new session.
 
         Raises the errors of `worker.errors`: AgentFailed, Stopped, CaptureIncomplete.

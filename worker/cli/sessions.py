@@ -1,13 +1,39 @@
-"""The command line, where sessions from elsewhere are taken in."""
+"""The commands about sessions: how one stands, and taking in one from elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
-from worker.console import AsJson, ProjectId, app, flag, ledger, parse_id, screen
-from worker.screen import size
+from worker import naming
+from worker.complaints import Failed, WrongUsage
+from worker.console import AsJson, ProjectId, app, flag, ledger, screen
+from worker.layout import Page
+from worker.pages.sessions import session_page
+from worker.units import size
+
+
+@app.command("session")
+def show_session(
+    session: naming.Id,
+    not_resumable: Annotated[bool, flag("--not-resumable", "Never resume it again.")] = False,
+    _json: AsJson = False,
+) -> None:
+    """Show a session, and whether it can be resumed."""
+    from db import reports
+    from worker.sessions import describe
+
+    with ledger() as conn:
+        session_id = naming.session_named(conn, session)
+        barred = not_resumable and reports.bar(conn, session_id)
+        document = describe(conn, session_id)
+        if document is None:
+            raise Failed(f"Session {session_id} is unknown: `baton chain PROJECT` names them.")
+        tried = [one["job_id"] for one in document["resume_attempts"]]
+        page: Page = session_page(document, naming.shown(conn, jobs=tried))
+    if not_resumable:
+        page = ["It is not resumed again." if barred else "It was not resumable before."]
+    screen.show(document, page)
 
 
 @app.command("import-session")
@@ -17,8 +43,7 @@ def import_session(
     *,
     user: Annotated[str, typer.Option(help="The project's owner.")],
     session: Annotated[
-        UUID | None,
-        typer.Option(metavar="ID", parser=parse_id, help="If the file is named otherwise."),
+        str | None, naming.session_option("If the file is named otherwise; whole.")
     ] = None,
     no_head: Annotated[bool, flag("--no-head", "Keep the project's head as it is.")] = False,
     _json: AsJson = False,
@@ -26,10 +51,13 @@ def import_session(
     """Take in a session that the agent CLI recorded without Baton."""
     from worker import recorded
 
-    given = str(session) if session else None
+    if session and len(session) < naming.WHOLE:
+        raise WrongUsage(
+            f"{session} is not whole: a session from elsewhere is known to nobody."
+        )
     with ledger() as conn:
         found, is_head = recorded.take_in(
-            conn, project, file, user_id=user, session=given, head=not no_head
+            conn, project, file, user_id=user, session=session, head=not no_head
         )
     bytes_read = file.stat().st_size
     agents = len(found.transcripts) - 1

@@ -1,4 +1,4 @@
-"""The command line, where a project's files are concerned: rewind, import, diff."""
+"""The command that shows what changed in a project's files; and what others do with files."""
 
 import socket
 import sys
@@ -13,8 +13,9 @@ from psycopg import Connection
 
 from db import events, projects
 from db.events import Event
+from worker import naming
 from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
-from worker.screen import clean
+from worker.units import clean
 
 MOST_NAMED = 5  # of what an import left out
 MOST_LINES = 5000  # of a patch, at a terminal
@@ -84,7 +85,10 @@ def show_diff(
 
     with ledger() as conn:
         known_project(conn, project)
-        found = diff(conn, project, version, against)
+        one, other = (
+            given and naming.version_named(conn, project, given) for given in (version, against)
+        )
+        found = diff(conn, project, one, other)
     if screen.json:
         changes = found.changes()
         document = {
@@ -113,4 +117,4 @@ def show_diff(
 
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
-        print("\t".join(clean(part) if part else "" for part in line.split("\t")))  # noqa: T201
+        print("\t".join(clean(part) if part else "" for part in line.split("\t")))

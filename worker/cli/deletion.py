@@ -10,7 +10,8 @@ from db import receipts
 from db.receipts import Receipt
 from worker.complaints import Failed, WrongUsage
 from worker.console import AsJson, app, flag, ledger, screen
-from worker.screen import Facts, Page, Table, number
+from worker.layout import Facts, Page, Table
+from worker.units import number
 
 if TYPE_CHECKING:
     from worker.deletion import Deleted  # slow to import

@@ -1,61 +1,23 @@
-"""`baton report health`: what runs, what waits, what it takes, and what stands in its way."""
+"""`baton report health`, for people."""
 
-from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
-from psycopg import Connection
+from worker.layout import Facts, Page, Table
+from worker.pages.ids import Names, named
+from worker.units import duration, instant, number, size
 
-from config.settings import settings
-from db import beats, census, limits, messages, receipts, reports, workers
-from db.reports import Row
-from worker.figures import Report
-from worker.screen import Facts, Page, Table, duration, number, size
-
-AGES = ("up to 1 h", "up to 24 h", "up to 7 d", "older")
+Row = dict[str, Any]
 NOT_YET = "They are many, and were not counted yet: clean-up does it."
 
 
-def health(conn: Connection) -> Report:
+def health_jobs(document: Row) -> list[Any]:
+    """The jobs that the page names."""
+    return [row["id"] for row in (*document["running"], *document["quarantined"])]
+
+
+def health_page(document: Row, names: Names) -> Page:
     """What runs, what waits, and what stands in its way."""
-    jobs, estimated = reports.states(conn)
-    heads, stored = census.of_projects(conn), census.of_transcripts(conn)
-    document = {
-        "jobs": jobs,
-        "jobs_estimated": ["queued"] if estimated else [],
-        "oldest_waiting": reports.oldest_waiting(conn),
-        "running": reports.running(conn),
-        "quarantined": reports.quarantined(conn),
-        "limits": [asdict(limit) for limit in limits.in_force(conn)],
-        "session_ages": [
-            {"age": age, "heads": n} for age, n in zip(AGES, heads["ages"], strict=True)
-        ]
-        if heads
-        else [],
-        "heads_counted_at": heads.get("at") if heads else None,
-        "transcripts": {
-            "sessions": stored["sessions"] if stored else None,
-            "bytes": stored["bytes"] if stored else None,
-            "counted_at": stored.get("at") if stored else None,
-            "disk_bytes": reports.on_disk(conn),
-        },
-        "project_bytes": settings().project_bytes or None,
-        "biggest": stored["biggest"] if stored else [],
-        "deletions_unfinished": [
-            {"what": what, "id": subject, "began_at": began_at}
-            for what, subject, began_at in receipts.unfinished(conn)
-        ],
-        "workers": [
-            asdict(one)
-            for one in workers.online(conn, silent_after=settings().worker_silent_after)
-        ],
-        "beats": [asdict(one) for one in beats.all_of_them(conn)],
-        "ticks": reports.ticks(conn),
-        "refused_messages": [asdict(one) for one in messages.newest_refused(conn)],
-    }
-    return Report(document, _health_page(document))
-
-
-def _health_page(document: Row) -> Page:
     oldest, stored = document["oldest_waiting"], document["transcripts"]
     return [
         Facts(
@@ -72,11 +34,13 @@ def _health_page(document: Row) -> Page:
             for d in document["deletions_unfinished"]
         ),
         Table(
-            ("job", "project", "kind", "host", "pid", "agent", "runs for", "lease left"),
+            ("job", "project", "kind", "host", "pid", "agent", "runs for", "silent for", "lease left"),
             [
                 (
-                    *(r[c] for c in ("id", "project_id", "kind", "host", "pid", "agent_pid")),
+                    named(r["id"], names),
+                    *(r[c] for c in ("project_id", "kind", "host", "pid", "agent_pid")),
                     duration(r["runs_s"]),
+                    duration(r["silent_s"]),
                     duration(r["lease_left_s"]),
                 )
                 for r in document["running"]
@@ -96,10 +60,11 @@ def _health_page(document: Row) -> Page:
         Table(
             ("job", "project", "kind", "workers killed", "error"),
             [
-                tuple(r[c] for c in ("id", "project_id", "kind", "rescues", "error"))
+                (named(r["id"], names), *(r[c] for c in ("project_id", "kind", "rescues", "error")))
                 for r in document["quarantined"]
             ],
             "No job is quarantined.",
+            words=frozenset({"error"}),
             title="Quarantined",
         ),
         Table(
@@ -122,6 +87,7 @@ def _health_page(document: Row) -> Page:
             ("task", "began at", "ended at", "result"),
             [tuple(t[c] for c in ("name", "at", "ended_at", "result")) for t in document["ticks"]],
             "No periodic task has run yet.",
+            words=frozenset({"result"}),
             title="Periodic tasks",
         ),
         Table(
@@ -131,6 +97,7 @@ def _health_page(document: Row) -> Page:
                 for m in document["refused_messages"]
             ],
             "No message was refused in the last days.",
+            words=frozenset({"error"}),
             title="Refused messages",
         ),
     ]  # fmt: skip
@@ -170,10 +137,11 @@ def _stored(stored: Row) -> str:
 
 def _as_of(at: str | None) -> str:
     """When it was counted, if not just now."""
-    return f" (as of {datetime.fromisoformat(at):%Y-%m-%d %H:%MZ})" if at else ""
+    return f" (as of {instant(datetime.fromisoformat(at))})" if at else ""
 
 
 def _waiting(oldest: Row | None) -> str:
     if oldest is None:
         return "nothing waits"
-    return f"{duration(oldest['waits_s'])}: {oldest['kind']} of {oldest['project_id']}"
+    told = f"{duration(oldest['waits_s'])}: {oldest['kind']} of {oldest['project_id']}"
+    return f"{told}. {oldest['waits']['sentence']}" if oldest["waits"] else told

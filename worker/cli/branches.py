@@ -1,14 +1,15 @@
 """The commands for branches: what there is beside a project's main line, taking over, dropping."""
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
 from db import branches
 from db.branches import Branch
-from worker.console import AsJson, ProjectId, app, known_project, ledger, parse_id, screen
-from worker.screen import Table
+from worker import naming
+from worker.console import AsJson, ProjectId, app, known_project, ledger, screen
+from worker.layout import Table
+from worker.pages.ids import named
 
 
 @app.command("branches")
@@ -24,15 +25,26 @@ def show_branches(
     with ledger() as conn:
         known_project(conn, project)
         if drop is not None:
+            drop = naming.branch_named(conn, project, drop)
             branches.drop(conn, project, drop)
             done = [f"Branch {drop} is dropped: none of its sessions is resumed any more."]
             screen.show({"project_id": project, "done": done}, done)
             return
         found = branches.of_project(conn, project)
+        names = naming.shown(
+            conn,
+            sessions=[session for b in found for session in (b.from_session, b.head)],
+            lanes=[b.lane for b in found],
+        )
     table = Table(
         ("branch", "from", "head", "files", "used at", "promoted at"),
         [
-            (b.lane, b.from_session, b.head, _files(b), b.updated_at, b.promoted_at)
+            (
+                *(named(one, names) for one in (b.lane, b.from_session, b.head)),
+                _files(b),
+                b.updated_at,
+                b.promoted_at,
+            )
             for b in found
         ],
         f"Project {project} has no branches: ask for a job with --branch-from SESSION.",
@@ -45,19 +57,17 @@ def promote_branch(
     project: ProjectId,
     branch: Annotated[str, typer.Argument(metavar="BRANCH")],
     onto: Annotated[
-        UUID | None,
-        typer.Option(
-            metavar="SESSION",
-            parser=parse_id,
-            help="The head it is to replace; else the session that it began from.",
-        ),
+        str | None,
+        naming.session_option("The head it is to replace; else the one that it began from."),
     ] = None,
     _json: AsJson = False,
 ) -> None:
     """Make a branch's session and files the project's, unless the main line has moved on."""
     with ledger() as conn:
         known_project(conn, project)
-        taken = branches.promote(conn, project, branch, onto=str(onto) if onto else None)
+        branch = naming.branch_named(conn, project, branch)
+        head = onto and naming.session_named(conn, onto, project)
+        taken = branches.promote(conn, project, branch, onto=head)
     done = [f"Its session is {taken.head} now, that of {branch}."]
     if taken.tree:
         done.append("Its files are the branch's from the next job on.")

@@ -1,0 +1,1 @@
+"""Pages: documents laid out for people, one function a page. What is shown is in the document."""

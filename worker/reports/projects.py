@@ -1,0 +1,47 @@
+"""A project, and what it has open, as a document."""
+
+from typing import Any
+
+from psycopg import Connection
+
+from db import listing, projects, reports
+from db.projects import Project
+from worker.reports.jobs import listed
+
+Row = dict[str, Any]
+SHOWN = 100  # open jobs of a project
+
+
+def detailed(conn: Connection, found: Project) -> Row:
+    """One project: whose it is, where its session stands, and what is going on.
+
+    `next_turn`: `first` (there is no session yet), `fresh` or `resumes`. Of open jobs the first
+    SHOWN are there, in the order in which they will run; `open_jobs_more` says how many follow.
+    """
+    project_id = found.project_id
+    overview = reports.overview(conn, project_id)
+    waiting = listing.open_of(conn, project_id, limit=SHOWN)
+    return {
+        "project": found,
+        "next_turn": _next_turn(found),
+        "latest_version": projects.latest_version(conn, project_id),
+        **overview,
+        "open_jobs": listed(conn, waiting),
+        "open_jobs_more": max(overview["open"] - len(waiting), 0),
+    }
+
+
+def path(conn: Connection, project_id: str) -> Row:
+    """Every move of the project's session, oldest first; `next` is the job that comes next."""
+    following = listed(conn, listing.open_of(conn, project_id, limit=1))
+    return {
+        "project_id": project_id,
+        "moves": reports.moves(conn, project_id),
+        "next": following[0] if following else None,
+    }
+
+
+def _next_turn(found: Project) -> str:
+    if found.last_ai_session_id is None:
+        return "first"
+    return "fresh" if found.fresh_next else "resumes"
