@@ -80,11 +80,16 @@ def found(conn: Connection, what: str, subject: str) -> dict[str, int]:
     counted = dict[str, int]()
     for table in tables:
         query = sql.SQL("select count(*) from {} where {} = %s").format(
-            sql.Identifier(table), sql.Identifier(column)
+            sql.Identifier(table), _column(table, column)
         )
         for (n,) in conn.execute(query, (subject,)):
             counted[table] = n
     return {table: n for table, n in counted.items() if n}
+
+
+def _column(table: str, column: LiteralString) -> sql.Composable:
+    """The column as the table's index for deletions has it (0022_scale.sql)."""
+    return sql.SQL(column + ' collate "C"') if table == "jobs" else sql.Identifier(column)
 
 
 def check_idle(conn: Connection, projects: Sequence[str], user_id: str | None = None) -> None:
@@ -115,7 +120,8 @@ def take_project(
         _take_turn(conn, project_id)
         conn.execute("select set_config('lock_timeout', %s, true)", (f"{PATIENCE:g}s",))
         conn.execute(  # a claim passes over rows that are locked
-            "select from jobs where project_id = %s order by id for update", (project_id,)
+            'select from jobs where project_id collate "C" = %s order by id for update',
+            (project_id,),
         )
         check_idle(conn, [project_id])
         conn.execute("select from projects where project_id = %s for update", (project_id,))
@@ -123,8 +129,8 @@ def take_project(
         _note(conn, receipt_id, project_id, turns_here)
         gone = dict[str, int]()
         for table in (*_detached_months(conn), *TABLES):
-            query = sql.SQL("delete from {} where project_id = %s").format(
-                sql.Identifier(table)
+            query = sql.SQL("delete from {} where {} = %s").format(
+                sql.Identifier(table), _column(table, "project_id")
             )
             gone[table] = conn.execute(query, (project_id,)).rowcount
         receipts.count(conn, receipt_id, gone)
@@ -173,7 +179,7 @@ def _note(
                 select user_id from projects where project_id = %(project)s)),
             'chains', todo -> 'chains' || (
                 select coalesce(jsonb_agg(distinct chain_id), '[]') from jobs
-                 where project_id = %(project)s),
+                 where project_id collate "C" = %(project)s),
             'turns', todo -> 'turns' || (
                 select coalesce(jsonb_agg(minted_session_id), '[]') from turns
                  where project_id = %(project)s and minted_session_id = any(%(here)s)))
@@ -202,14 +208,16 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
     are the other's audit. Figures stay without the user's name.
     """
     with conn.transaction():
-        conn.execute("select from jobs where user_id = %s order by id for update", (user_id,))
+        conn.execute(
+            'select from jobs where user_id collate "C" = %s order by id for update', (user_id,)
+        )
         check_idle(conn, [], user_id)
         touched = [
             project_id
             for (project_id,) in conn.execute(
                 "select project_id from "
                 + SESSIONS
-                + " theirs union select project_id from jobs where user_id = %(user)s order by 1",
+                + ' theirs union select project_id from jobs where user_id collate "C" = %(user)s order by 1',
                 {"user": user_id},
             )
         ]
@@ -238,14 +246,14 @@ def _note_branches(conn: Connection, receipt_id: UUID, user_id: str) -> None:
             'attempts', coalesce(todo -> 'attempts', '[]') || (
                 select coalesce(jsonb_agg(distinct jsonb_build_array(t.project_id, t.attempt)), '[]')
                   from turns t join jobs j on j.id = t.job_id
-                 where j.user_id = %(user)s and j.lane <> 'main'))
+                 where j.user_id collate "C" = %(user)s and j.lane <> 'main'))
          where id = %(id)s
         """,
         {"id": receipt_id, "user": user_id},
     )
 
 
-JOBS: LiteralString = "(select id from jobs where user_id = %(user)s)"
+JOBS: LiteralString = '(select id from jobs where user_id collate "C" = %(user)s)'
 SESSIONS: LiteralString = (
     """(
     select project_id, session_id from project_ai_session_metrics where user_id = %(user)s
@@ -282,7 +290,7 @@ THEIRS: dict[str, LiteralString] = {
     + TOUCHED
     + "job_id in "
     + JOBS,
-    "jobs": "delete from jobs where user_id = %(user)s",
+    "jobs": 'delete from jobs where user_id collate "C" = %(user)s',
     "user_asks": "delete from user_asks where user_id = %(user)s",
     "user_turns": "delete from user_turns where user_id = %(user)s",
     "project_ai_session_metrics": """
