@@ -16,7 +16,8 @@ FLOOD: LiteralString = """
 
 DUE: LiteralString = """
     select from jobs
-     where state in ('queued', 'parked') and not ready and publish_after <= now() limit 1"""
+     where state in ('queued', 'parked') and not ready and not announced and publish_after <= now()
+     limit 1"""
 
 
 @dataclass
@@ -28,8 +29,8 @@ class Slots:
     running: list[UUID] = field(default_factory=list[UUID])
 
     def fill(self, *, user_slots: int = 0) -> list[UUID]:
-        """Let the relay look at all that is due and publish for what is free; returns what begins."""
-        while self.conn.execute(DUE).fetchone():
+        """Let the relay look at all that came, and publish for what is free; returns what begins."""
+        while self.conn.execute(DUE).rowcount:
             outbox.look(self.conn)
         begins = published(self.conn, self.many - len(self.running), user_slots=user_slots)
         for job in begins:
