@@ -10,7 +10,6 @@ Where all is in one page, a report counts that page, and is of now.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from psycopg import Connection
@@ -62,13 +61,15 @@ def count_projects(conn: Connection, before: Count, walk: Walk) -> Count:
         return 0, [found["last"]] if found["projects"] == PAGE else None
 
     walk.go(page)
-    return noted(before, so_far, walk)
+    return noted(conn, before, so_far, walk)
 
 
-def noted(before: Count, so_far: Count, walk: Walk) -> Count:
+def noted(conn: Connection, before: Count, so_far: Count, walk: Walk) -> Count:
     """What is to be written down after a run that came as far as the walk did."""
     if walk.after is None:
-        return {"whole": so_far | {"at": datetime.now(UTC).isoformat()}}
+        at = conn.execute("select now()").fetchone()
+        assert at
+        return {"whole": so_far | {"at": at[0].isoformat()}}
     return {"so_far": so_far} | {name: before[name] for name in ("whole",) if name in before}
 
 
@@ -84,7 +85,7 @@ def add_transcripts(so_far: Count, held: Sequence[Held]) -> Count:
 
 def transcripts_noted(conn: Connection, before: Count, so_far: Count, walk: Walk) -> Count:
     """As `noted`; of the biggest projects it is measured what they store."""
-    return noted(before, so_far if walk.after else _measured(conn, so_far), walk)
+    return noted(conn, before, so_far if walk.after else _measured(conn, so_far), walk)
 
 
 def _measured(conn: Connection, counted: Count) -> Count:

@@ -97,8 +97,9 @@ def park_waiting(
         update jobs
            set state = case when elsewhere then 'queued' else 'parked' end,
                run_at = case when elsewhere then run_at else l.until end,
-               publish_after = case when elsewhere then publish_after else l.until end,
-               published = case when elsewhere then published else 0 end,
+               publish_after = case when elsewhere then now() + interval '1 second'
+                                    else l.until end,
+               published = 0,  -- whoever took the message could not work: that is no answer
                credential = case when elsewhere then null else %(credential)s end,
                published_at = null, ready = false, scheduled = false
           from l where id = %(id)s and state in ('queued', 'parked') and run_at <= now()

@@ -34,8 +34,7 @@ class Wanted:
 # What a filter leaves. Each is left out of the statement when it is not asked for, so that
 # the planner sees which index will do.
 FILTERS: dict[str, LiteralString] = {
-    "project": "project_id = %(project)s",
-    "user": "user_id = %(user)s",
+    "user": 'user_id collate "C" = %(user)s',  # as its index has it
     "states": "state = any(%(states)s)",
     "kinds": """(case when kind = 'build' and args ->> 'asked' = 'update' then 'update'
                       else kind end) = any(%(kinds)s)""",
@@ -44,10 +43,11 @@ FILTERS: dict[str, LiteralString] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One half of the list: which jobs, the moment that `since` is about, their order, and
-    what is behind a job."""
+    """One half of the list: which jobs, which of them are a project's (by the index that has
+    these), the moment that `since` is about, their order, and what is behind a job."""
 
     which: LiteralString
+    project: LiteralString
     moment: LiteralString
     order: LiteralString
     behind: LiteralString
@@ -55,12 +55,14 @@ class Part:
 
 OPENED = Part(
     "finished_at is null",
+    "project_id = %(project)s",
     "created_at",
     "pos, created_at, id",
     "(pos, created_at, id) > (select pos, created_at, id from jobs where id = %(after)s)",
 )
 ENDED = Part(
     "finished_at is not null",
+    'project_id collate "C" = %(project)s',
     "finished_at",
     "finished_at desc, id desc",
     """finished_at <= (select finished_at from jobs where id = %(after)s)
@@ -99,6 +101,8 @@ def _page(conn: Connection, wanted: Wanted, part: Part, *, behind: bool) -> list
         text for name, text in FILTERS.items() if getattr(wanted, name)
     ]
     parts += asked_for
+    if wanted.project:
+        parts.append(part.project)
     if wanted.since:
         parts.append(part.moment + " >= %(since)s")
     if behind:
@@ -185,7 +189,7 @@ def is_user(conn: Connection, user_id: str) -> bool:
     row = conn.execute(
         """
         select exists (select from projects where user_id = %(user)s)
-            or exists (select from jobs where user_id = %(user)s)
+            or exists (select from jobs where user_id collate "C" = %(user)s)
         """,
         {"user": user_id},
     ).fetchone()

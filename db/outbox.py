@@ -103,14 +103,16 @@ def room(conn: Connection, *, silent_after: timedelta) -> Room:
 
 ROOM: LiteralString = """
     with online as (
-        select slots, exists (select from limits l where l.credential = w.credential
+        select slots, worker_id, exists (select from limits l where l.credential = w.credential
                                                    and l.until > now()) as limited
           from workers w where seen_at > now() - %(silent_after)s::interval
+    ), able as (  -- where all are limited a message parks its job, once
+        select * from online where not limited or not exists (select from online where not limited)
     )
     select (select count(*) from online) as workers,
-           (select coalesce(sum(slots) filter (where not limited), sum(slots), 0)
-              from online) as slots,  -- where all are limited a message parks its job, once
-           (select count(*) from jobs where state = 'running') as busy,
+           (select coalesce(sum(slots), 0) from able) as slots,
+           (select count(*) from jobs where state = 'running'
+                                        and worker_id in (select worker_id from able)) as busy,
            (select count(*) from jobs where published_at is not null
                                         and state in ('queued', 'parked')) as out"""
 

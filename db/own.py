@@ -51,6 +51,7 @@ class Own(Connection[TupleRow]):
     """A connection that begins as this module says."""
 
     pooled = False
+    patience = ""  # for how long a statement waits for a lock; empty: as the database says
 
     def begin(self) -> Self:
         """Say what we need, and find out who answers. Before it is used for anything else."""
@@ -62,6 +63,12 @@ class Own(Connection[TupleRow]):
             self.prepare_threshold = None
         return self
 
+    def wait_at_most(self, patience: str) -> None:
+        """Wait for no lock for longer than that, such as `5s`; then LockNotAvailable is raised."""
+        self.patience = patience
+        if not self.pooled:
+            self.execute("select set_config('lock_timeout', %s, false)", (patience,))
+
     @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
@@ -70,6 +77,10 @@ class Own(Connection[TupleRow]):
         with super().transaction(savepoint_name, force_rollback) as block:
             if outermost and self.pooled:
                 self.execute(FOR_THE_TRANSACTION)
+                if self.patience:
+                    self.execute(
+                        "select set_config('lock_timeout', %s, true)", (self.patience,)
+                    )
             yield block
 
 

@@ -67,8 +67,8 @@ def overview(conn: Connection, project_id: str) -> Row:
     )[0]
 
 
-def open_jobs(conn: Connection, project_id: str) -> list[Row]:
-    """What is not finished of a project, in the order in which it will run."""
+def open_jobs(conn: Connection, project_id: str, *, limit: int | None = None) -> list[Row]:
+    """What is not finished of a project, in the order in which it will run, with who holds it."""
     return _rows(
         conn,
         """
@@ -77,8 +77,9 @@ def open_jobs(conn: Connection, project_id: str) -> list[Row]:
                extract(epoch from lease_until - now())::float as lease_left_s
           from jobs where project_id = %s and finished_at is null
          order by state <> 'running', (started_at is not null or id <> chain_id) desc, pos
+         limit %s
         """,
-        (project_id,),
+        (project_id, limit),
     )
 
 

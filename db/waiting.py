@@ -137,13 +137,15 @@ def fleet(conn: Connection, *, silent_after: timedelta) -> Fleet:
         found = cur.execute(
             """
             with online as (
-                select w.id, w.slots, l.until, l.reason from workers w
+                select w.slots, w.worker_id, l.until, l.reason from workers w
                   left join limits l on l.credential = w.credential and l.until > now()
                  where w.seen_at > now() - %s
             )
             select (select count(*) from online) as workers,
                    (select coalesce(sum(slots), 0)::int from online where until is null) as slots,
-                   (select count(*) from jobs where state = 'running') as running,
+                   (select count(*) from jobs
+                     where state = 'running' and worker_id in (
+                           select worker_id from online where until is null)) as running,
                    (select count(*) from jobs where published_at is not null
                                                 and state in ('queued', 'parked')) as out,
                    (select count(distinct worker_id) from jobs

@@ -18,6 +18,7 @@ class Worker:
     box: str | None
     cli_version: str | None
     credential: str | None
+    worker_id: str | None = None  # as its jobs name it; None: of a release that did not say
     seen_at: datetime | None = None  # Postgres's clock
 
 
@@ -25,12 +26,14 @@ def report(conn: Connection, worker: Worker) -> None:
     """Say that the worker is here. `seen_at` is Postgres's clock, whatever the worker's says."""
     conn.execute(
         """
-        insert into workers (id, host, pid, slots, box, cli_version, credential)
-        values (%(id)s, %(host)s, %(pid)s, %(slots)s, %(box)s, %(cli_version)s, %(credential)s)
+        insert into workers (id, host, pid, slots, box, cli_version, credential, worker_id)
+        values (%(id)s, %(host)s, %(pid)s, %(slots)s, %(box)s, %(cli_version)s, %(credential)s,
+                %(worker_id)s)
         on conflict (id) do update
            set seen_at = now(), host = excluded.host, pid = excluded.pid,
                slots = excluded.slots, box = excluded.box,
-               cli_version = excluded.cli_version, credential = excluded.credential
+               cli_version = excluded.cli_version, credential = excluded.credential,
+               worker_id = excluded.worker_id
         """,
         {
             "id": worker.id,
@@ -40,6 +43,7 @@ def report(conn: Connection, worker: Worker) -> None:
             "box": worker.box,
             "cli_version": worker.cli_version,
             "credential": worker.credential,
+            "worker_id": worker.worker_id,
         },
     )
 
@@ -54,7 +58,7 @@ def online(conn: Connection, *, silent_after: timedelta) -> list[Worker]:
     with conn.cursor(row_factory=class_row(Worker)) as cur:
         return cur.execute(
             """
-            select id, host, pid, slots, box, cli_version, credential, seen_at from workers
+            select id, host, pid, slots, box, cli_version, credential, worker_id, seen_at from workers
              where seen_at > now() - %s order by id
             """,
             (silent_after,),

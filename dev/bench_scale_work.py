@@ -141,6 +141,15 @@ def _pages(names: Names) -> list[Work]:
 
     return [
         Work("baton jobs", lambda conn, _: listed(conn, listing.jobs(conn, Wanted()))),
+        Work(
+            "baton jobs --project P",
+            lambda conn, n: listed(conn, listing.jobs(conn, Wanted(project=names.project(n)))),
+        ),
+        Work(
+            "baton jobs --user U",
+            lambda conn, n: listed(conn, listing.jobs(conn, Wanted(user=names.user(n)))),
+        ),
+        Work("is there such a user", lambda conn, n: listing.is_user(conn, f"no-{n}")),
         Work("baton jobs ID", job),
         Work("baton project P", project),
         Work("baton chain P", lambda conn, n: reports.moves(conn, names.project(n))),

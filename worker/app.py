@@ -209,6 +209,7 @@ def _myself(name: str, slots: int) -> Worker:
         box=box.told(),
         cli_version=cli_version(),
         credential=host.credential(),
+        worker_id=host.WORKER_ID,
     )
 
 

@@ -116,6 +116,8 @@ def _other(exc: BaseException) -> str:
             return "The database is not as Baton left it: run `baton migrate`."
         case psycopg.Error() if why := refusal(exc):
             return why.sentence
+        case psycopg.errors.LockNotAvailable():
+            return "Somebody's transaction holds what this needs: end it, and ask again."
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return f"Postgres went away ({_first_line(exc)}): look at it, then ask again."
         case psycopg.Error():

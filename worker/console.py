@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.table import Commands
+from worker.command_table import Commands
 from worker.complaints import Failed, WrongUsage, complain
 from worker.screen import Screen
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from db.projects import Project
 
+PATIENCE = "5s"  # for whoever holds what a command needs
 FEW_COLLECTIONS = 50_000  # new objects until garbage is looked for: imports make none
 
 screen = Screen()
@@ -91,12 +92,13 @@ def begin(context: typer.Context, _json: AsJson = False, _version: Version = Fal
 
 @contextmanager
 def ledger() -> "Generator[Connection]":
-    """A connection to a database that is migrated."""
+    """A connection to a database that is migrated; it waits for nobody's lock without an end."""
     from db import migrate, pool
 
     with pool.connect() as conn:
         if waiting := migrate.pending(conn):
             raise Failed(f"Migrations are pending ({', '.join(waiting)}): run `baton migrate`.")
+        conn.wait_at_most(PATIENCE)
         yield conn
 
 

@@ -6,7 +6,7 @@ message may be acknowledged. The row is always written before the task ends.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -40,6 +40,10 @@ Do = Callable[[Attempt], None]
 WORK: dict[str, Do] = {}  # by the kind of the job; tasks/ has it
 PLACES = ("project_id", "user_id", "prompt", "version_id", "previous_session_id", "key")
 FIELDS = {"project_id": "project", "user_id": "user", "version_id": "version"}
+
+
+# A producer's open transaction may hold what a request needs: that stops no slot for long.
+IMPATIENT: LiteralString = "select set_config('lock_timeout', '1s', true)"
 
 
 class JobFailed(Exception):
@@ -154,6 +158,7 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
 @on_blip
 def _commit(ask: Any, task_id: str) -> UUID:
     with transaction() as conn:
+        conn.execute(IMPATIENT)
         job_id = enqueue(conn, ask, job_id=jobs.id_of_task(task_id)).id
         messages.obey(conn, job_id)
     return job_id

@@ -62,6 +62,10 @@ def credential() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+# The worker that this process is, or whose child: pool children are forked after this.
+WORKER_ID = f"{boot()}/{os.getpid()}"
+
+
 def runner(worker_id: str) -> Runner:
     """This process, as the runner of an attempt."""
     return Runner(

@@ -70,16 +70,42 @@ def job_named(conn: "Connection", given: str) -> UUID:
 
 def known_job(conn: "Connection", given: str) -> "Job":
     """The job that is meant, as it is now; raises Failed if there is none."""
-    from db import jobs, messages
+    from db import jobs
 
     if found := jobs.get(conn, job_named(conn, given)):
         return found
-    if refused := messages.refused(conn, given):
-        raise Failed(
-            f"There is no job {given}: the message of {refused.task} was refused at"
-            f" {instant(refused.at)}. {refused.error}"
+    raise Failed(_refused(conn, given) or f"There is no job {given}: `baton jobs` lists them.")
+
+
+def job_of_task(conn: "Connection", given: str) -> "Job":
+    """As `known_job`; `given` may also be the id of a task, in any form, whose message was
+    refused: then Failed says why."""
+    try:
+        return known_job(conn, parse_id(given))
+    except (Failed, WrongUsage, typer.BadParameter):
+        if why := _refused(conn, given):
+            raise Failed(why) from None
+        check_form(given)
+        raise
+
+
+def check_form(given: str) -> None:
+    """Raises WrongUsage if it is no id, nor the beginning of one."""
+    try:
+        parse_id(given)
+    except typer.BadParameter as exc:
+        raise WrongUsage(f"{exc.message}: see `baton jobs --help`.") from None
+
+
+def _refused(conn: "Connection", task_id: str) -> str | None:
+    from db import messages
+
+    if found := messages.refused(conn, task_id):
+        return (
+            f"There is no job {task_id}: the message of {found.task} was refused at"
+            f" {instant(found.at)}. {found.error}"
         )
-    raise Failed(f"There is no job {given}: `baton jobs` lists them.")
+    return None
 
 
 def session_named(conn: "Connection", given: str, project_id: str | None = None) -> str:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-import psycopg
 import structlog
 from psycopg import Connection
 
@@ -67,9 +66,11 @@ def _written(note: Note) -> bool:
     try:
         with pool.connect() as conn:
             note(conn)
-    except (NoDatabase, psycopg.Error) as exc:
+    except (NoDatabase, *pool.AWAY) as exc:
         log.warning("note.not_written", error=str(exc))
-        return not isinstance(exc, (NoDatabase, *pool.AWAY))  # what it never takes is let go
+        return False
+    except Exception as exc:  # what is never taken is let go: others wait behind it
+        log.exception("note.lost", error=type(exc).__name__)
     return True
 
 

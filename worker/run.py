@@ -5,7 +5,6 @@ ended, runs, or is not in turn changes nothing.
 """
 
 import contextlib
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +43,6 @@ log = structlog.get_logger()
 CUT_OFF = Judgement(Verdict.LOST, "lease_lost")
 STAND_BACK = timedelta(seconds=5)  # until it is looked at again whether a job may run here
 TOLD_WITHIN = 1.0  # seconds; the main process hears of a signal to all of them a little later
-WORKER_ID = f"{host.boot()}/{os.getpid()}"  # pool children are forked after this
 
 
 def run(
@@ -98,7 +96,7 @@ def _claim(job_id: UUID, *, chosen: bool) -> Claimed | None:
                 conn,
                 job_id,
                 attempt=attempt,
-                runner=host.runner(WORKER_ID),
+                runner=host.runner(host.WORKER_ID),
                 lease=settings().lease,
                 limit=settings().rescue_limit,
                 chosen=chosen,
@@ -217,7 +215,7 @@ def _not_claimed(job_id: UUID) -> Ran:
         if attempts.stand_back(
             conn,
             job_id,
-            worker_id=WORKER_ID,
+            worker_id=host.WORKER_ID,
             limit=settings().rescue_limit,
             pause=STAND_BACK,
         ):

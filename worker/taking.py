@@ -1,6 +1,6 @@
 """What a worker's main process makes of a message before a child of the pool has it.
 
-Consumer   what is no task of ours is refused (worker/refusing.py). Celery would drop it, and
+Consumer   what is no task of ours is refused (worker/refused_messages.py). Celery would drop it, and
            write its body, prompts included, into the log
 Request    of a message that is taken, events, Flower and `inspect` show ids alone
 """

@@ -114,7 +114,8 @@ begin
     looked := coalesce(looked, '{}');
     delete from lane_ends e using unnest(ended) d  -- but for one whose first somebody holds
      where e.id = d.id and not exists (
-        select from baton_waiting(d.project_id, d.lane) w where w.id <> all(looked));
+        select from baton_waiting(d.project_id, d.lane) w
+         where not w.ready and w.id <> all(looked));
     if looked = '{}' then
         return;
     end if;
@@ -162,15 +163,35 @@ create or replace trigger jobs_ended after update of finished_at on jobs
     for each row when (old.finished_at is null and new.finished_at is not null)
     execute function baton_lane_ended();
 
--- The first that waits in a lane, unless its message is out.
+-- The first that waits in a lane, unless its message is out: of those that have begun, of those
+-- that were asked for, of those whose time has come. Each is a probe of an index, however long the
+-- lane and its future are.
+drop function if exists baton_waiting(text, text);
 create or replace function baton_waiting(project text, line text)
-returns table (id uuid) language sql stable as $$
-    select w.id from (
-        select q.id, q.published_at from jobs q
-         where q.project_id = project and q.lane = line and q.finished_at is null
-           and q.state in ('queued', 'parked') and q.run_at <= now()
-         order by (q.started_at is not null or q.id <> q.chain_id) desc, q.pos
-         limit 1) w
+returns table (id uuid, ready boolean) language sql stable as $$
+    select w.id, w.ready from (
+        select * from (
+            (select d.id, d.ready, d.published_at, d.pos, true as begun from (
+                select q.* from jobs q
+                 where q.project_id = project and q.lane = line and q.finished_at is null
+                   and (q.started_at is not null or q.id <> q.chain_id)
+                   and q.state in ('queued', 'parked') and q.run_at <= now()
+                offset 0) d  -- not by its place: that would read the lane to its end
+              order by d.pos limit 1)
+            union all
+            (select q.id, q.ready, q.published_at, q.pos, false from jobs q
+              where q.project_id = project and q.lane = line and q.finished_at is null
+                and not q.scheduled
+                and q.state in ('queued', 'parked') and q.run_at <= now()
+              order by q.pos limit 1)
+            union all
+            (select d.id, d.ready, d.published_at, d.pos, false from (
+                select q.* from jobs q
+                 where q.project_id = project and q.lane = line and q.finished_at is null
+                   and q.scheduled and q.run_at <= now() and q.state in ('queued', 'parked')
+                offset 0) d  -- by its time: what is still to come is not read
+              order by d.pos limit 1)) f
+         order by f.begun desc, f.pos limit 1) w
      where w.published_at is null
 $$;
 

@@ -22,7 +22,7 @@ create table refused_messages (
 create index refused_messages_at on refused_messages (at);
 comment on table refused_messages is
     'Celery messages of which no job was made, and why. code: unknown_task, no_task, unreadable, '
-    'bad_fields, refused, plain_off.';
+    'plain_off, or that of a refusal (docs/jobs.md).';
 
 create table beats (
     id         uuid primary key,            -- of one start

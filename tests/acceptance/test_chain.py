@@ -318,7 +318,7 @@ def test_waiting_for_a_job_waits_for_its_chain(baton: Baton, story: Story):
 def test_the_clean_up_of_each_period_is_done_once(baton: Baton):
     names = (
         *("mark_stale", "archive_transitions", "drop_branches", "prune_transcripts"),
-        *("clear_jobs", "sweep"),
+        *("clear_jobs", "sweep", "census"),
     )
 
     def done() -> set[str]:

@@ -34,8 +34,12 @@ WALL = {  # what reads the wall clock of Python
 }
 
 
+# What people look at: "2 h ago", of the clock that they have before them.
+SHOWN = {"worker/moments.py", "worker/watch.py", "worker/cli/jobs.py"}
+
+
 def test_no_decision_of_the_product_asks_the_wall_clock():
-    """Not one call: deadlines are Postgres' `now()`, waits are monotonic, ages of files are by
+    """Not one call beyond what is shown: deadlines are Postgres' `now()`, waits are monotonic, ages of files are by
     the clock of their file system, and a provider's moment is handed on to Postgres."""
     found = [
         f"{file.relative_to(CHECKOUT)}:{node.lineno} {ast.unparse(node)}"
@@ -43,6 +47,7 @@ def test_no_decision_of_the_product_asks_the_wall_clock():
         for file in sorted((CHECKOUT / layer).rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute) and _last_two(node) in WALL
+        if str(file.relative_to(CHECKOUT)) not in SHOWN
     ]
     assert found == []
 

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import Connection
 
-from db import names
+from db import messages, names
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare
@@ -31,6 +31,17 @@ def test_a_job_is_named_by_its_first_digits_in_every_command(baton: Baton, conn:
     assert (refused.code, f"Job {job} is failed" in refused.err) == (1, True)
     listed = baton("jobs", "--after", new["id"][:8], "--json").document
     assert [one["id"] for one in listed] == [str(job)]
+
+
+@pytest.mark.parametrize("task", ["order 17", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"])
+def test_a_task_of_any_id_whose_message_was_refused_is_told(
+    baton: Baton, conn: Connection, task: str
+):
+    messages.refuse(conn, task, "tasks.build", "bad_input", "The prompt is empty: say more.")
+    ran = baton("jobs", task)
+    assert (ran.code, ran.out) == (1, "")
+    assert "was refused" in ran.err
+    assert "The prompt is empty: say more." in ran.err
 
 
 @pytest.mark.parametrize("command", [("jobs",), ("cancel",), ("retry",)])

@@ -18,7 +18,7 @@ from tests import ledger
 from tests.commandline import BATON, failed
 from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
-from worker.cli.table import COMMANDS, Commands
+from worker.command_table import COMMANDS, Commands
 from worker.console import app
 
 HEAVY = {

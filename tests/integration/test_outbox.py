@@ -23,6 +23,7 @@ from tests.conftest import Configure
 from tests.invariants import violations
 from tests.ledger import (
     LONGEST,
+    RUNNER,
     SOON,
     advance,
     ask,
@@ -42,7 +43,16 @@ from worker import checkpoints, publish, relay
 from worker.app import app
 from worker.bell import Bell
 
-WORKER = Worker("w1", "host", 1, slots=3, box=None, cli_version="2", credential="c")
+WORKER = Worker(
+    "w1",
+    "host",
+    1,
+    slots=3,
+    box=None,
+    cli_version="2",
+    credential="c",
+    worker_id=RUNNER.worker_id,
+)
 
 
 def take(conn: Connection, room: int = 10) -> list[Message]:

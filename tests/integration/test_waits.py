@@ -23,7 +23,9 @@ SOON = timedelta(hours=1)
 
 
 def online(conn: Connection, slots: int = 2, name: str = "w1") -> None:
-    workers.report(conn, Worker(name, "here", 1, slots, None, "2.1", "abc"))
+    workers.report(
+        conn, Worker(name, "here", 1, slots, None, "2.1", "abc", ledger.RUNNER.worker_id)
+    )
 
 
 def waits(baton: Baton, job: UUID) -> dict[str, Any]:

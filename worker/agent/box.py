@@ -28,6 +28,7 @@ import structlog
 
 from config.settings import settings
 from worker.agent import probe
+from worker.agent.home import unwritable
 from worker.agent.layout import layout
 from worker.agent.leash import NO_BOX, Box
 from worker.agent.names import names_of
@@ -158,12 +159,17 @@ def box(workspace: Path, *, own: Path, cli: Path, writable: bool) -> Box:
 
     `own` is the turn's own directory; it and the workspace are there when the box starts.
     """
-    here = found()
-    if here.refused:
-        raise AgentFailed("box_refused", here.why)
-    if here.way is None:
-        return NO_BOX
-    return here.way.box(workspace.resolve(), own=own.resolve(), cli=cli, writable=writable)
+    try:
+        here = found()
+        if here.refused:
+            raise AgentFailed("box_refused", here.why)
+        if here.way is None:
+            return NO_BOX
+        return here.way.box(workspace.resolve(), own=own.resolve(), cli=cli, writable=writable)
+    except TimeoutError as exc:  # the host is busy
+        raise AgentFailed("box_refused", f"No box could be tried: {exc}.") from exc
+    except OSError as exc:
+        raise unwritable(exc) from exc
 
 
 def told() -> str | None:

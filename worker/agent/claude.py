@@ -37,14 +37,12 @@ from worker.agent.failures import (
     failure,
     whole,
 )
-from worker.agent.home import own_directory
+from worker.agent.home import own_directory, unwritable
 from worker.agent.leash import launcher
 from worker.agent.listening import dropped_lines, note
 from worker.agent.store import JobStore
 from worker.agent.usage import context, count
 from worker.errors import (
-    DISK_FULL,
-    EXHAUSTED,
     AgentFailed,
     CaptureIncomplete,
     JobError,
@@ -96,9 +94,7 @@ def _directory(request: Request, report: Report) -> Generator[None]:
         own.mkdir(parents=True, exist_ok=True)
         launcher()
     except OSError as exc:
-        if exc.errno in DISK_FULL | EXHAUSTED:
-            raise
-        raise _unwritable(exc) from exc
+        raise unwritable(exc) from exc
     tempfile.tempdir = str(own)
     try:
         yield
@@ -107,14 +103,6 @@ def _directory(request: Request, report: Report) -> Generator[None]:
         with contextlib.suppress(OSError):  # it is gone: what was raised says more
             report.no_room = shutil.disk_usage(own.parent).free < ROOM
         removal.discard(own)
-
-
-def _unwritable(exc: OSError) -> AgentFailed:
-    return AgentFailed(
-        "agent_home_unwritable",
-        f"{settings().agent_home} cannot be written ({exc.strerror}): correct its permissions,"
-        " or BATON_AGENT_HOME",
-    )
 
 
 async def _follow(request: Request, store: JobStore, watch: Watch, report: Report) -> None:

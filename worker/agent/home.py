@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from config.settings import settings
+from worker.errors import DISK_FULL, EXHAUSTED, AgentFailed
 
 
 def own_directory(minted: UUID) -> Path:
@@ -21,6 +22,17 @@ def turns() -> Path:
 def files() -> Path:
     """Where programs and files of ours are."""
     return settings().agent_home.resolve() / "bin"
+
+
+def unwritable(exc: OSError) -> Exception:
+    """Why nothing can be made there: itself, if the host has no room or no processes left."""
+    if exc.errno in DISK_FULL | EXHAUSTED:
+        return exc
+    return AgentFailed(
+        "agent_home_unwritable",
+        f"{settings().agent_home} cannot be written ({exc.strerror}): correct its permissions,"
+        " or BATON_AGENT_HOME",
+    )
 
 
 def put(name: str, text: str, *, mode: int) -> Path:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 from psycopg import Connection
 
+from config.settings import BadSettings
 from db import listing
 from db.jobs import Job
 from db.listing import Wanted
+from db.pool import NoDatabase
 from worker import naming
 from worker.complaints import Failed, Left, WrongUsage
 from worker.console import AsJson, app, flag, known_project, ledger, screen
@@ -56,7 +58,9 @@ def _any(of: type[StrEnum]) -> str:
 def show_jobs(
     job: Annotated[
         str | None,
-        typer.Argument(metavar="ID", parser=naming.parse_id, help="One, in detail."),
+        typer.Argument(
+            metavar="ID", help="One, in detail; or a task whose message was refused."
+        ),
     ] = None,
     *,
     project: Annotated[str | None, typer.Option(help="Of this project.")] = None,
@@ -81,10 +85,10 @@ def show_jobs(
     narrowed = [project, user, state, kind, since, after]
     if job and any(narrowed):
         raise WrongUsage("Name a job, or say which to list, not both.")
+    if job:
+        _show_named(job, watch=watch)
+        return
     with ledger() as conn:
-        if job:
-            _show_one(conn, naming.known_job(conn, job), watch=watch)
-            return
         if watch and screen.json:
             raise WrongUsage("--watch has no end, so it makes no document: leave --json out.")
         wanted = Wanted(
@@ -129,6 +133,15 @@ def _has_jobs(conn: Connection, project_id: str) -> bool:
 def _page(conn: Connection, rows: Sequence[dict[str, Any]], *, narrowed: bool) -> Any:
     names = naming.shown(conn, jobs=[row["id"] for row in rows])
     return pages.jobs_page(rows, names, empty=NONE_SUCH if narrowed else EMPTY)
+
+
+def _show_named(given: str, *, watch: bool) -> None:
+    try:
+        with ledger() as conn:
+            _show_one(conn, naming.job_of_task(conn, given), watch=watch)
+    except (BadSettings, NoDatabase):
+        naming.check_form(given)  # what is no id is wrong also where nobody can be asked
+        raise
 
 
 def _show_one(conn: Connection, job: Job, *, watch: bool) -> None:

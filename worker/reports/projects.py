@@ -21,12 +21,13 @@ def detailed(conn: Connection, found: Project) -> Row:
     project_id = found.project_id
     overview = reports.overview(conn, project_id)
     waiting = listing.open_of(conn, project_id, limit=SHOWN)
+    holders = {row["id"]: row for row in reports.open_jobs(conn, project_id, limit=SHOWN)}
     return {
         "project": found,
         "next_turn": _next_turn(found),
         "latest_version": projects.latest_version(conn, project_id),
         **overview,
-        "open_jobs": listed(conn, waiting),
+        "open_jobs": [{**holders.get(job["id"], {}), **job} for job in listed(conn, waiting)],
         "open_jobs_more": max(overview["open"] - len(waiting), 0),
     }
 
