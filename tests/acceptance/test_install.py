@@ -60,7 +60,7 @@ def test_the_two_locks_agree():
 
 def test_every_module_of_the_product_finds_what_it_imports(installed: Installed):
     done = installed.run("python", "-c", EVERY_MODULE)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) > 100
     assert str(CODE / "worker") not in done.stdout, "these are the wheel's, not the checkout's"
 
@@ -96,7 +96,7 @@ def test_every_process_starts_and_a_job_runs_on_what_is_installed(
 def _told(installed: Installed, *arguments: str) -> Any:
     """A command's document. The servers' addresses are those of the `baton up` that runs there."""
     done = installed.run("baton", *arguments, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr  # `--wait` says on stderr what it waits for
     return json.loads(done.stdout)
 
 
