@@ -14,6 +14,7 @@ import psycopg_pool
 import structlog
 from celery.app.task import Task
 from celery.exceptions import Ignore, Reject, Retry
+from psycopg.errors import LockNotAvailable
 from pydantic import ValidationError
 
 from config.settings import settings
@@ -123,7 +124,8 @@ def named(given: tuple[Any, ...], asked: dict[str, Any]) -> dict[str, Any]:
 def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
     """Commit the row of a plain producer's request; its id is the task's.
 
-    Raises RefusedMessage, or Reject with the message put back when Postgres is away.
+    Raises RefusedMessage; or Reject with the message put back when Postgres is away, or when
+    somebody's transaction holds what the request needs.
     """
     if not settings().plain_celery:
         raise RefusedMessage(
@@ -157,10 +159,14 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
 
 @on_blip
 def _commit(ask: Any, task_id: str) -> UUID:
-    with transaction() as conn:
-        conn.execute(IMPATIENT)
-        job_id = enqueue(conn, ask, job_id=jobs.id_of_task(task_id)).id
-        messages.obey(conn, job_id)
+    try:
+        with transaction() as conn:
+            conn.execute(IMPATIENT)
+            job_id = enqueue(conn, ask, job_id=jobs.id_of_task(task_id)).id
+            messages.obey(conn, job_id)
+    except LockNotAvailable as exc:  # no blip: trying again here would keep the slot
+        log.warning("message.put_back", error=type(exc).__name__)
+        raise Reject("A transaction holds what the request needs", requeue=True) from exc
     return job_id
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import psycopg
@@ -29,7 +29,7 @@ from tests.running import AtWork, P, U
 from tests.waiting import wait_until
 from worker import delivery, revoking
 from worker.app import app
-from worker.client import ChatPlan, refusal
+from worker.client import Build, ChatPlan, enqueue, refusal
 from worker.notes import Notes
 
 
@@ -192,3 +192,18 @@ def test_a_refused_message_goes_back_while_nobody_can_write_it_down(
         delivery.deliver(task, "build", (), {"job_id": "no id"})
     assert vars(put_back.value)["requeue"]
     pool.close()
+
+
+def test_a_request_whose_key_an_open_transaction_holds_frees_its_slot_and_is_asked_again(
+    at_work: AtWork, dsn: str
+):
+    asked = {"project_id": P, "user_id": U, "prompt": "say 1", "key": "order 1"}
+    with psycopg.connect(dsn) as producer:
+        enqueue(producer, Build(project=P, user=U, prompt="say 1", key="order 1"))
+        began = time.monotonic()
+        with pytest.raises(Reject) as put_back:
+            delivery.accept("build", str(uuid4()), asked)
+        assert time.monotonic() - began < 8, "one wait for the lock, not one after the other"
+        assert cast(Any, put_back.value).requeue
+        producer.rollback()
+    assert at_work.job(delivery.accept("build", str(uuid4()), asked)).state == "queued"

@@ -287,7 +287,7 @@ def test_where_every_credential_is_limited_what_waits_is_parked_with_the_reason(
     workers.report(conn, worker)
     limits.impose(conn, "one", wait=None, reason="authentication_failed")
     assert outbox.room(conn, silent_after=minute).slots == 3
-    (mine,) = [ask(conn)]
+    mine = ask(conn)
     assert published(conn, 1) == [mine]
     limits.park_waiting(conn, mine, "one", silent_after=minute)
     assert job_row(conn, mine) == "parked"
