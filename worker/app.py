@@ -41,7 +41,7 @@ from worker import (
 from worker import (
     revoking as revoking,  # it has commands that workers obey
 )
-from worker.agent import box
+from worker.agent import box, the_cli
 from worker.agent.keeper import PR_SET_PDEATHSIG, libc
 from worker.agent.version import cli_version, warn_of_another
 from worker.git import bound
@@ -149,6 +149,7 @@ def _share(**_: Any) -> None:
     garbage: no collection looks at it again, so that they share its memory too. (Celery
     collects before each fork: 0.1 s of a core.)"""
     if gc.get_freeze_count() == 0:
+        the_cli()
         with contextlib.suppress(OSError):
             box.found()
         bound()

@@ -61,7 +61,7 @@ def take_in(
     Raises Failed, HeadHeld or Refused with a sentence, and nothing is written then.
     """
     found = read(path, session)
-    from worker.agent.store import summarise  # with the SDK, once there is something to take in
+    from worker.agent.store import summarise  # slow to import: once there is something
 
     fold = summarise(found.figures.session_id)
     with refusing():

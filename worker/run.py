@@ -27,8 +27,7 @@ from db.events import Event
 from db.pool import AWAY, connection
 from db.refusals import FOR_GOOD
 from worker import checkpoints, drain, host, places, points, progress, recovery, workspace
-from worker.agent import Agent
-from worker.agent.claude import claude
+from worker.agent import Agent, the_cli
 from worker.chain import Attempt
 from worker.commit import about
 from worker.ending import Ran, tell_of_outage, write
@@ -46,7 +45,11 @@ TOLD_WITHIN = 1.0  # seconds; the main process hears of a signal to all of them 
 
 
 def run(
-    job_id: UUID, do: Callable[[Attempt], None], *, agent: Agent = claude, chosen: bool = True
+    job_id: UUID,
+    do: Callable[[Attempt], None],
+    *,
+    agent: Agent | None = None,
+    chosen: bool = True,
 ) -> Ran:
     """Claim the job and do it. Never raises for what goes wrong in it.
 
@@ -71,7 +74,7 @@ def run(
     ):
         log.info("job.started", attempt=claimed.attempts)
         _tell_start(claimed)
-        ran = _attempt(claimed, lease, do, agent)
+        ran = _attempt(claimed, lease, do, agent or the_cli())
     if lease.cut_off and ran.state == "ignored":
         ran = replace(ran, owed=(claimed, CUT_OFF))
     return _after_outage(ran, *ran.owed) if ran.owed else ran

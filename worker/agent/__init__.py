@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from worker.agent.store import JobStore  # slow to import: it has the SDK
+    from worker.agent.store import JobStore
 
 Relation = Literal["fresh", "continued", "rolled", "forked", "reset"]
 
@@ -87,6 +87,14 @@ class Agent(Protocol):
         Raises the errors of `worker.errors`: AgentFailed, Stopped, CaptureIncomplete.
         """
         ...
+
+
+def the_cli() -> Agent:
+    """The agent that jobs are done by. What it imports is half of what a worker loads, so beat,
+    the relay, Flower and the command line do without."""
+    from worker.agent.claude import claude
+
+    return claude
 
 
 def relation(observed: str, *, minted: str, parent: str | None) -> Relation:

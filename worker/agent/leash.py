@@ -7,6 +7,7 @@ the keeper ends the agent.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -16,9 +17,8 @@ import struct
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-
-import claude_agent_sdk
 
 from config.settings import settings
 from worker import host
@@ -119,9 +119,17 @@ class Leash:
 
 def cli() -> str:
     """The agent's program: the one that is set, else the one bundled with the SDK."""
-    bundled = Path(claude_agent_sdk.__file__).with_name("_bundled") / "claude"
-    wanted = settings().cli_path or str(bundled)
+    wanted = settings().cli_path or _bundled()
     return shutil.which(wanted) or wanted
+
+
+@cache
+def _bundled() -> str:
+    """Found without importing the SDK, which costs more than all else that a process loads."""
+    found = importlib.util.find_spec("claude_agent_sdk")
+    assert found
+    assert found.origin
+    return str(Path(found.origin).with_name("_bundled") / "claude")
 
 
 def launcher() -> Path:

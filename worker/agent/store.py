@@ -8,20 +8,14 @@ Both are duck-typed: the SDK's protocol has optional methods, and asks at run ti
 The work is psycopg's, in a thread: the event loop goes on reading the agent meanwhile.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from claude_agent_sdk import fold_session_summary
-from claude_agent_sdk.types import (
-    SessionKey,
-    SessionListSubkeysKey,
-    SessionStoreEntry,
-    SessionStoreListEntry,
-    SessionSummaryEntry,
-)
 from psycopg import Connection
 
 from db import pool, transcript_upkeep, transcripts
@@ -32,6 +26,15 @@ from db.transcripts import Summary
 from worker import fence, points
 from worker.errors import AttemptReplaced, CaptureIncomplete
 from worker.retry import awaited_while_held
+
+if TYPE_CHECKING:  # half of what a worker loads is the SDK's; others look transcripts up too
+    from claude_agent_sdk.types import (
+        SessionKey,
+        SessionListSubkeysKey,
+        SessionStoreEntry,
+        SessionStoreListEntry,
+        SessionSummaryEntry,
+    )
 
 # Seconds for which an append that found Postgres away is begun again. The SDK gives up a batch
 # after 60 s, and one that fails after three tries within a second.
@@ -114,7 +117,7 @@ class PostgresStore:
             loaded = transcripts.load(
                 conn, key["project_key"], key["session_id"], subpath=key.get("subpath", "")
             )
-        return cast(list[SessionStoreEntry] | None, loaded)
+        return cast("list[SessionStoreEntry] | None", loaded)
 
     def _delete(self, key: SessionKey) -> None:
         with self._transaction() as conn:
@@ -178,7 +181,7 @@ class JobStore:
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         if self._parent and key["session_id"] == self._parent[0] and not key.get("subpath"):
-            return cast(list[SessionStoreEntry], self._parent[1])
+            return cast("list[SessionStoreEntry]", self._parent[1])
         return await self._store.load(
             {**key, "project_key": self._read_from(key["session_id"])}
         )
@@ -238,11 +241,13 @@ def _fence(job_id: UUID, attempt: UUID) -> Guard:
 
 def summarise(session_id: str) -> transcripts.Fold:
     """What makes the summary by which the SDK lists the session."""
+    from claude_agent_sdk import fold_session_summary
+
     key: SessionKey = {"project_key": "", "session_id": session_id}
 
     def fold(last: Summary | None, entries: list[Entry]) -> Summary:
         previous = None if last is None else _summary_entry(session_id, last, mtime=0)
-        new = cast(list[SessionStoreEntry], entries)
+        new = cast("list[SessionStoreEntry]", entries)
         return fold_session_summary(previous, key, new)["data"]
 
     return fold
