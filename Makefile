@@ -17,6 +17,8 @@ PRODUCTION = cp requirements-dev.lock requirements.lock && $(LOCK) -o requiremen
 
 OUTSIDE := $(PATH)
 export PATH := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin:$(PATH)
+# Hundreds of processes are started: each module is compiled for the first of them.
+export PYTHONDONTWRITEBYTECODE :=
 # Nothing is left outside the checkout, and git below .baton does not find the checkout's own.
 export TMPDIR := $(CURDIR)/.baton/tmp
 export GIT_CEILING_DIRECTORIES := $(CURDIR)/.baton
