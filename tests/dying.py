@@ -1,42 +1,17 @@
 """Workers that die in the middle of a job, and what is then found of it."""
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from uuid import UUID
 
 from db import rescue, transcripts
 from tests.running import AtWork, P
 from tests.waiting import wait_until
-
-CHECKOUT = Path(__file__).parents[1]
-WORKER = """
-import os, signal, sys
-from uuid import UUID, uuid4
-from tests.running import DO
-from worker import points
-from worker.run import run
-def strike(name):
-    if name == point:
-        os.kill(os.getpid(), signal.SIGKILL)
-job, kind, point = sys.argv[1:]
-points.strike = strike
-run(UUID(job), DO[kind])
-"""
-
-
-def worker(at_work: AtWork, asked: UUID, point: str = "") -> "subprocess.Popen[bytes]":
-    """A process that runs the job; SIGKILL comes to it at the point."""
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-c", WORKER, str(asked), at_work.job(asked).kind, point]
-    return subprocess.Popen(command, env=env)
+from tests.workers import worker
 
 
 def killed_at(at_work: AtWork, asked: UUID, point: str) -> None:
     """The job's worker died at that point, and the job is back in the queue."""
-    with worker(at_work, asked, point) as process:
+    with worker(asked, point) as process:
         assert process.wait(120) == -signal.SIGKILL
     rescued(at_work, asked)
 
@@ -50,10 +25,8 @@ def killed_after(at_work: AtWork, asked: UUID, *results: str) -> str:
         told = str(transcripts.load(at_work.conn, P, session))
         return session if all(f"'content': '{result}'" in told for result in results) else None
 
-    with worker(at_work, asked) as process:
+    with worker(asked):
         session = wait_until(stored, timeout=120, description=f"{results} to be stored")
-        process.kill()
-        process.wait()
     rescued(at_work, asked)
     assert session
     return session

@@ -25,6 +25,7 @@ from tasks.chat_plan import do_chat_plan
 from tasks.compaction import do_compaction
 from tasks.metadata import do_metadata
 from tests.conftest import Configure
+from tests.direct import direct
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.app import app
@@ -167,11 +168,23 @@ class AtWork:
         )
 
 
+def _agent(test: pytest.Item, model: Standin) -> Agent:
+    """`@pytest.mark.agent("direct")`, on a test or its module: tests/direct.py; else the CLI."""
+    wanted = test.get_closest_marker("agent")
+    return direct(model) if wanted and wanted.args == ("direct",) else claude
+
+
 @pytest.fixture
 def at_work(
-    dsn: str, conn: psycopg.Connection, redis_url: str, configure: Configure, tmp_path: Path
+    dsn: str,
+    conn: psycopg.Connection,
+    redis_url: str,
+    configure: Configure,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Iterator[AtWork]:
     """Jobs can be run: every service is there, each test with a database of its own."""
+
     home = tmp_path / "home"
     home.mkdir()
     with standin(scenario="plain", speed=0) as model:
@@ -188,5 +201,5 @@ def at_work(
         app.conf.update(broker_url=redis_url)
         pool.close()
         ledger_settings.tell(conn)  # as a worker does when it starts
-        yield AtWork(conn, model, configure)
+        yield AtWork(conn, model, configure, _agent(request.node, model))
         pool.close()

@@ -1,4 +1,4 @@
-"""A worker and a relay in processes of their own, to be cut off, stopped, killed."""
+"""A relay in a process of its own, and what lives of an attempt."""
 
 import os
 import subprocess
@@ -36,8 +36,8 @@ def started(*command: str, **env: str) -> Generator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def worker(job_id: UUID, **env: str) -> Generator[subprocess.Popen[bytes]]:
-    """A process that runs the job."""
+def worker_of_another_time(job_id: UUID, **env: str) -> Generator[subprocess.Popen[bytes]]:
+    """A worker for one job whose clock the environment sets (tests/workers.py has others)."""
     with started("-c", WORKER, str(job_id), **env) as process:
         yield process
 

@@ -14,7 +14,7 @@ import pytest
 from claude_agent_sdk import ResultError
 
 from db import jobs
-from tests.faults.apart import relay, started, worker
+from tests.faults.apart import relay, started, worker_of_another_time
 from tests.faults.conftest import Tally
 from tests.faults.driving import at_its_sleep, drive, wrong
 from tests.machine import needs_compiler
@@ -93,7 +93,9 @@ def leases_hold(at_work: AtWork, project: str, theirs: dict[str, str]) -> None:
     """A turn that takes longer than the lease is left to its worker."""
     at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.3")
     asked = ask(at_work, project, "run: sleep 3\nsay done")
-    with worker(asked, BATON_LEASE="2", BATON_RENEW_EVERY="0.3", **theirs) as process:
+    with worker_of_another_time(
+        asked, BATON_LEASE="2", BATON_RENEW_EVERY="0.3", **theirs
+    ) as process:
         process.wait(30)
     job = at_work.job(asked)
     assert (job.state, job.attempts, job.rescues) == ("done", 1, 0)
@@ -107,7 +109,7 @@ def pauses_are_right(at_work: AtWork, project: str, theirs: dict[str, str]) -> N
     asked = ask(at_work, project, "say done")
     for fault, longest in (("500", 15), ("429", 60)):
         at_work.model.fault(fault, times=-1, retry=False)
-        with worker(asked, BATON_BACKOFF_FIRST="15", **theirs) as process:
+        with worker_of_another_time(asked, BATON_BACKOFF_FIRST="15", **theirs) as process:
             process.wait(30)
         at_work.model.clear_faults()
         state, pause = at_work.rows(
@@ -126,7 +128,7 @@ def the_dead_are_found(
 ) -> None:
     """A killed worker's job is taken back at once."""
     asked = ask(at_work, project, "run: sleep 60\nsay done")
-    with worker(asked, BATON_LEASE="30", **theirs) as process:
+    with worker_of_another_time(asked, BATON_LEASE="30", **theirs) as process:
         at_its_sleep(at_work, asked)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

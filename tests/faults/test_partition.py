@@ -19,12 +19,13 @@ import pytest
 
 from db import jobs, rescue
 from dev.processes import Process, look
-from tests.faults.apart import STUBBORN, living, relay, worker
+from tests.faults.apart import STUBBORN, living, relay
 from tests.faults.conftest import Tally
 from tests.faults.driving import at_its_sleep, drive, program, through_a_wire, wrong
 from tests.machine import needs_bubblewrap, needs_iptables
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from tests.workers import Worker, worker
 from worker.agent.keeper import PR_SET_CHILD_SUBREAPER
 from worker.agent.scripted import scripted
 from worker.client import Build
@@ -41,7 +42,7 @@ exec {git} "$@"
 """
 
 
-Switch = Callable[["subprocess.Popen[bytes]", bool], None]  # cut that worker off, or no more
+Switch = Callable[[Worker, bool], None]  # cut that worker off, or no more
 Way = Callable[[AtWork, str], AbstractContextManager[Switch]]
 
 
@@ -49,7 +50,7 @@ Way = Callable[[AtWork, str], AbstractContextManager[Switch]]
 def stopped(at_work: AtWork, dsn: str) -> Generator[Switch]:
     """SIGSTOP."""
 
-    def switch(worker: "subprocess.Popen[bytes]", on: bool) -> None:
+    def switch(worker: Worker, on: bool) -> None:
         worker.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
 
     yield switch
@@ -60,7 +61,7 @@ def deaf(at_work: AtWork, dsn: str) -> Generator[Switch]:
     """A way to Postgres on which nothing is answered, while it is switched on."""
     with through_a_wire(at_work, dsn) as wire:
 
-        def switch(_: "subprocess.Popen[bytes]", on: bool) -> None:
+        def switch(_: Worker, on: bool) -> None:
             wire.deaf = on
 
         yield switch
@@ -73,7 +74,7 @@ def dropped(at_work: AtWork, dsn: str) -> Generator[Switch]:
         port = wire.url.rpartition("/")[0].rpartition(":")[2]
         rule = ["-p", "tcp", "--dport", port, "-j", "DROP"]
 
-        def switch(_: "subprocess.Popen[bytes]", on: bool) -> None:
+        def switch(_: Worker, on: bool) -> None:
             if on:
                 subprocess.run(["iptables", "-I", "OUTPUT", *rule], check=True)
                 rules.callback(subprocess.run, ["iptables", "-D", "OUTPUT", *rule], check=True)

@@ -37,6 +37,8 @@ from worker.checkpoints import PROGRESS, client
 from worker.client import ChatPlan
 from worker.publish import stream
 
+pytestmark = pytest.mark.agent("direct")
+
 DAY = timedelta(days=1)
 
 

@@ -22,6 +22,8 @@ from worker.cli import main
 from worker.client import Build
 from worker.trees import Trees
 
+pytestmark = pytest.mark.agent("direct")
+
 
 @pytest.fixture
 def working(at_work: AtWork) -> AtWork:

@@ -13,6 +13,8 @@ from worker.cli import main
 from worker.client import Build
 from worker.trees import Trees
 
+pytestmark = pytest.mark.agent("direct")
+
 ANN, BOB = "ann", "bob"
 
 

@@ -17,6 +17,8 @@ from tests.running import AtWork, P
 from worker.cli import main
 from worker.client import Build
 
+pytestmark = pytest.mark.agent("direct")
+
 
 def test_a_project_begins_anew_for_another_user_after_its_deletion(
     at_work: AtWork, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,8 @@ from tests.hosts import Hosts
 from tests.hosts import hosts as hosts
 from worker import diff
 
+pytestmark = pytest.mark.agent("direct")
+
 
 @pytest.fixture
 def two(hosts: Hosts) -> Hosts:

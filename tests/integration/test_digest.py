@@ -10,6 +10,8 @@ from tests.running import AtWork, P, U
 from worker import digest
 from worker.client import Build
 
+pytestmark = pytest.mark.agent("direct")
+
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:

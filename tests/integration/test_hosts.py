@@ -19,6 +19,8 @@ from worker.agent.claude import claude
 from worker.client import Build, ChatPlan, Update
 from worker.errors import HeadMoved
 
+pytestmark = pytest.mark.agent("direct")
+
 
 def test_a_project_goes_on_on_a_host_that_has_never_seen_it(hosts: Hosts):
     at_work = hosts.at_work

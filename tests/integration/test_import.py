@@ -13,6 +13,8 @@ from tests.hosts import hosts as hosts
 from tests.invariants import violations
 from tests.running import AtWork
 
+pytestmark = pytest.mark.agent("direct")
+
 ME = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "protocol.file.allow=always")
 
 

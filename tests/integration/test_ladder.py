@@ -14,6 +14,8 @@ from worker.client import Build, Update
 from worker.sentences import SENTENCES
 from worker.telling import LOST_SESSION
 
+pytestmark = pytest.mark.agent("direct")
+
 PROMPT = "Please make the header blue; keep  the spaces\nand lines."
 
 
@@ -30,6 +32,7 @@ def made(at_work: AtWork, prompt: str) -> str:
     return head
 
 
+@pytest.mark.agent("cli")
 def test_a_session_that_is_gone_is_not_resumed_and_nothing_is_forgotten(at_work: AtWork):
     at_work.build("write index.html: <h1>Hello</h1>")
     head = at_work.head()
@@ -51,6 +54,7 @@ def test_a_session_that_is_gone_is_not_resumed_and_nothing_is_forgotten(at_work:
     assert told["choices"] == ["retry", "start_new"]
 
 
+@pytest.mark.agent("cli")
 def test_the_next_older_head_is_resumed_when_the_head_is_gone(at_work: AtWork):
     at_work.build("write a.txt: 1")
     older = at_work.head()
@@ -278,6 +282,7 @@ def test_retry_lets_a_waiting_request_look_for_the_session_again(at_work: AtWork
     assert at_work.tries(asked)[-1] == (head, "resumed", None)
 
 
+@pytest.mark.agent("cli")
 def test_a_lost_session_is_told_of_once_in_an_attempt(at_work: AtWork):
     at_work.build("write a.txt: 1")
     at_work.model.fault("400", times=-1)  # for the head, and then for the fresh session

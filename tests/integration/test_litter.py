@@ -21,6 +21,8 @@ from worker.agent.claude import claude
 from worker.agent.store import JobStore
 from worker.litter import sweep_directories
 
+pytestmark = pytest.mark.agent("direct")
+
 MONTHS_AGO = timedelta(days=100)  # the CLI sweeps transcripts after 30 (cleanupPeriodDays)
 
 
@@ -71,6 +73,7 @@ def test_a_session_is_resumed_though_nothing_is_on_the_disk(at_work: AtWork):
     assert at_work.model.requests[-1].prompts == ("write a.txt: 1", "write b.txt: 2")
 
 
+@pytest.mark.agent("cli")
 def test_the_clis_own_sweep_does_not_reach_a_session_that_is_months_old(at_work: AtWork):
     at_work.configure(BATON_STALE_AFTER=str(int(2 * MONTHS_AGO.total_seconds())))
     at_work.build("write a.txt: 1")

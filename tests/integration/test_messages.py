@@ -32,6 +32,8 @@ from worker.app import app
 from worker.client import Build, ChatPlan, enqueue, refusal
 from worker.notes import Notes
 
+pytestmark = pytest.mark.agent("direct")
+
 
 @pytest.fixture
 def served(dsn: str, redis_url: str, configure: Configure) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from config.settings import settings
@@ -26,6 +27,8 @@ from worker.agent.scripted import scripted
 from worker.client import Build
 from worker.errors import AgentFailed
 from worker.publish import stream
+
+pytestmark = pytest.mark.agent("direct")
 
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@y", "-c", "init.defaultBranch=main")
 

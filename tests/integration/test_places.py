@@ -16,6 +16,8 @@ from tests.running import AtWork, U
 from tests.waiting import wait_until
 from worker.client import BadWorkspace, Build, enqueue
 
+pytestmark = pytest.mark.agent("direct")
+
 MINE, THEIRS = {"project": "mine", "user_id": "me"}, {"project": "theirs", "user_id": "them"}
 
 

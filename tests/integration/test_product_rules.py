@@ -20,6 +20,8 @@ from tests.waiting import wait_until
 from worker.client import BadVersion, Build, enqueue
 from worker.sentences import for_people
 
+pytestmark = pytest.mark.agent("direct")
+
 __all__ = ["bare", "baton"]
 
 ONE_ID: LiteralString = """

@@ -11,6 +11,8 @@ from tests.running import AtWork, P, U
 from worker.agent.scripted import scripted
 from worker.client import Build
 
+pytestmark = pytest.mark.agent("direct")
+
 SECRET = "a word that only the prompt has"
 SHORT = """alter table project_chat_log_minimal
              add constraint short_messages check (length(content) < 5)"""

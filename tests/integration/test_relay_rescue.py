@@ -4,12 +4,16 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import pytest
+
 from db import attempts
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker import host, relay
 from worker.agent.scripted import scripted
 from worker.client import Build, ChatPlan
+
+pytestmark = pytest.mark.agent("direct")
 
 ANSWER = '{"summary": "none", "recommendations": []}'
 GONE = 1  # a pid that began at another time than the runner's

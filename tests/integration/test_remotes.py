@@ -20,6 +20,8 @@ from worker.errors import WorkspaceAway
 from worker.transport import address
 from worker.trees import Trees
 
+pytestmark = pytest.mark.agent("direct")
+
 On = Callable[[str], Path]
 
 

@@ -23,6 +23,8 @@ from worker.repositories import Tended, tend
 from worker.repository import Repository
 from worker.trees import ATTRIBUTES, Trees
 
+pytestmark = pytest.mark.agent("direct")
+
 DAY = 86400.0  # seconds
 LINES = 400
 

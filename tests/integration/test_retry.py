@@ -21,6 +21,8 @@ from worker.client import (
     retry,
 )
 
+pytestmark = pytest.mark.agent("direct")
+
 __all__ = ["bare", "baton"]
 
 

@@ -17,6 +17,8 @@ from worker import points
 from worker.client import Update
 from worker.errors import AgentFailed
 
+pytestmark = pytest.mark.agent("direct")
+
 
 @pytest.fixture
 def first(hosts: Hosts) -> str:

@@ -13,6 +13,8 @@ from worker.client import ChatPlan
 from worker.publish import PLAIN, QUEUE
 from worker.strays import Strays
 
+pytestmark = pytest.mark.agent("direct")
+
 
 def taken(task_id: UUID, queue: str, *, countdown: float | None = None) -> None:
     """A message of that queue is with a worker."""

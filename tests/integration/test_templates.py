@@ -14,6 +14,8 @@ from worker.agent.scripted import scripted
 from worker.client import Build, Update
 from worker.errors import AgentFailed, JobError
 
+pytestmark = pytest.mark.agent("direct")
+
 TEMPLATE = "shops"
 
 
@@ -118,6 +120,7 @@ def deleted(at_work: AtWork, project: str) -> None:
     deletion.take_project(at_work.conn, receipt.id, project, turns_here=[])
 
 
+@pytest.mark.agent("cli")
 def test_a_templates_sub_agent_is_gone_on_with_in_a_project_that_began_from_it(
     at_work: AtWork,
 ):
@@ -142,6 +145,7 @@ def test_a_templates_sub_agent_is_gone_on_with_in_a_project_that_began_from_it(
     assert rows_of(at_work, TEMPLATE) == [[], [], []] != of_template
 
 
+@pytest.mark.agent("cli")
 def test_a_templates_sub_agent_is_gone_on_with_in_the_first_turn_already(at_work: AtWork):
     made(at_work, DELEGATES)
     of_template = rows_of(at_work, TEMPLATE)

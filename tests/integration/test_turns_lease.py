@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Generator
@@ -20,6 +18,7 @@ from db import attempts, jobs, rescue
 from tests.machine import needs_bubblewrap
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from tests.workers import worker
 from worker import host, lease, points
 from worker.agent.claude import claude
 from worker.agent.scripted import scripted
@@ -27,7 +26,6 @@ from worker.client import Build, Update
 
 TOLD = "<interrupted-request>"
 LONG = "write a.txt: 1\nrun: sleep 60"
-CHECKOUT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -169,28 +167,6 @@ def test_a_head_that_moved_meanwhile_is_not_overwritten(at_work: AtWork):
     assert (job.state, job.error_class) == ("queued", "head_moved")
     assert at_work.head() == other
     assert at_work.turns(job.id)[0]["cost_usd"] == 0.25
-
-
-WORKER = """
-import sys
-from uuid import UUID
-from config import logging
-from tasks.build import do_build
-from worker.run import run
-logging.configure()
-run(UUID(sys.argv[1]), do_build)
-"""
-
-
-@contextmanager
-def worker(job_id: UUID) -> Generator[subprocess.Popen[bytes]]:
-    """A process that runs the job, with this one's settings."""
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    with subprocess.Popen([sys.executable, "-c", WORKER, str(job_id)], env=env) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize("sandbox", ["off", pytest.param("auto", marks=needs_bubblewrap)])

@@ -19,6 +19,8 @@ from tests.running import AtWork, P, U
 from worker import trees
 from worker.client import Build, Refused
 
+pytestmark = pytest.mark.agent("direct")
+
 HOLDS = """
 import sys
 from pathlib import Path
@@ -87,6 +89,7 @@ def test_a_job_waits_while_another_process_has_the_files(
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.agent("cli")
 def test_a_turn_that_was_paid_for_outlives_a_git_that_fails(
     at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -115,6 +118,7 @@ def test_a_turn_that_was_paid_for_outlives_a_git_that_fails(
 NESTS = 'import os; [(os.mkdir("d"), os.chdir("d")) for _ in range(1050)]'
 
 
+@pytest.mark.agent("cli")
 def test_however_deep_an_agent_nests_its_temporary_files_they_go_with_the_turn(at_work: AtWork):
     job = at_work.build(f"run: cd $TMPDIR; {sys.executable} -c '{NESTS}'\nwrite a.txt: 1")
     assert (job.state, job.error) == ("done", None)
