@@ -129,7 +129,7 @@ def test_each_class_has_a_verdict_and_a_sentence():
 
 
 def test_each_class_is_in_the_table_that_people_read():
-    page = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
     classes = {*AGENT, *TRIES, *BLAMED, *ELSEWHERE, *STOPS, *(word for _, word in OWN.values())}
     assert {word for word in classes if f"`{word}`" not in page} - {"bad_request"} == set()
 
