@@ -199,3 +199,10 @@ def test_every_fault_of_the_stand_in_is_in_its_page():
 @pytest.mark.parametrize("script", sorted((ROOT / "docs" / "pictures").glob("*.py")), ids=named)
 def test_a_picture_is_what_its_script_draws(script: Path):
     assert script.with_suffix(".svg").read_text() == runpy.run_path(str(script))["picture"]()
+
+
+def test_the_hooks_of_a_commit_are_what_make_check_runs():
+    made = re.split(r"^check: .*$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1]
+    checks = re.findall(r"^\t@(.+)$", made.partition("\n\n")[0], re.MULTILINE)
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"entry: \.venv/bin/(.+)", hooks) == checks
