@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One build of a project with its session (R101, R107)."""
+    """One build of a project with its session."""
 
     version_id: str
     project_id: str
@@ -133,7 +133,7 @@ def has_tree(conn: Connection, project_id: str, tree: str) -> bool:
 
 
 def session_chain(conn: Connection, project_id: str) -> list[dict[str, Any]]:
-    """Every move of the project's head, newest first, archived ones too (R082, D4)."""
+    """Every move of the project's head, newest first, archived ones too."""
     with conn.cursor(row_factory=dict_row) as cur:
         return cur.execute(
             "select * from session_chain where project_id = %s order by id desc", (project_id,)

@@ -158,7 +158,7 @@ def count_failure(conn: Connection, session_id: str, *, limit: int) -> int:
 
 
 def condemn(conn: Connection, session_id: str) -> None:
-    """The session is damaged: it is not resumable any more (R117)."""
+    """The session is damaged: it is not resumable any more."""
     conn.execute(
         """
         update project_ai_session_metrics

@@ -99,7 +99,7 @@ def session(conn: Connection, session_id: str) -> Row | None:
 
 
 def bar(conn: Connection, session_id: str) -> bool:
-    """Never resume this session again, as an operator says (R163). False: it already is so."""
+    """Never resume this session again, as an operator says. False: it already is so."""
     return (
         conn.execute(
             """
@@ -125,8 +125,8 @@ def attempts_on(conn: Connection, session_id: str) -> list[Row]:
 
 
 def sync(conn: Connection, projects: Sequence[str]) -> list[Row]:
-    """Each of the projects with its head, its newest version's session, and whether they agree
-    (R091); those that do not first."""
+    """Each of the projects with its head, its newest version's session, and whether they agree;
+    those that do not first."""
     return _rows(
         conn,
         """

@@ -1,4 +1,4 @@
-"""What an attempt is about to try, written down before the prompt is sent (R114, R148)."""
+"""What an attempt is about to try, written down before the prompt is sent."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Redis checkpoints: which session a running chain has reached (R074, R149).
+"""Redis checkpoints: which session a running chain has reached.
 
 Quick to read, safe to lose: nothing of ours decides by them. Each lives an hour after
 its chain last wrote or renewed it.

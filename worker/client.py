@@ -253,7 +253,7 @@ def wait(job_id: UUID, timeout: float | None = None) -> Job:
 
 
 def latest_version(conn: Connection, project_id: str) -> projects.Version | None:
-    """The project's newest version with its session (R101, R107)."""
+    """The project's newest version with its session."""
     return projects.latest_version(conn, project_id)
 
 

@@ -45,7 +45,7 @@ def _in_vain(judgement: Judgement) -> bool:
 
 
 def not_compacted(turn: Turn) -> str | None:
-    """Why a compaction does not count: no boundary was seen, or the context is no smaller (R155)."""
+    """Why a compaction does not count: no boundary was seen, or the context is no smaller."""
     if not turn.compacted:
         return "not_compacted"
     if turn.pre_tokens is not None and turn.post_tokens is not None:

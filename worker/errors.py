@@ -19,7 +19,7 @@
     └── AgentFailed        the agent said why it failed, field by field
 
 `judge` is the one place that turns any of these, or an error of a library, into a
-verdict. It looks at fields, never at prose; the table is docs/sessions.md.
+verdict. It looks at fields, never at prose; the table is docs/errors.md.
 """
 
 import errno

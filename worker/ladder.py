@@ -69,7 +69,7 @@ def choose(
     """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason.
 
     `ways` are those open to a head of too many turns; none: its turns are not looked at.
-    `restructured`: share of the project's files that came or went by other hands (R119).
+    `restructured`: share of the project's files that came or went by other hands.
     """
     if job.head is None and job.previous_session_id is None and not job.args.get("template"):
         return Choice(None, [], [Try(None, "trying", "first")], None)
@@ -178,7 +178,7 @@ def policy(job: Claimed) -> str | None:
 
 
 def _overgrown(conn: Connection, job: Claimed, ways: tuple[Way, ...]) -> Choice | None:
-    """A session of too many turns is compacted first, or left for a fresh one (R094)."""
+    """A session of too many turns is compacted first, or left for a fresh one."""
     head = registry.get(conn, job.head) if job.kind == "build" and job.head else None
     if head is None or head.turns_since_start < settings().reset_after_turns:
         return None

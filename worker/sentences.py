@@ -30,7 +30,7 @@ LONGEST = 500  # characters
 
 
 def for_people(exc: BaseException) -> str:
-    """The error as one line for people: no session ids, no keys, not endless (R048, R153)."""
+    """The error as one line for people: no session ids, no keys, not endless."""
     match exc:
         case Stopped():
             text = STOP_TEXTS.get(str(exc), str(exc))

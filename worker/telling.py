@@ -8,11 +8,11 @@ from worker.commit import about
 from worker.recovery import Left
 from worker.weigh import Weighed
 
-LOST_SESSION = "Previous session not found. Starting fresh session..."  # R028, for people
+LOST_SESSION = "Previous session not found. Starting fresh session..."  # for people
 
 
 def resume_failed(job: Claimed, reason: str | None) -> Event:
-    """The session is lost, why, and what people may choose (R028, R151)."""
+    """The session is lost, why, and what people may choose."""
     body = {
         **about(job),
         "code": reason,
@@ -29,7 +29,7 @@ def recovered(job: Claimed, left: Left, what: str, why: str) -> Event:
 
 
 def weighed(job: Claimed, found: Weighed) -> Event:
-    """Which way to go on was the cheapest, and what each would have cost (D12)."""
+    """Which way to go on was the cheapest, and what each would have cost."""
     body = {**about(job), "why": found.why, "way": found.way, "costs": found.costs}
     return Event("session.weighed", job.id, body)
 

@@ -1,7 +1,7 @@
 """What is done about each way in which a turn can fail, by its error class.
 
 The classes of the agent's failures are those of worker/vocabulary.py, and what this system
-finds out by itself. docs/sessions.md has the whole table, docs/decisions/0006 what counts
+finds out by itself. docs/errors.md has the whole table, docs/decisions/0006 what counts
 against a session.
 """
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """What is done about a failure; docs/sessions.md has the table."""
+    """What is done about a failure; docs/errors.md has the table."""
 
     RETRY = "retry"  # the world's fault: again after a pause, an attempt is spent
     PARK = "park"  # the credential is limited: wait, no attempt is spent

@@ -2,7 +2,7 @@
 
 The words are the CLI's own, read out of its program: tests/contracts/test_vocabulary.py fails
 when a CLI has one that is not here. What is done about a class is in worker/verdicts.py;
-people read of it in worker/sentences.py and docs/sessions.md.
+people read of it in worker/sentences.py and docs/errors.md.
 
     result.terminal_reason         why its loop ended                      ENDINGS
     result.api_error               the failure by name, where it has one   CAUSES

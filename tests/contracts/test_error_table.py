@@ -1,4 +1,4 @@
-"""Each row of the error table (docs/sessions.md), provoked on the real CLI.
+"""Each row of the error table (docs/errors.md), provoked on the real CLI.
 
 What the job does about it is asserted, and that no failure moves the head or tells
 people an id or a secret.

@@ -1,4 +1,4 @@
-"""The two monitoring queries of the sync plan, as D4 and D5 repair them, and the candidates."""
+"""The views that compare heads with moves and versions, and the candidates for resuming."""
 
 from uuid import uuid4
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from dev.standin.api import LARGEST
-from dev.standin.faults import KINDS, BadFault
+from dev.standin.faults import BadFault
 from dev.standin.messages import JSON
 from dev.standin.server import Standin, standin
 from tests.waiting import wait_until
@@ -274,12 +274,6 @@ def test_an_unknown_fault_is_refused_with_the_known_ones(model: Standin):
         model.fault("earthquake")
     with pytest.raises(BadFault, match="has no often"):
         model.fault("529", often=2)
-
-
-def test_every_fault_is_documented():
-    documented = (ROOT / "docs" / "standin.md").read_text()
-
-    assert [kind for kind in KINDS if f"`{kind}`" not in documented] == []
 
 
 def test_another_process_controls_it_over_http(model: Standin):

@@ -2,7 +2,7 @@
 
 Where the CLI has no field its words have to do: an id that is in use is told on stderr only, a
 session that it does not find in `errors`, and why a compaction failed as worker/agent/compacting.py
-says. Tests hold each of them. docs/sessions.md has the table of what becomes of a failure.
+says. Tests hold each of them. docs/errors.md has the table of what becomes of a failure.
 """
 
 import json
