@@ -30,7 +30,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check faults bench install-check lock sdk clean
+.PHONY: help demo test up check faults bench install-check schema lock sdk clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ install-check: $(READY) ## Install the wheel and the production lock from the re
 	.baton/tmp/installed/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock && \
 	INSTALLED="$$TMPDIR/installed" pytest tests/acceptance/test_install.py && \
 	rm -rf .baton/tmp/installed
+
+schema: $(READY) ## Write db/schema.sql, the schema of today, after a new migration
+	@$(RUN) python -m dev.schema
 
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
 	@$(LOCK) --extra dev --upgrade -o requirements-dev.lock >/dev/null

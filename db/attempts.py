@@ -17,6 +17,8 @@ from psycopg import Connection, errors
 from psycopg.rows import class_row
 
 from config.settings import settings
+from db import events
+from db.events import Written
 from db.lanes import FIRST, WANTED
 
 
@@ -53,8 +55,7 @@ class Claimed:
     head: str | None
     workspace: str | None
     fresh_next: bool
-    seq: int  # of `job.started`
-    was_announced: bool = True  # else the claim wrote `job.queued` too
+    told: list[Written]  # the events that the claim has written
     tree: str | None = None  # the commit that the workspace is to be brought to
 
 
@@ -93,7 +94,7 @@ def claim(
         if begun or not again:
             return begun
         conn.execute("select from jobs where id = %s for share", (job_id,))  # one under way
-        return cur.execute(HELD, asked).fetchone()
+        return cur.execute(CLAIMED, asked).fetchone()
 
 
 def _claim_params(
@@ -127,26 +128,30 @@ LINE: LiteralString = """
     p.fresh_next and j.lane = 'main' as fresh_next"""
 
 # One more death would set the job `q` aside, and it is not its first.
-LAST: LiteralString = "q.rescues > 0 and q.rescues >= %(limit)s - 1"
+LAST_CHANCE: LiteralString = "q.rescues > 0 and q.rescues >= %(limit)s - 1"
 # So it would one that this worker runs now: of two that die together nobody knows which was to
 # blame.
 BESIDE: LiteralString = (
-    LAST
+    LAST_CHANCE
     + """ and exists (
         select from jobs o
          where o.worker_id = %(worker_id)s and o.state = 'running' and o.last_chance)"""
 )
+# The job `j` as its runner sees it, but for its line and what was told.
+RUNNER_SEES: LiteralString = """
+    j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
+    j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result"""
 
 CLAIM: LiteralString = (
     """
-    with q as (
+    with due_job as (  -- of two that ask at once, one gets it
         select * from jobs
          where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
            for update skip locked
-    ), free as (
+    ), free_job as (  -- nothing bars it: its place in its lane, its user's slots, its credential
         select q.*, """
-    + LAST
-    + """ as last from q
+    + LAST_CHANCE
+    + """ as last from due_job q
          where """
     + FIRST
     + """ and not ("""
@@ -157,10 +162,10 @@ CLAIM: LiteralString = (
                 select count(*) from jobs r where r.user_id = q.user_id and r.state = 'running'))
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())
-    ), h as (
+    ), the_project as (  -- still its user's, as its branch is still open; and what it goes on from
         update projects p set event_seq = p.event_seq + case when j.announced then 1 else 2 end,
                workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
-          from free as j
+          from free_job j
          where p.project_id = j.project_id and p.user_id = j.user_id
            and (j.lane = 'main' or exists (
                select from branches b where b.project_id = j.project_id and b.lane = j.lane
@@ -168,47 +173,47 @@ CLAIM: LiteralString = (
         returning p.project_id, p.event_seq,"""
     + LINE
     + """
-    ), j as (
+    ), running_job as (
         update jobs set state = 'running', attempt = %(attempt)s, attempts = jobs.attempts + 1,
                lease_until = now() + %(lease)s, announced = true, published_at = null,
                published = 0, ready = false, scheduled = false, host = %(host)s, boot = %(boot)s, pid = %(pid)s,
                pid_started = %(pid_started)s, agent_pid = null, worker_id = %(worker_id)s,
                started_at = coalesce(jobs.started_at, now()), claimed_at = now(),
                credential = null,
-               last_chance = free.last
-          from free, h
-         where jobs.id = free.id
-        returning jobs.*, free.announced as was_announced
-    ), e as (
+               last_chance = j.last
+          from free_job j, the_project
+         where jobs.id = j.id
+        returning jobs.*, j.announced as was_announced
+    ), written_events as (  -- also that it is queued, if no relay has come to say so
         insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq - x.back, j.id, x.type, x.body
-          from h, j, lateral (values
+        select p.project_id, p.event_seq - x.back, j.id, x.type, x.body
+          from the_project p, running_job j, lateral (values
             (1, 'job.queued', jsonb_build_object('kind', j.kind, 'chain', j.chain_id)),
             (0, 'job.started', jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
                                                   'attempt', j.attempts, 'host', j.host))
           ) as x (back, type, body)
          where x.back = 0 or not j.was_announced
+        returning seq, job_id, type, body
     )
-    select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
-           j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
-           h.head, h.workspace, h.fresh_next, h.event_seq as seq,
-           j.was_announced, h.tree
-      from j, h"""
+    select """
+    + RUNNER_SEES
+    + ", p.head, p.workspace, p.fresh_next, p.tree, "
+    + events.TOLD
+    + " as told from running_job j, the_project p"
 )
 
 
-# An attempt as its claim gave it.
-HELD: LiteralString = (
-    """
-    select j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
-           j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
-           e.seq,"""
+# An attempt as its claim gave it, whose answer was lost.
+CLAIMED: LiteralString = (
+    "select "
+    + RUNNER_SEES
+    + ","
     + LINE
-    + """
+    + """,
+           (select jsonb_build_array(to_jsonb(e)) from events e
+             where e.project_id = j.project_id and e.job_id = j.id
+               and e.type = 'job.started' order by e.seq desc limit 1) as told
       from jobs j join projects p using (project_id)
-     cross join lateral (select seq from events e
-                          where e.project_id = j.project_id and e.job_id = j.id
-                            and e.type = 'job.started' order by seq desc limit 1) e
      where j.id = %(id)s and j.attempt = %(attempt)s and j.state = 'running'"""
 )
 
@@ -232,8 +237,8 @@ def stand_back(
 def renew(conn: Connection, job_id: UUID, attempt: UUID, lease: timedelta) -> str | None:
     """Push the lease's end back, and say what is wanted of the runner.
 
-    `go on`, `cancel` or `interrupted` (a newer request wants the lane); None when the
-    attempt was replaced: then nothing it does counts any more.
+    `go on`, `cancel` or `replaced` (a newer request wants the lane); None when another
+    attempt has the job: then nothing it does counts any more.
     """
     row = conn.execute(
         """
@@ -265,7 +270,7 @@ def note_agent(conn: Connection, job_id: UUID, attempt: UUID, agent_pid: int) ->
     )
 
 
-def interrupted_prompt(conn: Connection, job: Claimed) -> str | None:
+def replaced_prompt(conn: Connection, job: Claimed) -> str | None:
     """What the request said whose place this one took."""
     row = conn.execute(
         """

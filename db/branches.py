@@ -18,10 +18,10 @@ import psycopg
 from psycopg import Connection, errors
 from psycopg.rows import class_row
 
-from db import events
+from db import events, heads
 from db.codes import refusal
-from db.events import Event
-from db.projects import HeadHeld, hold_head
+from db.events import Event, Written
+from db.heads import HeadHeld, Move, hold_head
 
 PATIENCE = timedelta(seconds=1)  # for commits, and producers that have asked for a job of it
 HASTE = timedelta(milliseconds=100)  # where it can be tried again later
@@ -43,11 +43,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A branch that is gone, and the event that tells of it with its number."""
+    """A branch that is gone, and what was told of it."""
 
     project_id: str
-    seq: int | None
-    told: Event
+    told: list[Written]
 
 
 COLUMNS: LiteralString = (
@@ -91,14 +90,21 @@ def promote(conn: Connection, project_id: str, lane: str, *, onto: str | None = 
             {
                 "project": project_id,
                 "lane": lane,
-                "old": head,
                 "new": branch.head,
-                "parent": branch.from_session,
                 "version": version,
                 "tree": branch.tree,
             },
         )
-        body = {
+        to = Move(
+            old=head,
+            new=branch.head,
+            parent=branch.from_session,
+            source="fork",
+            reason="promoted",
+            version_id=version,
+            tree=branch.tree,
+        )
+        told = {
             "old": head,
             "session": branch.head,
             "parent": branch.from_session,
@@ -106,7 +112,7 @@ def promote(conn: Connection, project_id: str, lane: str, *, onto: str | None = 
             "branch": lane,
             "version": version,
         }
-        events.append(conn, project_id, [Event("session.moved", None, body)])
+        heads.move(conn, project_id, to, told)
     return branch
 
 
@@ -258,35 +264,21 @@ def _drop(conn: Connection, project_id: str, branch: Branch, *, why: str) -> Dro
         """,
         {"project": project_id},
     )
-    told = Event(
-        "branch.dropped", None, {"branch": branch.lane, "head": branch.head, "why": why}
-    )
-    return Dropped(project_id, events.append(conn, project_id, [told]), told)
+    body = {"branch": branch.lane, "head": branch.head, "why": why}
+    told = events.append(conn, project_id, [Event("branch.dropped", None, body)])
+    return Dropped(project_id, told)
 
 
-PROMOTE = """
-    with p as (
-        update projects set last_ai_session_id = %(new)s, last_ai_session_updated_at = now(),
-               fresh_next = false, workspace_tree = coalesce(%(tree)s, workspace_tree)
-         where project_id = %(project)s
-        returning workspace_tree
-    ), b as (
+# The branch ends, and what it was becomes part of the main line: its sessions, and a version.
+PROMOTE: LiteralString = """
+    with ended_branch as (
         update branches set promoted_at = now() where project_id = %(project)s and lane = %(lane)s
-    ), m as (
+    ), its_sessions as (
         update project_ai_session_metrics
-           set lane = 'main',
-               branch = case when lane = %(lane)s then lane else branch end,
-               status = case session_id when %(new)s then 'active' else 'disconnected' end,
-               last_used_at = case session_id when %(new)s then now() else last_used_at end,
-               stale_at = case when session_id <> %(new)s then stale_at end
-         where project_id = %(project)s and (lane = %(lane)s or session_id = %(old)s)
-    ), v as (
-        insert into project_versions (project_id, version_id, tree, ai_session_id,
-                                      ai_session_created_at, ai_session_last_used_at)
-        select %(project)s, %(version)s, %(tree)s, %(new)s, now(), now()
-         where %(version)s::text is not null
+           set lane = 'main', branch = lane, status = 'disconnected'
+         where project_id = %(project)s and lane = %(lane)s
     )
-    insert into session_transitions (project_id, version_id, old_session_id, new_session_id,
-                                     parent_session_id, source, reason, tree)
-    select %(project)s, %(version)s, %(old)s, %(new)s, %(parent)s, 'fork', 'promoted',
-           p.workspace_tree from p"""
+    insert into project_versions (project_id, version_id, tree, ai_session_id,
+                                  ai_session_created_at, ai_session_last_used_at)
+    select %(project)s, %(version)s, %(tree)s, %(new)s, now(), now()
+     where %(version)s::text is not null"""

@@ -10,8 +10,17 @@ from psycopg.types.json import Jsonb
 
 from db import events
 from db.attempts import Claimed
-from db.events import Event
-from db.lanes import FOLLOW, GOES_ON, WANTED, Message, Next, follow_params, published
+from db.events import Event, Written
+from db.lanes import (
+    GOES_ON,
+    NEXT_JOB,
+    SEND_NOW,
+    WANTED,
+    Message,
+    Next,
+    follow_params,
+    messages,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +36,10 @@ class End:
 
 def finish(
     conn: Connection, job: Claimed, end: End, told: list[Event], publish_after: timedelta
-) -> tuple[int | None, list[Message]] | None:
+) -> tuple[list[Written], list[Message]] | None:
     """End the job for good, with its event, and insert what follows in the chain.
 
-    Returns the newest event number and the messages to publish; None, with nothing
+    Returns the events that were written and the messages to publish; None, with nothing
     written, when the attempt was replaced.
     """
     rows = conn.execute(
@@ -48,50 +57,58 @@ def finish(
             **follow_params(end.following, publish_after),
         },
     ).fetchall()
-    return published(rows)
+    return (rows[0][0] or [], messages([row[1:] for row in rows])) if rows else None
 
 
-# Whatever still ran for the job in `f`, and the candidate that it ran on, came to nothing.
+# Whatever still ran for `the_job`, and the candidate that it ran on, came to nothing.
 TURN_FAILED: LiteralString = """
-    t as (
+    failed_turn as (
         update turns set outcome = 'failed', error_class = %(error_class)s, ended_at = now()
-          from f where turns.job_id = f.id and turns.outcome = 'running'
-    ), r as (
+          from the_job j where turns.job_id = j.id and turns.outcome = 'running'
+    ), failed_candidate as (
         update session_resume_attempts a
            set outcome = 'failed', reason = coalesce(%(error_class)s, %(state)s)
-          from f where a.job_id = f.id and a.outcome = 'trying'
+          from the_job j where a.job_id = j.id and a.outcome = 'trying'
+    )"""
+# The project's row, if it is still there, numbers the events.
+COUNT_EVENTS: LiteralString = """
+    the_project as (
+        update projects p set event_seq = p.event_seq + (select count(*) from to_tell)
+          from the_job j where p.project_id = j.project_id
+        returning p.project_id, p.event_seq
     )"""
 
 FINISH: LiteralString = (
     """
-    with f as (
+    with the_job as (  -- the fence; a lease that ran out is no reason to lose the ending
         select * from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running' for update
-    ), k as (
-        select * from f
     ),"""
     + GOES_ON
     + """,
-    d as (
+    ended_job as (
         update jobs set state = %(state)s, finished_at = now(), lease_until = null,
                error_class = %(error_class)s, error = %(error)s,
                result = case when %(result)s::jsonb is null then jobs.result
                              else coalesce(jobs.result, '{}') || %(result)s end
-          from f where jobs.id = f.id
+          from the_job j where jobs.id = j.id
         returning jobs.id
     ),"""
     + TURN_FAILED
-    + """,
-    h as (
-        update projects p set event_seq = p.event_seq + (select count(*) from said)
-          from f where p.project_id = f.project_id
-        returning p.project_id, p.event_seq
-    ),"""
-    + events.WRITE_SAID
     + ","
-    + FOLLOW
-    + """
-    select h.event_seq, n.* from d left join h on true left join n on true"""
+    + COUNT_EVENTS
+    + ","
+    + events.WRITE
+    + """,
+    the_former as (
+        select * from the_job
+    ),"""
+    + SEND_NOW
+    + ","
+    + NEXT_JOB
+    + "select "
+    + events.TOLD
+    + ", next_job.* from ended_job left join next_job on true"
 )
 
 
@@ -110,13 +127,13 @@ class Wait:
 
 def put_back(
     conn: Connection, job: Claimed, wait: Wait, told: list[Event]
-) -> tuple[int | None] | None:
+) -> list[Written] | None:
     """Let the job wait for another attempt; the relay publishes it when its time has come.
 
-    None, with nothing written, when the attempt was replaced, or a cancel or a newer request
-    wants it to end.
+    Returns the events that were written; None, with nothing written, when the attempt was
+    replaced, or a cancel or a newer request wants it to end.
     """
-    return conn.execute(
+    row = conn.execute(
         PUT_BACK,
         {
             "id": job.id,
@@ -131,44 +148,46 @@ def put_back(
             "events": events.as_param(told),
         },
     ).fetchone()
+    return (row[0] or []) if row else None
 
 
 PUT_BACK: LiteralString = (
     """
-    with f as (
+    with the_job as (  -- the fence, and nobody wants it to end
         select * from jobs j
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and """
     + WANTED
     + """ = 'go on' for update
-    ), l as (  -- held: whoever clears it does so before us, or sees the job parked
+    ), the_limit as (  -- held: whoever clears it does so before us, or sees the job parked
         select until from limits where credential = %(credential)s for share
-    ), w as (
-        select f.id, x.* from f, lateral (
+    ), the_wait as (  -- as was asked; at once if it was for a limit that is cleared by now
+        select j.id, x.* from the_job j, lateral (
             select %(state)s::text as state, %(credential)s::text as credential,
-                   coalesce((select until from l), %(until)s, now() + %(delay)s) as run_at
-             where %(credential)s::text is null or exists (select from l)
+                   coalesce((select until from the_limit), %(until)s, now() + %(delay)s) as run_at
+             where %(credential)s::text is null or exists (select from the_limit)
             union all
             select 'queued', null, now()
-             where %(credential)s::text is not null and not exists (select from l)) x
-    ), d as (
+             where %(credential)s::text is not null and not exists (select from the_limit)) x
+    ), waiting_job as (
         update jobs set state = w.state, lease_until = null,
                attempts = jobs.attempts - %(uncounted)s,
                run_at = w.run_at, publish_after = w.run_at,
                published = 0, published_at = null, credential = w.credential,
                error_class = %(error_class)s, error = %(error)s
-          from w where jobs.id = w.id
+          from the_wait w where jobs.id = w.id
         returning jobs.id
     ),"""
     + TURN_FAILED
-    + """,
-    h as (
-        update projects p set event_seq = p.event_seq + jsonb_array_length(%(events)s)
-          from f where p.project_id = f.project_id
-        returning p.project_id, p.event_seq
-    ),"""
+    + ","
+    + events.ALL_GIVEN
+    + ","
+    + COUNT_EVENTS
+    + ","
     + events.WRITE
-    + "select h.event_seq from d left join h on true"
+    + "select "
+    + events.TOLD
+    + " from waiting_job"
 )
 
 
@@ -204,53 +223,56 @@ def refuse(conn: Connection, job_id: UUID, error_class: str, error: str) -> bool
     return conn.execute(REFUSE, asked).rowcount == 1
 
 
-REFUSE: LiteralString = """
-    with f as (
+# One event of each job that has failed here; `the_project` are those that may be told of it.
+TELL_FAILED: LiteralString = """
+    told as (
+        insert into events (project_id, seq, job_id, type, body)
+        select p.project_id, p.event_seq, j.id, 'job.failed',
+               jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
+                                  'error_class', j.error_class, 'error', j.error)
+          from the_project p, failed_job j
+    )"""
+
+REFUSE: LiteralString = (
+    """
+    with failed_job as (
         update jobs set state = 'failed', finished_at = now(), error_class = %(error_class)s,
                error = %(error)s
          where id = %(id)s and state in ('queued', 'parked')
         returning jobs.*
-    ), h as (
-        update projects p set event_seq = p.event_seq + 1 from f
-         where p.project_id = f.project_id and p.user_id = f.user_id
+    ), the_project as (  -- another user's is not told of it
+        update projects p set event_seq = p.event_seq + 1 from failed_job j
+         where p.project_id = j.project_id and p.user_id = j.user_id
         returning p.project_id, p.event_seq
-    ), e as (
-        insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq, f.id, 'job.failed',
-               jsonb_build_object('kind', f.kind, 'chain', f.chain_id,
-                                  'error_class', f.error_class, 'error', f.error)
-          from h, f
-    )
-    select from f"""
+    ),"""
+    + TELL_FAILED
+    + "select from failed_job"
+)
 
-# Told only where the project is still the user's. No row is locked that is no orphan's.
-FAIL_ORPHAN: LiteralString = """
-    with q as (
-        select q.id, x.gone
-          from jobs q, lateral (select case
-               when not exists (select from projects p where p.project_id = q.project_id
-                                                         and p.user_id = q.user_id)
+FAIL_ORPHAN: LiteralString = (
+    """
+    with the_orphan as (  -- no row is locked that is no orphan's
+        select j.id, x.gone
+          from jobs j, lateral (select case
+               when not exists (select from projects p where p.project_id = j.project_id
+                                                         and p.user_id = j.user_id)
                then 'project_gone'
-               when q.lane <> 'main' and not exists (
-                   select from branches b where b.project_id = q.project_id
-                                            and b.lane = q.lane and b.promoted_at is null)
+               when j.lane <> 'main' and not exists (
+                   select from branches b where b.project_id = j.project_id
+                                            and b.lane = j.lane and b.promoted_at is null)
                then 'branch_gone' end as gone) x
-         where q.id = %(id)s and q.state in ('queued', 'parked') and x.gone is not null
-           for update of q
-    ), f as (
-        update jobs set state = 'failed', finished_at = now(), error_class = q.gone,
-               error = %(texts)s::jsonb ->> q.gone
-          from q where jobs.id = q.id
+         where j.id = %(id)s and j.state in ('queued', 'parked') and x.gone is not null
+           for update of j
+    ), failed_job as (
+        update jobs set state = 'failed', finished_at = now(), error_class = o.gone,
+               error = %(texts)s::jsonb ->> o.gone
+          from the_orphan o where jobs.id = o.id
         returning jobs.*
-    ), h as (
-        update projects p set event_seq = p.event_seq + 1 from f
-         where p.project_id = f.project_id and f.error_class = 'branch_gone'
+    ), the_project as (  -- told only where the project is still the user's
+        update projects p set event_seq = p.event_seq + 1 from failed_job j
+         where p.project_id = j.project_id and j.error_class = 'branch_gone'
         returning p.project_id, p.event_seq
-    ), e as (
-        insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq, f.id, 'job.failed',
-               jsonb_build_object('kind', f.kind, 'chain', f.chain_id,
-                                  'error_class', f.error_class, 'error', f.error)
-          from h, f
-    )
-    select error_class, error from f"""
+    ),"""
+    + TELL_FAILED
+    + "select error_class, error from failed_job"
+)

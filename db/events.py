@@ -7,7 +7,7 @@ their events themselves, with the fragments below; `append` is for the rest.
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypedDict
 from uuid import UUID
 
 from psycopg import Connection
@@ -24,6 +24,15 @@ class Event:
     body: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+class Written(TypedDict):
+    """One event that a statement has written, as it tells of it."""
+
+    seq: int
+    job_id: str | None
+    type: str
+    body: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One event as it is in the log; `seq` begins at 1 in each project."""
@@ -35,22 +44,23 @@ class Row:
     at: datetime
 
 
-# The row `h` gives project_id and event_seq, already raised by the number of events.
-# WRITE writes the parameter `events`; WRITE_SAID what a statement has made of it in `said`.
-WRITE_SAID: LiteralString = """
-    e as (
+# Write the events of `to_tell (value, n)`: with n = 1, 2, … in their order. The caller raises the
+# project's event_seq by their number, in `the_project (project_id, event_seq)`.
+WRITE: LiteralString = """
+    written_events as (
         insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq - (select count(*) from said) + x.n,
+        select p.project_id, p.event_seq - (select count(*) from to_tell) + x.n,
                (x.value ->> 'job')::uuid, x.value ->> 'type', x.value -> 'body'
-          from h, said as x
+          from the_project p, to_tell x
+        returning seq, job_id, type, body
     )"""
-WRITE: LiteralString = (
-    """
-    said as (
+# All that is in the parameter `events` is to be told.
+ALL_GIVEN: LiteralString = """
+    to_tell as (
         select value, n from jsonb_array_elements(%(events)s) with ordinality as x (value, n)
-    ),"""
-    + WRITE_SAID
-)
+    )"""
+# What was written, as a list of `Written`; null: nothing.
+TOLD: LiteralString = "(select jsonb_agg(to_jsonb(e) order by e.seq) from written_events e)"
 
 
 def as_param(events: list[Event]) -> Jsonb:
@@ -60,20 +70,27 @@ def as_param(events: list[Event]) -> Jsonb:
     )
 
 
-def append(conn: Connection, project_id: str, events: list[Event]) -> int | None:
-    """Write events that tell of no job's change. Returns the newest number, None if unknown."""
-    row = conn.execute(
-        """
-        with h as (
-            update projects set event_seq = event_seq + jsonb_array_length(%(events)s)
-             where project_id = %(project_id)s
-            returning project_id, event_seq
-        ),"""
-        + WRITE
-        + "select event_seq from h",
-        {"project_id": project_id, "events": as_param(events)},
-    ).fetchone()
-    return row[0] if row else None
+def append(conn: Connection, project_id: str, events: list[Event]) -> list[Written]:
+    """Write events that tell of no job's change. Nothing is written of an unknown project."""
+    asked = {"project": project_id, "events": as_param(events)}
+    for (written,) in conn.execute(APPEND, asked):
+        return written or []
+    return []
+
+
+APPEND: LiteralString = (
+    "with"
+    + ALL_GIVEN
+    + """,
+    the_project as (
+        update projects set event_seq = event_seq + (select count(*) from to_tell)
+         where project_id = %(project)s
+        returning project_id, event_seq
+    ),"""
+    + WRITE
+    + "select "
+    + TOLD
+)
 
 
 def since(conn: Connection, project_id: str, seq: int, limit: int = 200) -> list[Row]:

@@ -6,9 +6,8 @@ from datetime import datetime
 
 from psycopg import Connection
 
-from db import events, transcripts
-from db.events import Event
-from db.projects import HeadHeld, hold_head
+from db import heads, transcripts
+from db.heads import HeadHeld, Move, hold_head
 from db.transcript_form import Entry
 from db.transcripts import Fold
 
@@ -66,7 +65,9 @@ def take_in(
         if not conn.execute(REGISTER, asdict(figures) | where | {"status": status}).rowcount:
             raise _known(session)  # just now
         if head and old is None:
-            _become_head(conn, project_id, session)
+            origin = {"source": "operator", "reason": "imported"}
+            to = Move(old=None, new=session, files_known=False, **origin)
+            heads.move(conn, project_id, to, {"session": session, **origin})
     return is_head
 
 
@@ -87,23 +88,6 @@ def _check(conn: Connection, project_id: str, session: str, user_id: str) -> Non
 def _known(session: str) -> HeadHeld:
     """One answer, whosever it is."""
     return HeadHeld(f"Session {session} is known already: there is nothing to import.")
-
-
-def _become_head(conn: Connection, project_id: str, session: str) -> None:
-    conn.execute(
-        """
-        with p as (
-            update projects set last_ai_session_id = %(new)s,
-                   last_ai_session_updated_at = now(), fresh_next = false
-             where project_id = %(project)s
-        )
-        insert into session_transitions (project_id, new_session_id, source, reason)
-        values (%(project)s, %(new)s, 'operator', 'imported')
-        """,
-        {"project": project_id, "new": session},
-    )
-    body = {"session": session, "source": "operator", "reason": "imported"}
-    events.append(conn, project_id, [Event("session.moved", None, body)])
 
 
 # What the product itself had noted of the session stays. It costs nothing here: what it

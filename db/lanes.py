@@ -42,6 +42,7 @@ FIRST: LiteralString = """
                 q.started_at is not null or q.id <> q.chain_id)"""
 
 
+# What is wanted of the runner of the job `j`.
 WANTED: LiteralString = """
     case when j.cancel_requested_at is not null then 'cancel'
          when exists (select from jobs i
@@ -49,48 +50,54 @@ WANTED: LiteralString = """
                          and i.finished_at is null and i.id = i.chain_id and i.started_at is null
                          and i.run_at <= now()
                          and i.chain_id <> j.chain_id and i.args ->> 'busy' = 'interrupt')
-         then 'interrupted' else 'go on' end"""
+         then 'replaced' else 'go on' end"""
 
 
-# Whether the chain goes on after the job in `f`: not if a cancel or a newer request came in
-# time. `said` are the events with their numbers; the next job's is only told if there is one.
+# Whether the chain goes on after `the_job`: not if a cancel or a newer request came in time.
+# The next job's event is told only if there is a next job.
 GOES_ON: LiteralString = (
     """
-    on_we_go as (
+    goes_on as (
         select %(next_id)s::uuid is not null and """
     + WANTED
-    + """ = 'go on' as yes from f as j
-    ), said as (
+    + """ = 'go on' as yes from the_job as j
+    ), to_tell as (
         select x.value, row_number() over (order by x.n) as n
-          from on_we_go, jsonb_array_elements(%(events)s) with ordinality as x (value, n)
-         where on_we_go.yes or %(next_id)s::uuid is null
+          from goes_on, jsonb_array_elements(%(events)s) with ordinality as x (value, n)
+         where goes_on.yes or %(next_id)s::uuid is null
             or x.value ->> 'job' is distinct from %(next_id)s::uuid::text
     )"""
 )
 
 
-# The chain's next job. `k` is the job's row once all that guards the statement has passed. Its
-# worker sends the message itself, unless a job that goes before it waits for a slot (`w`): then
-# the relay, which chooses between lanes, finds it at once.
-FOLLOW: LiteralString = """
-    w as (
-        select baton_waits_ahead(k.user_id, k.priority, k.pos) as ahead from k
-    ), n as (
+# Whether the worker sends the next job's message itself: unless a job that goes before it waits
+# for a slot. Then the relay, which chooses between lanes, finds it at once.
+SEND_NOW: LiteralString = """
+    sending as (
+        select not baton_waits_ahead(j.user_id, j.priority, j.pos) as now, true as told
+          from the_former j
+    )"""
+# The chain's next job, after `the_former`: the row of the one before it, once all that guards the
+# statement has passed. `sending`: whether its message goes out with the commit, and whether its
+# `job.queued` is written. Needs `goes_on`.
+NEXT_JOB: LiteralString = """
+    next_job as (
         insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
                           priority, version_id, previous_session_id, publish_after, published_at,
                           published, messages, announced)
-        select %(next_id)s, k.chain_id, k.id, k.project_id, k.user_id, k.lane, k.pos,
-               %(next_kind)s, %(next_args)s, k.priority, coalesce(%(version_id)s, k.version_id),
-               %(new)s, case when w.ahead then now() else now() + %(publish_after)s end,
-               case when not w.ahead then now() end, (not w.ahead)::int, (not w.ahead)::int, true
-          from k, w, on_we_go where on_we_go.yes
+        select %(next_id)s, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
+               %(next_kind)s, %(next_args)s, j.priority, coalesce(%(version_id)s, j.version_id),
+               coalesce(%(new)s, j.previous_session_id),
+               case when s.now then now() + %(publish_after)s else now() end,
+               case when s.now then now() end, s.now::int, s.now::int, s.told
+          from the_former j, sending s, goes_on where goes_on.yes
         returning id, kind, chain_id, parent_id, 0 as published, previous_session_id,
                   published_at is not null as rung
     )"""
 
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:
-    """Parameters of GOES_ON and FOLLOW; `version_id` and `new` are the caller's."""
+    """Parameters of GOES_ON and NEXT_JOB; `version_id` and `new` are the caller's."""
     return {
         "next_id": following.id if following else None,
         "next_kind": following.kind if following else None,
@@ -99,8 +106,6 @@ def follow_params(following: Next | None, publish_after: timedelta) -> dict[str,
     }
 
 
-def published(rows: list[Any]) -> tuple[int | None, list[Message]] | None:
-    """Read what a statement with FOLLOW returns: event number, then the next job's message."""
-    if not rows:
-        return None
-    return rows[0][0], [Message(*row[1:]) for row in rows if row[1] is not None]
+def messages(rows: list[Any]) -> list[Message]:
+    """What is to be published, of rows that are each a row of `next_job`, or nulls."""
+    return [Message(*row) for row in rows if row[0] is not None]

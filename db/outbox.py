@@ -9,26 +9,15 @@ doubles, so one that was lost is sent again and one that only waits is not sent 
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import LiteralString
-from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from db.events import Written
 from db.lanes import Message
 
 LOOK_AGAIN = timedelta(seconds=2)  # at what is not first in its lane; later and later
 MANY = 500  # rows in one look, and ends told at once
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A `job.queued` that a look has written: its number, and what it says."""
-
-    project_id: str
-    seq: int
-    job_id: UUID
-    kind: str
-    chain_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +49,20 @@ OWES: LiteralString = """
         or exists (select from jobs where untold)"""
 
 
-def look(conn: Connection) -> list[Told]:
+def look(conn: Connection) -> list[tuple[str, Written]]:
     """Look at what is due: what is first in its lane is ready now, the rest is looked at later.
 
-    A job that nobody has told of yet gets its `job.queued` here. Another relay that is at it
-    just now does this one's work: then nothing is done.
+    A job that nobody has told of yet gets its `job.queued` here; returned are these, each with
+    its project. Another relay that is at it just now does this one's work: then nothing is done.
     """
-    with conn.cursor(row_factory=class_row(Told)) as cur:
-        return cur.execute("select * from baton_look(%s, %s)", (MANY, LOOK_AGAIN)).fetchall()
+    return conn.execute(LOOK, (MANY, LOOK_AGAIN)).fetchall()
+
+
+LOOK: LiteralString = """
+    select project_id, jsonb_build_object(
+               'seq', seq, 'job_id', job_id, 'type', 'job.queued',
+               'body', jsonb_build_object('kind', kind, 'chain', chain_id))
+      from baton_look(%s, %s)"""
 
 
 def publish(

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
-from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 
-from db import events
+from db import events, heads
 from db.events import Event
+from db.heads import HeadHeld, Move, hold_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,6 @@ def has_tree(conn: Connection, project_id: str, tree: str) -> bool:
                         where project_id = %(project)s and %(tree)s in (tree, from_tree))
             or exists (select from project_ai_session_metrics
                         where project_id = %(project)s and tree = %(tree)s)
-            or exists (select from session_transitions_archive
-                        where project_id = %(project)s and tree = %(tree)s)
         """,
         {"project": project_id, "tree": tree},
     ).fetchone()
@@ -138,10 +136,6 @@ def session_chain(conn: Connection, project_id: str) -> list[dict[str, Any]]:
         return cur.execute(
             "select * from session_chain where project_id = %s order by id desc", (project_id,)
         ).fetchall()
-
-
-class HeadHeld(Exception):
-    """The head was not moved; the text says why and what to do."""
 
 
 def begin_fresh(conn: Connection, project_id: str) -> None:
@@ -181,49 +175,32 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
         ).fetchone()
         if known is None:
             raise HeadHeld("That session was never a head of this project: see `baton chain`.")
-        if not known[0]:
+        resumable, version, tree, is_theirs = known
+        if not resumable:
             raise HeadHeld("That session cannot be resumed: choose another of `baton chain`.")
-        if not known[3]:
+        if not is_theirs:
             raise HeadHeld(
                 "That session is another user's than the project: choose another of `baton chain`."
             )
         conn.execute(
             """
-            with p as (
-                update projects set last_ai_session_id = %(new)s,
-                       last_ai_session_updated_at = now(), fresh_next = false,
-                       workspace_tree = coalesce(%(tree)s, workspace_tree)
-                 where project_id = %(project)s
-                returning workspace_tree
-            ), m as (
-                update project_ai_session_metrics
-                   set status = case session_id when %(new)s then 'active'
-                                     else 'disconnected' end,
-                       last_used_at = case session_id when %(new)s then now()
-                                      else last_used_at end,  -- somebody chose it: not stale
-                       stale_at = case when session_id <> %(new)s then stale_at end
-                 where project_id = %(project)s and session_id in (%(new)s, %(old)s)
-            ), v as (
-                update project_versions set ai_session_id = %(new)s,
-                       ai_session_last_used_at = now()
-                 where project_id = %(project)s and version_id = %(version)s
-            )
-            insert into session_transitions (project_id, version_id, old_session_id,
-                    new_session_id, parent_session_id, source, reason, tree)
-            select %(project)s, %(version)s, %(old)s, %(new)s, %(new)s, 'operator', 'rewind',
-                   p.workspace_tree from p
+            update project_versions set ai_session_id = %s, ai_session_last_used_at = now()
+             where project_id = %s and version_id = %s
             """,
-            {
-                "project": project_id,
-                "new": session_id,
-                "old": head,
-                "version": known[1],
-                "tree": known[2],
-            },
+            (session_id, project_id, version),
         )
-        body = {"old": head, "session": session_id, "source": "operator", "tree": known[2]}
-        events.append(conn, project_id, [Event("session.moved", None, body)])
-        return known[2]
+        to = Move(
+            old=head,
+            new=session_id,
+            parent=session_id,
+            source="operator",
+            reason="rewind",
+            version_id=version,
+            tree=tree,
+        )
+        told = {"old": head, "session": session_id, "source": "operator", "tree": tree}
+        heads.move(conn, project_id, to, told)
+        return tree
 
 
 def take_in(
@@ -281,30 +258,3 @@ def may_take_in(conn: Connection, project_id: str, *, user_id: str, version: str
         raise HeadHeld(f"Project {project_id} has versions already: import into a new project.")
     if busy:
         raise HeadHeld(f"Project {project_id} has work to do: wait for it, or cancel it first.")
-
-
-def hold_head(conn: Connection, project_id: str) -> str | None:
-    """The head, under the project's lock, with no chain under way in the main lane."""
-    row = conn.execute(
-        "select last_ai_session_id from projects where project_id = %s for no key update",
-        (project_id,),
-    ).fetchone()
-    if row is None:
-        raise HeadHeld(f"Project {project_id} is unknown.")
-    # What follows a build would go on from the other session, in the name of its version.
-    under_way: tuple[UUID, str, str] | None = conn.execute(
-        """
-        select id, kind, state from jobs
-         where project_id = %s and lane = 'main' and finished_at is null
-           and (state = 'running' or id <> chain_id)
-        """,
-        (project_id,),
-    ).fetchone()
-    if under_way is None:
-        return row[0]
-    job_id, kind, state = under_way
-    if state == "running":
-        raise HeadHeld(f"Job {job_id} is running: wait for it, or cancel it first.")
-    raise HeadHeld(
-        f"The {kind} {job_id} of a build is still to come: wait for it, or cancel it first."
-    )

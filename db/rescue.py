@@ -4,14 +4,14 @@ A row that kills its workers again and again is set aside instead (quarantined),
 event. A running row that was to be cancelled is cancelled.
 """
 
+from datetime import timedelta
 from typing import LiteralString
 from uuid import UUID
 
 from psycopg import Connection, errors
-from psycopg.types.json import Jsonb
 
 from db.attempts import Claimed
-from db.lanes import Next
+from db.lanes import NEXT_JOB, Next, follow_params
 
 LOCK_TIMEOUT = "500ms"
 
@@ -82,24 +82,31 @@ def follow(conn: Connection, job_id: UUID, following: Next) -> None:
     """Insert what follows in the chain of a job that was set aside. Wants a transaction with
     `rescue`; the relay publishes it, and tells of it."""
     conn.execute(
-        """
-        insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
-                          priority, version_id, previous_session_id, publish_after)
-        select %(next_id)s, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
-               %(kind)s, %(args)s, j.priority, j.version_id, j.previous_session_id, now()
-          from jobs j where j.id = %(job)s
-        """,
+        FOLLOW,
         {
             "job": job_id,
-            "next_id": following.id,
-            "kind": following.kind,
-            "args": Jsonb(following.args),
+            "version_id": None,
+            "new": None,
+            **follow_params(following, publish_after=timedelta(0)),
         },
     )
 
 
+FOLLOW: LiteralString = (
+    """
+    with the_former as (
+        select * from jobs where id = %(job)s
+    ), goes_on as (
+        select true as yes
+    ), sending as (
+        select false as now, false as told
+    ),"""
+    + NEXT_JOB
+    + "select from next_job"
+)
+
 RESCUE: LiteralString = """
-    with f as (
+    with the_job as (  -- a runner that is known to be dead, or a lease that has run out
         select j.*, case when j.cancel_requested_at is not null then 'cancelled'
                          when j.rescues + 1 >= %(limit)s then 'quarantined'
                          else 'queued' end as becomes
@@ -107,37 +114,37 @@ RESCUE: LiteralString = """
          where j.id = %(id)s and j.state = 'running'
            and (j.attempt = %(attempt)s or (%(attempt)s::uuid is null and j.lease_until < now()))
            for update
-    ), d as (
-        update jobs set state = f.becomes, lease_until = null, rescues = f.rescues + 1,
-               attempts = greatest(f.attempts - 1, 0),
+    ), rescued_job as (  -- the attempt is not spent
+        update jobs set state = j.becomes, lease_until = null, rescues = j.rescues + 1,
+               attempts = greatest(j.attempts - 1, 0),
                run_at = now(), publish_after = now(), published = 0, published_at = null,
-               finished_at = case when f.becomes <> 'queued' then now() end,
-               error_class = case f.becomes when 'cancelled' then 'cancelled' else 'worker_died' end,
-               error = case f.becomes
+               finished_at = case when j.becomes <> 'queued' then now() end,
+               error_class = case j.becomes when 'cancelled' then 'cancelled' else 'worker_died' end,
+               error = case j.becomes
                        when 'queued' then 'Its worker died; another takes over.'
                        when 'cancelled' then 'Cancelled on request.'
-                       else 'It killed ' || f.rescues + 1 || ' workers and was set aside:'
+                       else 'It killed ' || j.rescues + 1 || ' workers and was set aside:'
                             ' look at it, then `baton retry` it.' end
-          from f where jobs.id = f.id
+          from the_job j where jobs.id = j.id
         returning jobs.id, jobs.error_class, jobs.error
-    ), t as (
+    ), abandoned_turn as (
         update turns set outcome = 'abandoned', ended_at = now(), error_class = 'worker_died'
-          from f where turns.job_id = f.id and turns.outcome = 'running'
-    ), r as (
+          from the_job j where turns.job_id = j.id and turns.outcome = 'running'
+    ), abandoned_candidate as (
         update session_resume_attempts a set outcome = 'abandoned', reason = 'worker_died'
-          from f where a.job_id = f.id and a.outcome = 'trying'
-    ), h as (
+          from the_job j where a.job_id = j.id and a.outcome = 'trying'
+    ), the_project as (
         update projects p set event_seq = p.event_seq + 1
-          from f where p.project_id = f.project_id
+          from the_job j where p.project_id = j.project_id
         returning p.project_id, p.event_seq
-    ), e as (
+    ), told as (
         insert into events (project_id, seq, job_id, type, body)
-        select h.project_id, h.event_seq, f.id,
-               case f.becomes when 'queued' then 'job.rescued'
-                              else 'job.' || f.becomes end,
-               jsonb_build_object('kind', f.kind, 'chain', f.chain_id, 'rescues', f.rescues + 1,
-                                  'attempt', f.attempt,
-                                  'error_class', d.error_class, 'error', d.error)
-          from h, f, d
+        select p.project_id, p.event_seq, j.id,
+               case j.becomes when 'queued' then 'job.rescued'
+                              else 'job.' || j.becomes end,
+               jsonb_build_object('kind', j.kind, 'chain', j.chain_id, 'rescues', j.rescues + 1,
+                                  'attempt', j.attempt,
+                                  'error_class', r.error_class, 'error', r.error)
+          from the_project p, the_job j, rescued_job r
     )
-    select f.becomes from f, d"""
+    select j.becomes from the_job j, rescued_job"""

@@ -1,8 +1,8 @@
-"""The chain of agent sessions behind each project: how its head moves.
+"""The commit of a turn: its session becomes the head, with all that belongs to it.
 
-`advance` is the one way a head moves: by compare-and-swap, under the attempt's fence,
-with the version, the transition, the session's figures, the chat, the event and the
-chain's next job in the same statement. So no crash point lies between them.
+One statement, so that no crash point lies between its parts: the head by compare-and-swap under
+the attempt's fence (db/heads.py), the version, the session's figures, the chat, the events and
+the chain's next job (db/lanes.py).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -12,30 +12,24 @@ from typing import Any, LiteralString
 from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
-from db import costs, events, lanes, turns
+from db import costs, events, heads, lanes, turns
 from db.attempts import Claimed
-from db.events import Event
+from db.events import Event, Written
+from db.heads import Move
 from db.lanes import Message, Next
 
 ONCE = "turns_step_once"  # the index by which a step of a job is committed once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
+class Advance(Move):
     """What a whole turn changes. Token counts are of this turn; costs in USD."""
 
     step: str
-    old: str | None  # the head that is replaced
-    new: str
-    parent: str | None  # the session that was forked; None: fresh
     minted: str
     relation: str
-    source: str
-    reason: str | None = None
-    version_id: str | None = None
     new_version: bool = False  # whether the version is made by this turn
-    tree: str | None = None  # the workspace's commit, if the turn may have changed it
-    files: list[str] | None = None  # and for digests the names of its files, as `tree`
+    files: list[str] | None = None  # for digests the names of the workspace's files, as `tree`
     documentation: str | None = None
     final: bool = True  # whether the job ends with this step
     result: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -58,13 +52,14 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a commit did: the newest event's number, the session's own cost, what to publish.
+    """What a commit did: the session's own cost, what it told, what to publish.
 
-    After a lost answer the number is not known (None), and publishing is left to the relay.
+    After a lost answer nothing is left to tell: watchers refill from the log, and the relay
+    publishes.
     """
 
-    seq: int | None
     cost_usd: float
+    told: list[Written]
     messages: list[Message]
 
 
@@ -104,13 +99,13 @@ def advance(
         if exc.diag.constraint_name != ONCE:
             raise
         return None  # the step was recorded just now
-    found = lanes.published([row[1:] for row in rows])
-    if found is None or found[0] is None:
+    if not rows:
         return None
-    return Moved(seq=found[0], cost_usd=float(rows[0][0]), messages=found[1])
+    cost, written, *_ = rows[0]
+    return Moved(float(cost), written, lanes.messages([row[2:] for row in rows]))
 
 
-def settled(conn: Connection, job: Claimed, minted: str) -> Moved | None:
+def committed(conn: Connection, job: Claimed, minted: str) -> Moved | None:
     """What a commit of this turn has done whose answer was lost; None if it did nothing.
 
     One that is still under way is waited for: it holds the job's row.
@@ -123,17 +118,17 @@ def settled(conn: Connection, job: Claimed, minted: str) -> Moved | None:
         """,
         (job.id, minted),
     ).fetchone()
-    return Moved(seq=None, cost_usd=float(row[0]), messages=[]) if row else None
+    return Moved(float(row[0]), told=[], messages=[]) if row else None
 
 
 ADVANCE: LiteralString = (
     """
-    with f as (
+    with the_job as (  -- fence and lease: whoever lost either finds nothing to commit
         select * from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and lease_until > now() for update
-    ), u as (  -- the turn, once: a step that is recorded is not recorded again
-        select t.id from f join turns t on t.job_id = f.id
+    ), the_turn as (  -- once: a step that is recorded is not recorded again
+        select t.id from the_job j join turns t on t.job_id = j.id
          where t.minted_session_id = %(minted)s
            and (t.outcome in ('running', 'abandoned')
                 -- whole, and kept from its commit by no fault of its own
@@ -144,82 +139,52 @@ ADVANCE: LiteralString = (
     ),"""
     + lanes.GOES_ON
     + """,
-    b as (  -- a branch has a head of its own
-        update branches b
-           set head = %(new)s, tree = coalesce(%(tree)s, b.tree), updated_at = now()
-          from f, u
-         where b.project_id = f.project_id and b.lane = f.lane and b.promoted_at is null
-           and b.head = %(old)s
-        returning b.lane, coalesce(b.tree, b.from_tree) as tree
-    ), h as (
-        update projects p
-           set last_ai_session_id = case f.lane when 'main' then %(new)s
-                                                else p.last_ai_session_id end,
-               last_ai_session_updated_at = case f.lane when 'main' then now()
-                                            else p.last_ai_session_updated_at end,
-               fresh_next = p.fresh_next and not %(was_fresh)s,
-               workspace_tree = case f.lane when 'main' then coalesce(%(tree)s, p.workspace_tree)
-                                            else p.workspace_tree end,
-               event_seq = p.event_seq + (select count(*) from said)
-          from f, u
-         where p.project_id = f.project_id
-           and (f.lane <> 'main' or p.last_ai_session_id is not distinct from %(old)s)
-           and (f.lane = 'main' or exists (select from b))
-        returning p.project_id, p.event_seq, f.lane,
-                  case f.lane when 'main' then p.workspace_tree
-                              else (select b.tree from b) end as tree
-    ), k as (
-        select f.*, h.tree from f, h
-    ), d as (
+    mover as (  -- the line whose head moves
+        select j.project_id, j.lane from the_job j, the_turn
+    ),"""
+    + heads.MOVE
+    + """,
+    -- From here on everything hangs on `the_project`: it has a row only if the head has moved.
+    done_job as (
         update jobs set result = coalesce(jobs.result, '{}') || %(result)s,
                state = case when %(final)s then 'done' else jobs.state end,
                finished_at = case when %(final)s then now() end,
                lease_until = case when %(final)s then null else jobs.lease_until end,
                version_id = coalesce(jobs.version_id, %(version_id)s),
                error_class = null, error = null
-          from h where jobs.id = %(id)s
-    ), v as (
+          from the_project where jobs.id = %(id)s
+    ), known_version as (  -- the product may have made its row before
         update project_versions v
            set ai_session_id = %(new)s, ai_session_last_used_at = now(),
                ai_session_created_at = coalesce(v.ai_session_created_at, now()),
                tree = coalesce(%(tree)s, v.tree)
-          from h
-         where v.project_id = h.project_id and v.version_id = %(version_id)s
+          from the_project p
+         where v.project_id = p.project_id and v.version_id = %(version_id)s
         returning v.version_id
-    ), nv as (
+    ), new_version as (
         insert into project_versions (project_id, version_id, tree, ai_session_id,
                                       ai_session_created_at, ai_session_last_used_at)
-        select h.project_id, %(version_id)s, %(tree)s, %(new)s, now(), now()
-          from h where %(new_version)s and not exists (select from v)
-    ), t as (
-        insert into session_transitions (project_id, version_id, old_session_id,
-                                         new_session_id, parent_session_id, source, reason,
-                                         job_id, tree)
-        select h.project_id, %(version_id)s, %(old)s, %(new)s, %(parent)s, %(source)s,
-               %(reason)s, %(id)s, h.tree
-          from h where h.lane = 'main'
-    ), pm as (
+        select p.project_id, %(version_id)s, %(tree)s, %(new)s, now(), now()
+          from the_project p where %(new_version)s and not exists (select from known_version)
+    ), parent as (  -- the CLI's figures go on from its
         select raw_cost_usd, turns_since_start from project_ai_session_metrics
          where session_id = %(parent)s limit 1
     ),"""
     + costs.PRICE
     + """,
     figures as (  -- the parent's unknown figure is in ours: then the cost is a guess
-        select coalesce(%(raw_cost_usd)s::numeric - case when pm.raw_cost_usd <= %(raw_cost_usd)s
-                                                         then pm.raw_cost_usd else 0 end, 0)
+        select coalesce(%(raw_cost_usd)s::numeric
+                        - case when parent.raw_cost_usd <= %(raw_cost_usd)s
+                               then parent.raw_cost_usd else 0 end, 0)
                + case when %(weight)s::numeric > 0
                       then coalesce(%(weight)s::numeric * (select usd from price), 0) else 0 end
                as cost,
                %(raw_cost_usd)s::numeric is null or %(weight)s::numeric > 0
-                   or (%(parent)s::text is not null and pm.raw_cost_usd is null) as estimated,
-               case when %(compacted)s then 0 else coalesce(pm.turns_since_start, 0) + 1
+                   or (%(parent)s::text is not null and parent.raw_cost_usd is null) as estimated,
+               case when %(compacted)s then 0 else coalesce(parent.turns_since_start, 0) + 1
                end as turns_since_start
-          from (select 1) one left join pm on true
-    ), om as (
-        update project_ai_session_metrics m set status = 'disconnected'
-          from h where m.session_id = %(old)s and m.project_id = h.project_id
-                   and m.status = 'active' and %(old)s <> %(new)s and m.lane = h.lane
-    ), km as (  -- the same id again: it is touched, and what the turn used is added
+          from (select 1) one left join parent on true
+    ), known_session as (  -- the same id again: it is touched, and what the turn used is added
         update project_ai_session_metrics m
            set last_used_at = now(), status = 'active', stale_at = null,
                version_id = coalesce(%(version_id)s, m.version_id),
@@ -233,53 +198,63 @@ ADVANCE: LiteralString = (
                duration_ms = coalesce(m.duration_ms, 0) + coalesce(%(duration_ms)s, 0),
                num_turns = coalesce(m.num_turns, 0) + coalesce(%(num_turns)s, 0),
                turns_since_start = figures.turns_since_start,
-               summary = coalesce(%(summary)s, m.summary), tree = h.tree,
+               summary = coalesce(%(summary)s, m.summary), tree = p.tree,
                digest_files = coalesce(%(files)s, m.digest_files),
                digest_documentation = coalesce(%(documentation)s, m.digest_documentation)
-          from h, figures where m.session_id = %(new)s and m.project_id = h.project_id
+          from the_project p, figures
+         where m.session_id = %(new)s and m.project_id = p.project_id
         returning session_id
-    ), m as (
+    ), new_session as (
         insert into project_ai_session_metrics
                (session_id, project_id, user_id, version_id, parent_session_id, job_id, step,
                 input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
                 context_tokens, cost_usd, cost_estimated, raw_cost_usd, duration_ms, num_turns,
                 turns_since_start, model, cli_version, resumed, summary, lane, old_session_id, tree,
                 digest_files, digest_documentation)
-        select %(new)s, k.project_id, k.user_id, %(version_id)s, %(parent)s, k.id, %(step)s,
+        select %(new)s, j.project_id, j.user_id, %(version_id)s, %(parent)s, j.id, %(step)s,
                %(input_tokens)s, %(output_tokens)s, %(cache_read_tokens)s,
                %(cache_creation_tokens)s, %(context_tokens)s, figures.cost, figures.estimated,
                %(raw_cost_usd)s, %(duration_ms)s, %(num_turns)s, figures.turns_since_start,
-               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s, k.lane, %(old)s,
-               k.tree, %(files)s, %(documentation)s
-          from k, figures where not exists (select from km)
-    ), c as (
+               %(model)s, %(cli_version)s, %(parent)s::text is not null, %(summary)s, j.lane, %(old)s,
+               p.tree, %(files)s, %(documentation)s
+          from the_job j, the_project p, figures where not exists (select from known_session)
+    ), chat as (  -- what was said, in the order of saying
         insert into project_chat_log_minimal
                (project_id, session_id, ai_session_id, role, content, job_id, created_at)
-        select h.project_id, %(new)s, %(new)s, x.value ->> 'role', x.value ->> 'content', %(id)s,
-               now() + x.n * interval '1 microsecond'  -- in the order of saying
-          from h, jsonb_array_elements(%(chat)s) with ordinality as x (value, n) order by x.n
-    ), cp as (
+        select p.project_id, %(new)s, %(new)s, x.value ->> 'role', x.value ->> 'content', %(id)s,
+               now() + x.n * interval '1 microsecond'
+          from the_project p, jsonb_array_elements(%(chat)s) with ordinality as x (value, n)
+         order by x.n
+    ), chat_plan as (
         insert into chat_plan_sessions (session_id, project_id, user_id, job_id)
-        select %(new)s, k.project_id, k.user_id, k.id from k where %(chat_plan)s
+        select %(new)s, j.project_id, j.user_id, j.id from the_job j, the_project
+         where %(chat_plan)s
             on conflict do nothing
-    ), tu as (
+    ), committed_turn as (
         update turns set outcome = 'committed', observed_session_id = %(new)s,
                relation = %(relation)s, cost_usd = figures.cost,
                cost_estimated = figures.estimated, error_class = null,
                cli_version = %(cli_version)s, ended_at = now()
-          from h, u, figures where turns.id = u.id
-    ), r as (
+          from the_project, the_turn, figures where turns.id = the_turn.id
+    ), tried_candidate as (  -- what the turn began from did resume, or the agent began anew
         update session_resume_attempts a
            set outcome = case when a.session_id is null then 'fresh'
                               when %(relation)s = 'reset' then 'failed' else 'resumed' end,
                reason = case when a.session_id is not null and %(relation)s = 'reset'
                              then 'reset' else a.reason end
-          from h
+          from the_project
          where a.job_id = %(id)s and a.attempt = %(attempt)s and a.outcome = 'trying'
     ),"""
-    + events.WRITE_SAID
+    + events.WRITE
+    + """,
+    the_former as (
+        select j.* from the_job j, the_project
+    ),"""
+    + lanes.SEND_NOW
     + ","
-    + lanes.FOLLOW
-    + """
-    select figures.cost, h.event_seq, n.* from h, figures left join n on %(final)s"""
+    + lanes.NEXT_JOB
+    + "select figures.cost, "
+    + events.TOLD
+    + """, next_job.*
+      from the_project, figures left join next_job on %(final)s"""
 )

@@ -10,14 +10,14 @@ what no kept one holds. From the newest session to the oldest, what fits is kept
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
 from db import events, transcript_upkeep, transcripts
-from db.events import Event
+from db.events import Event, Written
 
 NAMED = 50  # sessions that the event names
 
@@ -34,12 +34,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was done to a project that was over its limit; `told` is None if nobody can miss it."""
+    """What was done to a project that was over its limit; `told` is empty if nobody can miss it."""
 
     project_id: str
     sessions: int
     stored: int  # bytes, afterwards
-    told: tuple[int, Event] | None = None  # with its number
+    told: list[Written] = field(default_factory=list[Written])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _prune(conn: Connection, project_id: str, limit: int) -> Pruned:
         while transcript_upkeep.sweep_entries(conn, project_id):
             pass
         stored = sum(_sizes(conn, project_id).values())
-        told = _tell(conn, project_id, missed, stored=stored, limit=limit) if missed else None
+        told = _tell(conn, project_id, missed, stored=stored, limit=limit) if missed else []
     return Pruned(project_id, len(gone), stored, told)
 
 
@@ -195,13 +195,11 @@ def _were_heads(conn: Connection, project_id: str, sessions: list[str]) -> list[
 
 def _tell(
     conn: Connection, project_id: str, missed: list[str], *, stored: int, limit: int
-) -> tuple[int, Event] | None:
+) -> list[Written]:
     body = {
         "count": len(missed),
         "sessions": missed[:NAMED],
         "stored_bytes": stored,
         "limit_bytes": limit,
     }
-    event = Event("sessions.pruned", None, body)
-    seq = events.append(conn, project_id, [event])
-    return None if seq is None else (seq, event)
+    return events.append(conn, project_id, [Event("sessions.pruned", None, body)])

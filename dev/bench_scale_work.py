@@ -207,7 +207,7 @@ def _at_work(names: Names) -> list[Work]:
         Work("renew", lambda c, job: attempts.renew(c, job.id, job.attempt, LEASE), claim, hot=True),
         Work("candidates", _candidates, claim, hot=True),
         Work("digest", _digest, claim),
-        Work("prompt of the interrupted", attempts.interrupted_prompt, claim),
+        Work("prompt of the replaced", attempts.replaced_prompt, claim),
         Work("commit", _commit, claim, hot=True),
         Work("finish", finish, claim, hot=True),
     ]  # fmt: skip

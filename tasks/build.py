@@ -27,7 +27,7 @@ def do_build(at: Attempt) -> None:
     job = at.job
     begun = at.begin_work()
     prompt = str(job.args["prompt"])
-    turn = at.run(Step(name="build", prompt=_after_interruption(at) + prompt))
+    turn = at.run(Step(name="build", prompt=_of_the_replaced(at) + prompt))
     made = workspace.finish(job, begun)
     version = job.version_id or str(job.chain_id) if job.lane == MAIN else None
     commit(
@@ -52,10 +52,10 @@ def do_build(at: Attempt) -> None:
     at.checkpoint(turn)
 
 
-def _after_interruption(at: Attempt) -> str:
+def _of_the_replaced(at: Attempt) -> str:
     """What a request that took another's place is told of that one."""
     if at.job.args.get("busy") != "interrupt":
         return ""
     with connection() as conn:
-        prompt = attempts.interrupted_prompt(conn, at.job)
-    return prompts.interrupted(prompt) if prompt else ""
+        prompt = attempts.replaced_prompt(conn, at.job)
+    return prompts.replaced(prompt) if prompt else ""

@@ -73,7 +73,7 @@ def drop_branches() -> None:
     def work(conn: Connection, _: Done, walk: Walk) -> Done:
         dropped = upkeep.drop_branches(conn, settings().branches_kept, walk)
         for one in dropped:
-            announce(one.project_id, one.seq, [one.told], [])
+            announce(one.project_id, one.told, [])
         return {"dropped": len(dropped)}
 
     _periodic("drop_branches", work)
@@ -111,8 +111,7 @@ def prune_to_size(conn: Connection, held: list[Held]) -> tuple[int, int]:
     done = transcript_limit.prune(conn, limit, large) if large else []
     for one in done:
         if one.told:
-            seq, event = one.told
-            announce(one.project_id, seq, [event], [])
+            announce(one.project_id, one.told, [])
     return sum(one.sessions for one in done), sum(one.stored > limit for one in done)
 
 

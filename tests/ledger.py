@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from db import attempts, endings, outbox, sessions, turns
 from db.attempts import Claimed, Runner
 from db.endings import End
-from db.events import Event
+from db.events import Event, Written
 from db.lanes import Message, Next
 from db.sessions import Advance, Moved
 from db.turns import Try
@@ -124,7 +124,7 @@ def next_job(kind: str = "metadata") -> Next:
 
 def finish(
     conn: Connection, job: Claimed, state: str = "done", following: Next | None = None
-) -> tuple[int | None, list[Message]] | None:
+) -> tuple[list[Written], list[Message]] | None:
     told = [Event(f"job.{state}", job.id, {})]
     if following:
         told.append(Event("job.queued", following.id, {}))

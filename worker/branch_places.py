@@ -152,7 +152,7 @@ def _carry_over(conn: Connection, project_id: str, trees: Trees) -> None:
     if left_out:
         told.append(_of(trees, "workspace.left_out", named.told(left_out)))
     if told:
-        announce(project_id, events.append(conn, project_id, told), told, [])
+        announce(project_id, events.append(conn, project_id, told), [])
     workspace.forget_sent(trees, project_id, lost)
 
 

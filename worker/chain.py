@@ -289,8 +289,8 @@ class Attempt:
             told.type, **{k: v for k, v in told.body.items() if k in ("what", "why", "code")}
         )
         with connection() as conn:
-            seq = events.append(conn, self.job.project_id, [told])
-        announce(self.job.project_id, seq, [told], [])
+            written = events.append(conn, self.job.project_id, [told])
+        announce(self.job.project_id, written, [])
 
     def provide(self) -> None:
         """Bring the project's files here as the ledger has them; tell what had to make way."""

@@ -77,7 +77,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
         fresh_next=False,
         args={name: job.args[name] for name in job.args if name not in OF_THE_FIRST},
     )
-    announce(job.project_id, moved.seq, told, moved.messages, user_id=job.user_id)
+    announce(job.project_id, moved.told, moved.messages, user_id=job.user_id)
     return moved
 
 
@@ -95,8 +95,8 @@ def _send(
 
     def read_before_sending_again() -> Moved | None:
         with connection() as conn:
-            done = sessions.settled(conn, job, to.minted) or send(conn)
-            return done or sessions.settled(conn, job, to.minted)  # the first one was slow
+            done = sessions.committed(conn, job, to.minted) or send(conn)
+            return done or sessions.committed(conn, job, to.minted)  # the first one was slow
 
     try:
         with connection() as conn:

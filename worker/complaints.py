@@ -99,8 +99,8 @@ def _other(exc: BaseException) -> str:
 
     from db.codes import refusal
     from db.deletion import Held
+    from db.heads import HeadHeld
     from db.migrate import MigrationRefused
-    from db.projects import HeadHeld
     from worker.errors import BadRequest, WorkspaceAway, WorkspaceBusy, WorkspaceFailed
 
     match exc:

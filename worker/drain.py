@@ -35,6 +35,6 @@ def wait(seconds: float) -> None:
 
 
 def overdue() -> bool:
-    """Whether the grace is over: what still runs is interrupted and goes back to the queue."""
+    """Whether the grace is over: what still runs is stopped and goes back to the queue."""
     grace = settings().drain_grace.total_seconds()
     return draining() and (bool(_hurry.value) or time.monotonic() - _began.value > grace)

@@ -14,7 +14,7 @@ from config.settings import settings
 from db import attempts, endings, limits, rescue, turns
 from db.attempts import Claimed
 from db.endings import End, Wait
-from db.events import Event
+from db.events import Event, Written
 from db.jobs import NEVER
 from db.pool import AWAY, connection, transaction
 from worker import drain, host, points
@@ -57,7 +57,7 @@ def write(job: Claimed, judgement: Judgement, text: str) -> Ran:
             return Ran("ignored", error_class, text)
         case Verdict.CANCELLED:
             return _finish(job, End(state="cancelled", error_class=error_class, error=text))
-        case Verdict.INTERRUPTED:
+        case Verdict.DRAINED:
             return _wait(job, Wait(counted=False, error_class=error_class, error=text))
         case Verdict.WAIT:
             pause = Wait(delay=WORKER_PAUSE, counted=False, error_class=error_class, error=text)
@@ -142,22 +142,21 @@ def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
             error_class=error_class,
             error=text,
         )
-        told = _waits(job, wait)
+        told = [_waits(job, wait)]
         if not known:
             body = {**about(job), "reason": error_class}
             told.append(Event("credential.limited", job.id, body))
-        put = _put_back(conn, job, wait, told)
-    return _after_wait(job, wait, told, put)
+        written = _put_back(conn, job, wait, told)
+    return _after_wait(job, wait, written)
 
 
 def _wait(job: Claimed, wait: Wait) -> Ran:
-    told = _waits(job, wait)
     with connection() as conn:
-        put = _put_back(conn, job, wait, told)
-    return _after_wait(job, wait, told, put)
+        written = _put_back(conn, job, wait, [_waits(job, wait)])
+    return _after_wait(job, wait, written)
 
 
-def _waits(job: Claimed, wait: Wait) -> list[Event]:
+def _waits(job: Claimed, wait: Wait) -> Event:
     kind = "job.parked" if wait.state == "parked" else "job.waits"
     body = {
         **about(job),
@@ -166,24 +165,22 @@ def _waits(job: Claimed, wait: Wait) -> list[Event]:
         "until": wait.until.isoformat() if wait.until else None,
         "delay": round(wait.delay.total_seconds(), 3),
     }
-    return [Event(kind, job.id, body)]
+    return Event(kind, job.id, body)
 
 
 def _put_back(
     conn: Connection, job: Claimed, wait: Wait, told: list[Event]
-) -> tuple[int | None] | None:
+) -> list[Written] | None:
     points.reach("ending.before")
-    put = endings.put_back(conn, job, wait, told)
+    written = endings.put_back(conn, job, wait, told)
     points.reach("ending.after")
-    return put
+    return written
 
 
-def _after_wait(
-    job: Claimed, wait: Wait, told: list[Event], put: tuple[int | None] | None
-) -> Ran:
-    if put is None:  # replaced meanwhile, or it is to end
+def _after_wait(job: Claimed, wait: Wait, written: list[Written] | None) -> Ran:
+    if written is None:  # another attempt has it, or it is to end
         return _finish(job, _wanted_end(job))
-    announce(job.project_id, put[0], told, [])
+    announce(job.project_id, written, [])
     return Ran("waits", wait.error_class, wait.error)
 
 
@@ -191,7 +188,7 @@ def _wanted_end(job: Claimed) -> End:
     """How an attempt ends that was not let go on: a newer request took its place, or a cancel."""
     with connection() as conn:
         wanted = attempts.wanted(conn, job.id, job.attempt)
-    reason = "replaced_by_request" if wanted == "interrupted" else "cancelled"
+    reason = "replaced_by_request" if wanted == "replaced" else "cancelled"
     return End(state="cancelled", error_class=reason, error=STOP_TEXTS[reason])
 
 
@@ -206,7 +203,7 @@ def _finish(job: Claimed, end: End) -> Ran:
         points.reach("ending.after")
     if written is None:
         return _as_it_stands(job, Ran("ignored", end.error_class, end.error))
-    announce(job.project_id, written[0], told, written[1], user_id=job.user_id)
+    announce(job.project_id, *written, user_id=job.user_id)
     return Ran(end.state, end.error_class, end.error)
 
 

@@ -15,7 +15,7 @@
     │   ├── RemoteMissing  the remote has no repository of the project, or does not show it
     │   └── RemoteRefuses  the remote takes all but some files
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
-    ├── Stopped            the turn was stopped: cancelled, interrupted, timed out
+    ├── Stopped            the turn was stopped: cancelled, replaced, drained, timed out
     └── AgentFailed        the agent said why it failed, field by field
 
 `judge` is the one place that turns any of these, or an error of a library, into a

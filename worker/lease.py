@@ -158,7 +158,7 @@ def _ask(lease: Lease, *, renew: bool) -> None:
         lease.trusted_until = asked + _trusted()
         _renew_later(lease)
     if heard != "go on":
-        lease.stop({"cancel": "cancelled", "interrupted": "replaced_by_request"}[heard])
+        lease.stop({"cancel": "cancelled", "replaced": "replaced_by_request"}[heard])
 
 
 def _check_clocks(lease: Lease) -> None:

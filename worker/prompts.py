@@ -45,7 +45,7 @@ def digest(past: Past, files: list[str], documentation: str, *, elsewhere: bool 
     return render("history", past=body)
 
 
-def interrupted(prompt: str) -> str:
+def replaced(prompt: str) -> str:
     """What a request is told of the one that was stopped for it."""
     return render("interrupted", prompt=_tame(prompt)) + "\n"
 

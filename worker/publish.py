@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 
 from config.settings import settings
 from db import outbox
-from db.events import Event
+from db.events import Written
 from db.lanes import Message
 from db.pool import connection
 from worker import points
@@ -73,30 +73,20 @@ def stream(project_id: str) -> str:
 
 
 def announce(
-    project_id: str,
-    seq: int | None,
-    told: list[Event],
-    messages: list[Message],
-    *,
-    user_id: str = "",
+    project_id: str, told: list[Written], messages: list[Message], *, user_id: str = ""
 ) -> None:
     """The commit is done: let the next jobs' workers and the watchers know.
 
-    `seq` is the number of the newest event that was written. The chain's next job was not
-    inserted if a cancel or a newer request came first: then its event was not written either.
-    `messages` has it otherwise: it is sent now, unless the relay is to choose when; `user_id`
-    is whose it is.
+    `told` is what it has written. Of `messages`, which are `user_id`'s, those are sent that are
+    not left to the relay to choose the moment.
     """
     rung = [message for message in messages if message.rung]
     if rung:
         send(rung)
         _note_served(user_id)
     ring()
-    inserted = {message.id for message in messages}
-    if told and told[-1].type == "job.queued" and told[-1].job not in inserted:
-        told = told[:-1]
-    if seq is not None and told:
-        copy(project_id, seq, told)
+    if told:
+        copy(project_id, told)
 
 
 def _note_served(user_id: str) -> None:
@@ -117,21 +107,21 @@ def ring() -> None:
         log.info("relay.not_rung", error=type(exc).__name__)
 
 
-def copy(project_id: str, seq: int, told: list[Event]) -> None:
-    """Put events, the last of which has number `seq`, into the project's stream."""
+def copy(project_id: str, told: list[Written]) -> None:
+    """Put events into the project's stream."""
     name = stream(project_id)
     try:
         with client(PROGRESS).pipeline(transaction=False) as pipe:
-            for number, event in enumerate(told, start=seq - len(told) + 1):
+            for event in told:
                 fields: Any = {
-                    "type": event.type,
-                    "job": str(event.job or ""),
-                    "body": json.dumps(event.body),
+                    "type": event["type"],
+                    "job": event["job_id"] or "",
+                    "body": json.dumps(event["body"]),
                 }
                 pipe.xadd(
                     name,
                     fields,
-                    id=f"{number}-0",
+                    id=f"{event['seq']}-0",
                     maxlen=settings().events_kept,
                     approximate=True,
                 )

@@ -29,7 +29,6 @@ from config import logging as logs
 from config.settings import settings
 from config.start import begin_or_exit
 from db import jobs, messages, outbox, relays, rescue
-from db.events import Event
 from db.pool import connection
 from worker import host, points, postgres, revoking
 from worker.bell import Bell
@@ -94,9 +93,8 @@ def _room(has: outbox.Room, waiting: int) -> int:
 def _look(conn: Connection) -> None:
     """Until there is nothing more to look at now; what was told is copied for watchers."""
     while told := outbox.look(conn):
-        for one in told:
-            body = {"kind": one.kind, "chain": str(one.chain_id)}
-            copy(one.project_id, one.seq, [Event("job.queued", one.job_id, body)])
+        for project_id, written in told:
+            copy(project_id, [written])
 
 
 def tend_once(*, after_outage: bool = False) -> int:

@@ -5,7 +5,6 @@ ended, runs, or is not in turn changes nothing.
 """
 
 import contextlib
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -73,7 +72,7 @@ def run(
         hold(claimed, asked=asked, beat=partial(_beat, claimed)) as lease,
     ):
         log.info("job.started", attempt=claimed.attempts)
-        _tell_start(claimed)
+        announce(claimed.project_id, claimed.told, [])
         ran = _attempt(claimed, lease, do, agent or the_cli())
     if lease.cut_off and ran.state == "ignored":
         ran = replace(ran, owed=(claimed, CUT_OFF))
@@ -123,15 +122,6 @@ def _refuse(job_id: UUID, exc: Exception) -> Ran:
         if not endings.refuse(conn, job_id, judgement.error_class, text):
             return Ran("ignored")
     return Ran("failed", judgement.error_class, text)
-
-
-def _tell_start(job: Claimed) -> None:
-    """Copy the events that the claim wrote to where watchers read them."""
-    started = {**about(job), "attempt": job.attempts, "host": socket.gethostname()}
-    told = [Event("job.started", job.id, started)]
-    if not job.was_announced:
-        told.insert(0, Event("job.queued", job.id, about(job)))
-    announce(job.project_id, job.seq, told, [])
 
 
 def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: Agent) -> Ran:
@@ -234,4 +224,4 @@ def without_turn(at: Attempt, result: dict[str, object]) -> None:
     with connection() as conn:
         written = endings.finish(conn, job, end, told, settings().publish_after)
     if written is not None:
-        announce(job.project_id, written[0], told, written[1], user_id=job.user_id)
+        announce(job.project_id, *written, user_id=job.user_id)

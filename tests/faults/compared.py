@@ -14,6 +14,7 @@ from uuid import UUID
 from db import (
     attempts,
     endings,
+    heads,
     jobs,
     limits,
     outbox,
@@ -334,7 +335,7 @@ class Ledger(Pair):
         told = True
         try:
             projects.rewind(self.conn, project, session)
-        except projects.HeadHeld:
+        except heads.HeadHeld:
             told = False
         self.same(f"rewind {project} to {session}", told, self.model.rewind(project, session))
 

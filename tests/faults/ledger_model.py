@@ -161,7 +161,7 @@ class Model:
             for o in self.lane(job.project)
             if o.chain != job.chain
         )
-        return "interrupted" if newer else "go on"
+        return "replaced" if newer else "go on"
 
     def renew(self, job_id: UUID, attempt: UUID, *, lease: float) -> str | None:
         job = self.held(job_id, attempt)

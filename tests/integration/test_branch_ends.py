@@ -14,7 +14,7 @@ from db import branches, endings, jobs, transcript_upkeep, transcripts, upkeep
 from db.attempts import Claimed
 from db.branches import Branch
 from db.codes import refusal
-from db.projects import HeadHeld
+from db.heads import HeadHeld
 from tasks import upkeep as periodic
 from tests.invariants import violations
 from tests.ledger import (
@@ -172,7 +172,7 @@ def test_branches_that_nobody_uses_end_by_themselves(conn: Connection):
         endings.End(state="failed"), [], DAY,
     )  # fmt: skip
     age(conn, used.lane, 29)
-    assert [one.told.body for one in upkeep.drop_branches(conn, 30 * DAY)] == [
+    assert [one.told[0]["body"] for one in upkeep.drop_branches(conn, 30 * DAY)] == [
         {"branch": unused.lane, "head": unused.head, "why": "idle"}
     ]
     assert upkeep.drop_branches(conn, 30 * DAY) == []
@@ -187,9 +187,9 @@ def test_one_page_drops_only_so_many_and_the_next_goes_on(conn: Connection):
     for days, lane in enumerate(lanes, start=1):
         age(conn, lane, days=2 + days)
     gone, after = branches.drop_unused(conn, DAY, limit=2)
-    assert [each.told.body["branch"] for each in gone] == [lanes[2], lanes[1]]
+    assert [each.told[0]["body"]["branch"] for each in gone] == [lanes[2], lanes[1]]
     rest, after = branches.drop_unused(conn, DAY, limit=2, after=after)
-    assert ([each.told.body["branch"] for each in rest], after) == ([lanes[0]], None)
+    assert ([each.told[0]["body"]["branch"] for each in rest], after) == ([lanes[0]], None)
 
 
 def test_the_periodic_task_drops_them_and_lets_watchers_know(at_work: AtWork):

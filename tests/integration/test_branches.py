@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from db import branches, jobs, projects
+from db.heads import HeadHeld
 from db.jobs import Job
-from db.projects import HeadHeld
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker.client import Build, ChatPlan, Refused

@@ -12,7 +12,7 @@ import pytest
 from psycopg import Connection
 from psycopg.errors import UniqueViolation
 
-from db import attempts, chat, events, projects, registry, turns
+from db import attempts, chat, events, heads, projects, registry, turns
 from db.attempts import Claimed
 from db.turns import Try
 from tests.invariants import violations
@@ -64,7 +64,12 @@ def test_a_commit_moves_the_head_and_all_that_belongs_to_it(conn: Connection):
         cli_version="2.0",
     )
     assert moved
-    assert (moved.cost_usd, moved.seq) == (0.25, 5)
+    assert moved.cost_usd == 0.25
+    assert [(event["seq"], event["type"]) for event in moved.told] == [
+        (3, "session.moved"),
+        (4, "job.done"),
+        (5, "job.queued"),
+    ]
     assert [(m.id, m.kind, m.published) for m in moved.messages] == [
         (following.id, "metadata", 0)
     ]
@@ -345,6 +350,7 @@ def test_a_cancel_in_time_lets_the_commit_stand_and_nothing_follow(conn: Connect
     conn.execute("update jobs set cancel_requested_at = now() where id = %s", (job.id,))
     moved = advance(conn, job, minted, following=next_job())
     assert moved
+    assert [event["type"] for event in moved.told] == ["session.moved", "job.done"]
     assert moved.messages == []
     assert published(conn) == [waiting]
     assert job_row(conn, job.id) == "done"
@@ -414,18 +420,18 @@ def test_a_commit_and_a_rewind_that_meet_are_one_after_the_other(conn: Connectio
     assert (newest["source"], newest["old_session_id"]) == ("operator", second.head)
     job = begun(conn, "update")
     assert job.head == first
-    with pytest.raises(projects.HeadHeld, match="is running: wait for it, or cancel it"):
+    with pytest.raises(heads.HeadHeld, match="is running: wait for it, or cancel it"):
         projects.rewind(conn, "p", first)
     assert advance(conn, job, turn(conn, job))
     for wrong in ("nonsense", str(uuid4())):
-        with pytest.raises(projects.HeadHeld, match="never a head"):
+        with pytest.raises(heads.HeadHeld, match="never a head"):
             projects.rewind(conn, "p", wrong)
     registry.condemn(conn, first)
-    with pytest.raises(projects.HeadHeld, match="cannot be resumed"):
+    with pytest.raises(heads.HeadHeld, match="cannot be resumed"):
         projects.rewind(conn, "p", first)
-    with pytest.raises(projects.HeadHeld, match="is unknown"):
+    with pytest.raises(heads.HeadHeld, match="is unknown"):
         projects.rewind(conn, "q", first)
-    with pytest.raises(projects.HeadHeld, match="is unknown"):
+    with pytest.raises(heads.HeadHeld, match="is unknown"):
         projects.begin_fresh(conn, "q")
 
 
@@ -464,11 +470,12 @@ def test_a_number_is_not_seen_before_the_one_below_it(conn: Connection, dsn: str
     """In commit order: an undecided event holds back those after it, and a rollback leaves no gap."""
     ask(conn)
     with psycopg.connect(dsn) as slow, ThreadPoolExecutor() as threads:
-        assert events.append(slow, "p", [events.Event("a", None)]) == 1
+        (undecided,) = events.append(slow, "p", [events.Event("a", None)])
         later = threads.submit(events.append, conn, "p", [events.Event("b", None)])
         slow.rollback()
-        assert later.result(10) == 1
-    assert events.append(conn, "nobody", [events.Event("a", None)]) is None
+        (first,) = later.result(10)
+    assert (undecided["seq"], first["seq"]) == (1, 1)
+    assert events.append(conn, "nobody", [events.Event("a", None)]) == []
 
 
 def counted(dsn: str, work: Callable[[Connection], object]) -> int:

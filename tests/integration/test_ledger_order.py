@@ -41,7 +41,8 @@ def test_a_claim_tells_the_runner_what_it_needs_and_the_watchers_that_it_began(
         "busy": "enqueue",
         "asked": "build",
     }
-    assert (job.head, job.fresh_next, job.seq) == (None, False, 2)
+    assert (job.head, job.fresh_next) == (None, False)
+    assert [event["seq"] for event in job.told] == [1, 2]
     assert types(conn) == ["job.queued", "job.started"]
     assert job_row(conn, asked, "host, pid, pid_started, worker_id") == (
         "host",
@@ -116,7 +117,7 @@ def test_a_job_that_waits_for_its_next_try_keeps_its_place(conn: Connection):
         Wait(state="parked", delay=timedelta(minutes=1)),
     ):
         tried, second = begun(conn), ask(conn)
-        assert endings.put_back(conn, tried, wait, [])
+        assert endings.put_back(conn, tried, wait, []) is not None
         assert claim(conn, second) is None
         conn.execute("update jobs set run_at = now() where id = %s", (tried.id,))
         again = claim(conn, tried.id)
@@ -192,7 +193,7 @@ def test_a_renewal_holds_the_job_and_hears_what_is_wanted(conn: Connection):
     ask(conn, busy="enqueue")
     assert attempts.wanted(conn, job.id, job.attempt) == "go on"
     newer = ask(conn, busy="interrupt")
-    assert attempts.renew(conn, job.id, job.attempt, LEASE) == "interrupted"
+    assert attempts.renew(conn, job.id, job.attempt, LEASE) == "replaced"
     conn.execute("update jobs set run_at = now() + interval '1 day' where id = %s", (newer,))
     assert attempts.wanted(conn, job.id, job.attempt) == "go on"
     conn.execute("update jobs set cancel_requested_at = now() where id = %s", (job.id,))
@@ -220,7 +221,7 @@ def test_what_was_interrupted_is_told_to_the_request_that_took_its_place(conn: C
         (long_ago.id,),
     )
     first = begun(conn, busy="interrupt")
-    assert attempts.interrupted_prompt(conn, first) is None
+    assert attempts.replaced_prompt(conn, first) is None
     newer = ask(conn, prompt="the newest", busy="interrupt")
     conn.execute(
         "update jobs set state = 'cancelled', lease_until = null, finished_at = now(),"
@@ -229,7 +230,7 @@ def test_what_was_interrupted_is_told_to_the_request_that_took_its_place(conn: C
     )
     job = claim(conn, newer, runner=RUNNER)
     assert job
-    assert attempts.interrupted_prompt(conn, job) == "make it"
+    assert attempts.replaced_prompt(conn, job) == "make it"
 
 
 def test_a_job_that_is_no_orphan_is_looked_at_without_its_lock(conn: Connection, dsn: str):

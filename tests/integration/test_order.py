@@ -334,7 +334,7 @@ def test_a_chain_that_goes_to_wait_makes_way_for_a_request_that_interrupts(
         producer.commit()
     if seen:
         assert put is None
-        assert attempts.wanted(conn, job.id, job.attempt) == "interrupted"
+        assert attempts.wanted(conn, job.id, job.attempt) == "replaced"
         finish(conn, job, "cancelled")
     else:
         assert job_row(conn, job.id) == state

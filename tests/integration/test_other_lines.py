@@ -8,7 +8,7 @@ from psycopg import Connection
 
 from db import branches, projects, registry, upkeep
 from db.attempts import Claimed
-from db.projects import HeadHeld
+from db.heads import HeadHeld
 from tests.invariants import violations
 from tests.ledger import ask as asked_for
 from tests.ledger import begun, built, claim, commit, contents, finish

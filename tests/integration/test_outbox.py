@@ -12,10 +12,9 @@ import pytest
 import redis
 from psycopg import Connection
 
-from db import outbox, pool, workers
+from db import events, outbox, pool, workers
 from db.attempts import CLAIM
 from db.endings import FINISH
-from db.events import Event
 from db.lanes import Message
 from db.sessions import ADVANCE
 from db.workers import Worker
@@ -73,9 +72,15 @@ def make_due(conn: Connection) -> None:
     )
 
 
+def written(seq: int) -> events.Written:
+    return {"seq": seq, "job_id": None, "type": "noise", "body": {}}
+
+
 def test_a_job_that_was_asked_for_is_published_and_told_of_once(conn: Connection):
     asked = ask(conn, previous_session_id=(hint := str(uuid4())))
-    assert outbox.look(conn) == [outbox.Told("p", 1, asked, "build", asked)]
+    ((project, told),) = outbox.look(conn)
+    assert (project, told["seq"], told["job_id"]) == ("p", 1, str(asked))
+    assert [told["body"]] == [row.body for row in events.since(conn, "p", 0)]
     assert take(conn) == [Message(asked, "build", asked, None, 0, hint)]
     assert take(conn) == []
     make_due(conn)
@@ -371,7 +376,7 @@ def test_ends_are_told_and_nothing_waits_long_while_redis_is_away(
     assert types(conn) == ["job.cancelled", "job.queued"]
     publish.ring()
     assert publish.send([Message(job.id, "build", job.id, None, 0, None)]) == 0
-    publish.announce("q", 1, [Event("noise", None)], [])
+    publish.announce("q", [written(1)], [])
     checkpoints.save(job.id, checkpoints.Checkpoint("s", "b", "/w", []))
     checkpoints.refresh(job.id)
     assert time.monotonic() - began < 2.0
@@ -380,11 +385,10 @@ def test_ends_are_told_and_nothing_waits_long_while_redis_is_away(
 
 
 def test_the_copy_of_the_events_has_their_numbers(conn: Connection, services: Any):
-    told = [Event("session.moved", None, {"n": 1}), Event("job.done", None, {})]
-    publish.announce("p", 7, told, [])
-    publish.announce("p", 7, told, [])  # a repeat is refused by Redis
-    lost = Event("job.queued", uuid4(), {})
-    publish.announce("p", 9, [*told, lost], [])  # a cancel came first: it was not inserted
+    told = [written(6), written(7)]
+    publish.announce("p", told, [])
+    publish.announce("p", told, [])  # a repeat is refused by Redis
+    publish.announce("p", [written(8), written(9)], [])
     with redis.Redis.from_url(_url(services, 2), decode_responses=True) as copy:
         entries: Any = copy.xrange(publish.stream("p"))
         assert [number for number, _ in entries] == ["6-0", "7-0", "8-0", "9-0"]

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from db import projects, registry, transcript_limit, transcript_upkeep, transcripts, upkeep
 from db.events import since
-from db.projects import HeadHeld
+from db.heads import HeadHeld
 from db.transcript_upkeep import Held
 from tasks.upkeep import prune_to_size
 from tests.conftest import Configure

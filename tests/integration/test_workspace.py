@@ -39,7 +39,7 @@ def job(place: str | None = None) -> Claimed:
         head=None,
         workspace=place,
         fresh_next=False,
-        seq=0,
+        told=[],
     )
 
 

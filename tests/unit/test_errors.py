@@ -63,7 +63,7 @@ def agent(kind: str = "unknown", **more: object) -> AgentFailed:
         (errors.AnswerNeeded("stale"), True, "ask", "ask"),
         (errors.AttemptReplaced("x"), True, "lost", "attempt_replaced"),
         (errors.Stopped("cancelled"), True, "cancelled", "cancelled"),
-        (errors.Stopped("drained"), True, "interrupted", "drained"),
+        (errors.Stopped("drained"), True, "drained", "drained"),
         (errors.CaptureIncomplete("x"), True, "retry", "capture_incomplete"),
         (errors.HeadMoved("x"), True, "retry", "head_moved"),
         (Refused("x"), True, "fail", "bad_request"),

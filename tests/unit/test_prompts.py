@@ -60,7 +60,7 @@ def test_text_of_others_cannot_close_its_block(hostile: str):
 
 
 def test_a_prompt_with_placeholders_is_not_filled_in():
-    assert "$past ${past} $" in prompts.interrupted("$past ${past} $")
+    assert "$past ${past} $" in prompts.replaced("$past ${past} $")
 
 
 def test_templates_hold_no_users_text_and_no_unfilled_place():

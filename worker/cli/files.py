@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from psycopg import Connection
 
-from db import events, projects
+from db import events, heads, projects
 from db.events import Event
 from worker import naming
 from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
@@ -31,7 +31,7 @@ def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
     with conn.transaction():
         tree = projects.rewind(conn, project_id, session)
         if lost := ladder.look(conn, project_id, session).reason:
-            raise projects.HeadHeld(
+            raise heads.HeadHeld(
                 f"The transcript of that session cannot be loaded ({lost}): choose another of"
                 " `baton chain`; `baton import-session` brings in one from before Baton."
             )
