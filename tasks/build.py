@@ -7,11 +7,12 @@ from celery.app.task import Task
 from db import attempts
 from db.lanes import MAIN
 from db.pool import connection
-from worker import prompts, workspace
+from worker import prompts
 from worker.app import app
 from worker.chain import Attempt
-from worker.commit import Outcome, commit
+from worker.commit import Outcome
 from worker.delivery import SHOWN, deliver, does
+from worker.legs import Work
 from worker.step import Step
 
 
@@ -25,21 +26,18 @@ def build(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
 def do_build(at: Attempt) -> None:
     """Let the agent do what the user asks, and record the version it leaves."""
     job = at.job
-    begun = at.begin_work()
+    work = Work(at)
     prompt = str(job.args["prompt"])
-    turn = at.run(Step(name="build", prompt=_of_the_replaced(at) + prompt))
-    made = workspace.finish(job, begun)
+    turn = work.run(Step(name="build", prompt=_of_the_replaced(at) + prompt))
+    made = work.take_in()
     version = job.version_id or str(job.chain_id) if job.lane == MAIN else None
-    commit(
-        at,
+    work.commit(
         turn,
         Outcome(
             step="build",
             source="update" if job.head else "build",
             version=version,
             new_version=version is not None,
-            tree=made.commit,
-            left_out=made.left_out,
             said=[("user", prompt), ("assistant", turn.text)],
             result={
                 "text": turn.text,
@@ -48,8 +46,6 @@ def do_build(at: Attempt) -> None:
             },
         ),
     )
-    workspace.settle(job, begun, made.commit, earlier=at.earlier)
-    at.checkpoint(turn)
 
 
 def _of_the_replaced(at: Attempt) -> str:

@@ -6,9 +6,11 @@ from celery.app.task import Task
 
 from worker.app import app
 from worker.chain import Attempt
-from worker.commit import Outcome, commit
+from worker.commit import Outcome
 from worker.delivery import SHOWN, deliver, does
+from worker.legs import conclude
 from worker.step import Step
+from worker.turn import run_turn
 
 
 @app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)
@@ -21,8 +23,8 @@ def chat_plan(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
 def do_chat_plan(at: Attempt) -> None:
     """One turn that reads only; question and answer go to the chat log."""
     prompt = str(at.job.args["prompt"])
-    turn = at.run(Step(name="chat_plan", prompt=prompt, mode="read"))
-    commit(
+    turn = run_turn(at, Step(name="chat_plan", prompt=prompt, mode="read"))
+    conclude(
         at,
         turn,
         Outcome(
@@ -32,4 +34,3 @@ def do_chat_plan(at: Attempt) -> None:
             result={"text": turn.text},
         ),
     )
-    at.checkpoint(turn)

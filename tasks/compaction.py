@@ -14,12 +14,14 @@ from db.pool import connection
 from tasks.metadata import version_of
 from worker.app import app
 from worker.chain import Attempt
-from worker.commit import Outcome, commit
+from worker.commit import Outcome
 from worker.compaction import not_compacted
 from worker.delivery import SHOWN, deliver, does
+from worker.ending import without_turn
 from worker.errors import NotResumable
-from worker.run import without_turn
+from worker.legs import conclude
 from worker.step import Step
+from worker.turn import discard, run_turn
 
 
 @app.task(name="tasks.compaction", bind=True, throws=SHOWN)
@@ -32,18 +34,18 @@ def compaction(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
 def do_compaction(at: Attempt) -> None:
     """One /compact of the head, verified before it becomes the head."""
     if reason := _needless(at):
-        without_turn(at, {"skipped": reason})
+        without_turn(at.job, {"skipped": reason})
         return
     try:
-        turn = at.run(Step(name="compaction", prompt="/compact", mode="compact"))
+        turn = run_turn(at, Step(name="compaction", prompt="/compact", mode="compact"))
     except NotResumable as exc:
-        without_turn(at, {"skipped": str(exc)})  # the next turn climbs the ladder
+        without_turn(at.job, {"skipped": str(exc)})  # the next turn climbs the ladder
         return
     if reason := not_compacted(turn):
-        at.discard(reason)
-        without_turn(at, {"skipped": reason})
+        discard(at, reason)
+        without_turn(at.job, {"skipped": reason})
         return
-    commit(
+    conclude(
         at,
         turn,
         Outcome(
@@ -53,7 +55,6 @@ def do_compaction(at: Attempt) -> None:
             result={"pre_tokens": turn.pre_tokens, "post_tokens": turn.post_tokens},
         ),
     )
-    at.checkpoint(turn)
 
 
 def _needless(at: Attempt) -> str | None:

@@ -14,15 +14,17 @@ from config.settings import settings
 from db import projects
 from db.lanes import MAIN
 from db.pool import connection
-from worker import fence, prompts, workspace
+from worker import fence, prompts
 from worker.agent import Turn
 from worker.app import app
 from worker.chain import Attempt
-from worker.commit import Outcome, commit
+from worker.commit import Outcome
 from worker.delivery import SHOWN, deliver, does
 from worker.digest import DOCUMENTATION
 from worker.errors import AgentFailed, BadRequest, NotWhole
+from worker.legs import Work, conclude
 from worker.step import Step
+from worker.turn import run_turn
 
 
 class Recommendation(BaseModel):
@@ -69,7 +71,8 @@ def version_of(at: Attempt) -> str | None:
 
 
 def _recommend(at: Attempt, version: str | None) -> None:
-    turn = at.run(
+    turn = run_turn(
+        at,
         Step(
             name="recommendations",
             prompt=prompts.render("recommendations"),
@@ -77,10 +80,10 @@ def _recommend(at: Attempt, version: str | None) -> None:
             schema=Recommendations.model_json_schema(),
             model=settings().metadata_model or None,
             accept=_validated,
-        )
+        ),
     )
     found = _validated(turn)
-    commit(
+    conclude(
         at,
         turn,
         Outcome(
@@ -91,7 +94,6 @@ def _recommend(at: Attempt, version: str | None) -> None:
             result={"recommendations": found.model_dump()},
         ),
     )
-    at.checkpoint(turn)
 
 
 def _validated(turn: Turn) -> Recommendations:
@@ -109,12 +111,12 @@ def _validated(turn: Turn) -> Recommendations:
 
 
 def _document(at: Attempt, version: str | None) -> None:
-    begun = at.begin_work()
+    work = Work(at)
     path = at.cwd / DOCUMENTATION
     if path.is_dir() and not path.is_symlink():
         raise BadRequest(f"{DOCUMENTATION} is a directory in the workspace: move it away.")
     before = _file(path)
-    turn = at.run(
+    turn = work.run(
         Step(
             name="documentation",
             prompt=prompts.render("documentation"),
@@ -124,21 +126,16 @@ def _document(at: Attempt, version: str | None) -> None:
     )
     if _file(path) is None and before is None:
         _write_answer(path, turn)
-    made = workspace.finish(at.job, begun)
-    commit(
-        at,
+    work.take_in()
+    work.commit(
         turn,
         Outcome(
             step="documentation",
             source="metadata",
             version=version,
-            tree=made.commit,
-            left_out=made.left_out,
             result={"documentation": DOCUMENTATION},
         ),
     )
-    workspace.settle(at.job, begun, made.commit, earlier=at.earlier)
-    at.checkpoint(turn)
 
 
 def _file(path: Path) -> tuple[int, int, int] | None:

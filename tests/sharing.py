@@ -14,6 +14,7 @@ TOGETHER = {
     "tests/acceptance/test_doors.py": "doors",
     "tests/acceptance/test_hosts.py": "two hosts",
     "tests/acceptance/test_install.py": "installed",
+    "tests/acceptance/test_supervision.py": "supervision",
     "tests/acceptance/test_switches.py": "another product",
     "tests/faults/test_crash_points.py": "storms",
     "tests/faults/test_deploy.py": "deploys",

@@ -5,20 +5,22 @@ the next job's message and the events' copy go to Redis.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from psycopg import Connection
 
 from config.settings import settings
-from db import sessions
+from db import sessions, turns
 from db.attempts import Claimed
 from db.events import Event
-from db.lanes import MAIN, Next
+from db.lanes import Next
 from db.pool import AWAY, connection
 from db.sessions import Advance, Moved
-from worker import digest, named, points
+from worker import checkpoints, digest, fence, points, telling
 from worker.agent import Turn
+from worker.chain import Attempt
+from worker.checkpoints import Checkpoint
 from worker.digest import Noted
 from worker.errors import HeadMoved, Stopped
 from worker.following import following_of
@@ -26,9 +28,6 @@ from worker.ladder import AGENT_RESET, Choice
 from worker.named import LeftOut
 from worker.publish import announce
 from worker.retry import while_held
-
-if TYPE_CHECKING:
-    from worker.chain import Attempt
 
 log = structlog.get_logger()
 
@@ -54,13 +53,13 @@ class Outcome:
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])  # of the tree
 
 
-def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
+def commit(at: Attempt, turn: Turn, outcome: Outcome) -> Moved:
     """Move the head to the turn's session. Raises HeadMoved, with nothing written."""
     job = at.job
     noted = digest.note(at.begun) if at.begun and outcome.tree else None
     to = _advance(job, turn, _named(outcome, at.choice, turn), noted)
     following = following_of(job) if outcome.final else None
-    told = _told(job, to, following, outcome.left_out)
+    told = telling.committed(job, to, following, outcome.left_out)
     points.reach("commit.before")
     moved = _send(at, to, told, following)
     if moved is None and (reason := at.lease.reason()) == "lease_lost":
@@ -81,9 +80,7 @@ def commit(at: "Attempt", turn: Turn, outcome: Outcome) -> Moved:
     return moved
 
 
-def _send(
-    at: "Attempt", to: Advance, told: list[Event], following: Next | None
-) -> Moved | None:
+def _send(at: Attempt, to: Advance, told: list[Event], following: Next | None) -> Moved | None:
     """Send the commit. If its answer is lost, the ledger says whether it was done."""
     job = at.job
 
@@ -157,39 +154,11 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome, noted: Noted | None) ->
     )
 
 
-def _told(
-    job: Claimed, to: Advance, following: Next | None, left_out: list[LeftOut]
-) -> list[Event]:
-    branch = {} if job.lane == MAIN else {"branch": job.lane}
-    body = {
-        **about(job),
-        "step": to.step,
-        "session": to.new,
-        "old": to.old,
-        "parent": to.parent,
-        "source": to.source,
-        "reason": to.reason,
-        "version": to.version_id,
-        **branch,
-    }
-    moved = "session.moved" if job.lane == MAIN else "branch.moved"
-    told = [Event(moved, job.id, body)]
-    if left_out:
-        lacks = {**about(job), "version": to.version_id, **branch, **named.told(left_out)}
-        told.append(Event("workspace.left_out", job.id, lacks))
-    if to.final:
-        told.append(Event("job.done", job.id, {**about(job), "result": to.result}))
-    if following:
-        told.append(queued(job, following))
-    return told
-
-
-def about(job: Claimed) -> dict[str, Any]:
-    """What every event of a job says: its kind and its chain."""
-    return {"kind": job.kind, "chain": str(job.chain_id)}
-
-
-def queued(job: Claimed, following: Next) -> Event:
-    """The event that tells of the chain's next job."""
-    body = {"kind": following.kind, "chain": str(job.chain_id)}
-    return Event("job.queued", following.id, body)
+def checkpoint(at: Attempt, turn: Turn) -> None:
+    """Write where the chain has got to into Redis, with the files that its build made."""
+    fence.check()
+    chain = at.job.chain_id
+    with connection() as conn:
+        created = turns.files_created(conn, chain)
+    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), created))
+    points.reach("checkpoint.saved")

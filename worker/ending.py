@@ -18,12 +18,12 @@ from db.events import Event, Written
 from db.jobs import NEVER
 from db.pool import AWAY, connection, transaction
 from worker import drain, host, points
-from worker.commit import about, queued
 from worker.errors import Judgement
 from worker.following import despite_failure
 from worker.publish import announce
 from worker.retry import PAUSE, backoff, on_blip
 from worker.sentences import STOP_TEXTS
+from worker.telling import about, queued
 from worker.verdicts import ELSEWHERE, Verdict, tries_of
 
 log = structlog.get_logger()
@@ -205,6 +205,16 @@ def _finish(job: Claimed, end: End) -> Ran:
         return _as_it_stands(job, Ran("ignored", end.error_class, end.error))
     announce(job.project_id, *written, user_id=job.user_id)
     return Ran(end.state, end.error_class, end.error)
+
+
+def without_turn(job: Claimed, result: dict[str, object]) -> None:
+    """End the job with a result and the head where it is: a step that was skipped."""
+    told = [Event("job.done", job.id, {**about(job), "result": result})]
+    end = End(state="done", result=result)
+    with connection() as conn:
+        written = endings.finish(conn, job, end, told, settings().publish_after)
+    if written is not None:
+        announce(job.project_id, *written, user_id=job.user_id)
 
 
 def _as_it_stands(job: Claimed, otherwise: Ran) -> Ran:

@@ -63,10 +63,12 @@ def choose(
     job: Claimed,
     *,
     barred: dict[str, str],
+    fresh: str | None = None,
     ways: tuple[Way, ...] = (),
     restructured: float = 0.0,
 ) -> Choice:
-    """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason.
+    """Climb the ladder. `barred` are sessions that this attempt has tried, with the reason;
+    `fresh` is why none of them will do.
 
     `ways` are those open to a head of too many turns; none: its turns are not looked at.
     `restructured`: share of the project's files that came or went by other hands.
@@ -78,13 +80,13 @@ def choose(
     if reason := policy(job):
         return _fresh([], reason, "reset" if job.head else None)
     if job.head is None and (name := job.args.get("template")):
-        return _of_template(conn, str(name), barred)
+        return _of_template(conn, str(name), barred, fresh)
     if job.head and restructured >= settings().structural_change:
         return _fresh([], "restructured", "reset")
     if ways and (overgrown := _overgrown(conn, job, ways)):
         return overgrown
     found = registry.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
-    climb = _Climb(conn, job, barred, _not_found(conn, job, found))
+    climb = _Climb(conn, job, barred, fresh, _not_found(conn, job, found))
     choice = next(filter(None, map(climb.step, found)), None)
     if choice is None:
         why = _why(job, climb.tries)
@@ -101,13 +103,14 @@ class _Climb:
     conn: Connection
     job: Claimed
     barred: dict[str, str]
+    fresh: str | None
     tries: list[Try]
     weighed: Weighed | None = None
 
     def step(self, session: Session) -> Choice | None:
         """The choice of this session, or None if it will not do."""
         entries: list[Entry] = []
-        reason = self.barred.get(session.session_id) or self._unfit(session)
+        reason = self.barred.get(session.session_id) or self.fresh or self._unfit(session)
         if reason is None:
             entries, reason = _load(self.conn, self.job.project_id, session.session_id)
         if reason:
@@ -136,11 +139,13 @@ class _Climb:
         return None if weighed.way == "resume" else "stale"
 
 
-def _of_template(conn: Connection, name: str, barred: dict[str, str]) -> Choice:
+def _of_template(
+    conn: Connection, name: str, barred: dict[str, str], fresh: str | None
+) -> Choice:
     """A new project's first session: a fork of the template's, if that is sound."""
     session, entries, reason = registry.template(conn, name), list[Entry](), None
     if session:
-        reason = barred.get(session)
+        reason = barred.get(session) or fresh
         if reason is None:
             entries, reason = _load(conn, name, session)
     if session is None or reason:

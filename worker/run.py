@@ -21,20 +21,28 @@ from psycopg import Connection
 from config.settings import settings
 from db import attempts, endings, jobs, limits, rehearsal, turns
 from db.attempts import Claimed
-from db.endings import End
-from db.events import Event
 from db.pool import AWAY, connection
 from db.refusals import FOR_GOOD
-from worker import checkpoints, drain, host, places, points, progress, recovery, workspace
+from worker import (
+    checkpoints,
+    drain,
+    files,
+    host,
+    places,
+    points,
+    progress,
+    recovery,
+    workspace,
+)
 from worker.agent import Agent, the_cli
 from worker.chain import Attempt
-from worker.commit import about
 from worker.ending import Ran, tell_of_outage, write
 from worker.errors import Judgement, Stopped, Verdict, judge
 from worker.lease import Lease, hold
 from worker.publish import announce
 from worker.retry import on_blip
 from worker.sentences import for_people
+from worker.turn import discard
 
 log = structlog.get_logger()
 
@@ -135,16 +143,18 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         done = {turn.step for turn in begun if turn.outcome == "committed"}
         earlier = {turn.attempt for turn in begun}
         at = Attempt(job, lease, agent, cwd, done, left=left, earlier=earlier)
-        at.provide()
+        files.provide(at)
         do(at)
     except Exception as exc:
-        if at and at.pending:
-            _discard(at, exc)
-        return _settle(at.job if at else job, exc, resumed=_resumed(at))
+        judgement = judge(exc, resumed=_resumed(at))
+        if at:
+            _discard(at, judgement)
+        return _end(at.job if at else job, judgement, exc)
     except SystemExit:
         drain.wait(TOLD_WITHIN)
         if drain.draining():  # all processes of the worker were told to go, not this one alone
-            _settle(at.job if at else job, Stopped("drained"), resumed=_resumed(at))
+            told = Stopped("drained")
+            _end(at.job if at else job, judge(told, resumed=_resumed(at)), told)
         raise
     log.info("job.done")
     return Ran("done")
@@ -156,35 +166,34 @@ def _check(conn: Connection, job: Claimed, cwd: Path) -> None:
     rehearsal.rehearse(conn, job)
 
 
-def _discard(at: Attempt, exc: Exception) -> None:
+def _discard(at: Attempt, judgement: Judgement) -> None:
     """A whole turn that was not committed: what it cost is written down."""
-    judgement = judge(exc, resumed=_resumed(at))
     if judgement.verdict is Verdict.LOST:
         return  # whoever takes the job over finds it, and commits it
     with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout):
-        at.discard(judgement.error_class)
+        discard(at, judgement.error_class)
 
 
 def _resumed(at: Attempt | None) -> bool:
     return bool(at and at.choice and at.choice.parent)
 
 
-def _settle(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
-    judgement = judge(exc, resumed=resumed)
+def _end(job: Claimed, judgement: Judgement, exc: BaseException) -> Ran:
+    text = for_people(exc)
     log.warning(
         "job.not_done",
         verdict=judgement.verdict.value,
         error_class=judgement.error_class,
         exc_info=exc if judgement.error_class == "internal_error" else None,
-        error=for_people(exc),
+        error=text,
     )
     try:
-        return write(job, judgement, for_people(exc))
+        return write(job, judgement, text)
     except Exception as again:
         # Postgres is away. If it stays so, the lease runs out, and the relay finds the row.
         log.warning("job.not_settled", error=type(again).__name__)
         owed = (job, judgement) if isinstance(again, AWAY) else None
-        return Ran("waits", judgement.error_class, for_people(exc), owed=owed)
+        return Ran("waits", judgement.error_class, text, owed=owed)
 
 
 def _not_claimed(job_id: UUID) -> Ran:
@@ -214,14 +223,3 @@ def _not_claimed(job_id: UUID) -> Ran:
         ):
             return Ran("waits", "last_chance", "Another that may kill this worker runs in it.")
     return Ran("ignored")
-
-
-def without_turn(at: Attempt, result: dict[str, object]) -> None:
-    """End the job with a result and the head where it is: a step that was skipped."""
-    job = at.job
-    end = End(state="done", result=result)
-    told = [Event("job.done", job.id, {**about(job), "result": result})]
-    with connection() as conn:
-        written = endings.finish(conn, job, end, told, settings().publish_after)
-    if written is not None:
-        announce(job.project_id, *written, user_id=job.user_id)

@@ -1,114 +1,89 @@
-"""What an attempt does about a failed turn by itself, before the job has to wait.
+"""What is to be done about a failed turn before its job has to wait: decided here, done in turn.py.
 
-    NEXT     the session cannot be resumed: its turn at the ladder is over, the next one's is up
-    COMPACT  the head is compacted, as a committed turn of its own; then the turn again
-    FRESH    a fresh session, the past retold; COMPACT comes to this if it was in vain
-    RETRY    left to the job, unless the failure used up the session's credit
-    FAIL     and a RETRY that the job has no attempt left for: as FRESH, unless the cause is
-             known to lie elsewhere. So no job fails because of sessions alone.
+    GIVE_UP   left to the job: it is tried again later, waits, or fails
+    NEXT      this session cannot be resumed, or has used up its credit: the next candidate
+    GO_BACK   what a dead attempt left cannot be gone on from: the head is what it was
+    COMPACT   the head is compacted, as a committed turn of its own; then the turn again
+    FRESH     a fresh session, the past retold; COMPACT comes to this if it was in vain
 
-COMPACT and FRESH once each in a step of an attempt. docs/decisions/0006 says what counts against
-a session, 0014 why no request ends without having met a fresh one.
+A failure that the job has no attempt left for comes to FRESH too, unless its cause is known to
+lie elsewhere: so no job fails because of sessions alone. COMPACT and FRESH come once each in a
+step of an attempt. docs/decisions/0006 says what counts against a session, 0014 why no request
+ends without having met a fresh one.
 """
 
-from typing import TYPE_CHECKING
+from enum import Enum, auto
 
 from config.settings import settings
 from db import registry, turns
 from db.pool import connection
-from worker.compaction import compact
+from worker.chain import Attempt
 from worker.ending import fails_for_good
 from worker.errors import Judgement
 from worker.ladder import RECOVERY, Choice
-from worker.step import Step
 from worker.verdicts import BLAMED, Verdict
-
-if TYPE_CHECKING:
-    from worker.chain import Attempt
 
 ANOTHER = {Verdict.NEXT, Verdict.COMPACT, Verdict.FRESH}  # this session will not do
 
 
-def goes_on(at: "Attempt", step: Step, choice: Choice, judgement: Judgement) -> bool:
-    """Whether the turn is to be tried again now, on whatever the ladder then gives."""
-    parent = choice.parent
-    if parent is None:
-        return False
+class Then(Enum):
+    GIVE_UP = auto()
+    NEXT = auto()
+    GO_BACK = auto()
+    COMPACT = auto()
+    FRESH = auto()
+
+
+def decide(at: Attempt, choice: Choice, judgement: Judgement, *, compacts: bool) -> Then:
+    """What to do about a turn on this choice that failed so. `compacts`: it was a compaction,
+    and there is nothing of a fresh session to compact."""
+    if choice.parent is None:
+        return Then.GIVE_UP
     if choice.source == RECOVERY:
-        return _leave(at, parent, judgement)
-    compacts = step.mode == "compact"  # there is nothing of a fresh session to compact
+        return Then.GO_BACK if _is_of_no_use(at, judgement) else Then.GIVE_UP
     match judgement.verdict:
         case Verdict.NEXT:
-            _bar(at, choice, judgement.error_class)
-            return True
-        case Verdict.RETRY if _counted(at, choice, judgement):
-            return True
+            _count(choice)
+            return Then.NEXT
+        case Verdict.RETRY if _has_no_credit(at, choice, judgement):
+            return Then.NEXT
         case _ if compacts:
-            return False
-        case Verdict.COMPACT:
-            return _compact(at, parent, judgement.error_class) or _fresh(at, judgement)
-        case Verdict.FRESH:
-            return _fresh(at, judgement)
+            return Then.GIVE_UP
+        case Verdict.COMPACT if choice.parent == at.job.head and not at.compacted:
+            return Then.COMPACT
+        case Verdict.COMPACT | Verdict.FRESH:
+            return or_give_up(at)
         case _:
-            return fails_for_good(at.job, judgement) and _fresh(at, judgement)
+            return or_give_up(at) if fails_for_good(at.job, judgement) else Then.GIVE_UP
 
 
-def _leave(at: "Attempt", parent: str, judgement: Judgement) -> bool:
-    """A dead attempt's session cannot be gone on from: the head is what it was."""
+def or_give_up(at: Attempt) -> Then:
+    """A fresh session, once a step."""
+    return Then.GIVE_UP if at.fresh else Then.FRESH
+
+
+def _is_of_no_use(at: Attempt, judgement: Judgement) -> bool:
+    """Whether a dead attempt's session cannot be gone on from."""
     strange = not judgement.known or judgement.verdict in ANOTHER
-    if not strange and not fails_for_good(at.job, judgement):
-        return False
-    at.barred[parent] = judgement.error_class
-    at.go_back()
-    return True
+    return strange or fails_for_good(at.job, judgement)
 
 
-def _bar(at: "Attempt", choice: Choice, reason: str) -> None:
-    assert choice.parent
-    at.barred[choice.parent] = reason
-    if choice.template:
-        return  # others begin from it too: what this project met says nothing of them
+def _count(choice: Choice) -> int:
+    """Note one more failure against the session, and return how many that are. A template's is
+    not counted: others begin from it too, and what this project met says nothing of them."""
+    if choice.template or choice.parent is None:
+        return settings().resume_failures
     with connection() as conn:
-        registry.count_failure(conn, choice.parent, limit=settings().resume_failures)
+        return registry.count_failure(conn, choice.parent, limit=settings().resume_failures)
 
 
-def _compact(at: "Attempt", parent: str, reason: str) -> bool:
-    if Verdict.COMPACT in at.settled or parent != at.job.head:
-        return False
-    at.settled.add(Verdict.COMPACT)
-    return compact(at, reason=reason)
-
-
-def _fresh(at: "Attempt", judgement: Judgement) -> bool:
-    """Bar every candidate, so that the ladder ends at a fresh session."""
-    if Verdict.FRESH in at.settled:
-        return False
-    at.settled.add(Verdict.FRESH)
-    with connection() as conn:
-        found = registry.candidates(
-            conn, at.job, user_id=at.job.user_id, handed=at.job.previous_session_id
-        )
-    tried = (
-        [at.choice.parent] if at.choice and at.choice.parent else []
-    )  # a template's, it may be
-    for session_id in (*tried, *(session.session_id for session in found)):
-        at.barred.setdefault(session_id, judgement.error_class)
-    return True
-
-
-def _counted(at: "Attempt", choice: Choice, judgement: Judgement) -> bool:
+def _has_no_credit(at: Attempt, choice: Choice, judgement: Judgement) -> bool:
     """Count an unknown failure, or the second that may be the session's fault. Whether the
-    session is not to be tried any more, so that the next candidate is up."""
-    parent = choice.parent
-    assert parent
-    with connection() as conn:
-        if judgement.known and not (
-            judgement.error_class in BLAMED
-            and turns.failures(conn, at.job.id, parent=parent, classes=BLAMED) > 1
-        ):
+    session is not to be tried any more."""
+    if judgement.known:
+        if judgement.error_class not in BLAMED or choice.parent is None:
             return False
-        limit = settings().resume_failures
-        if not choice.template and registry.count_failure(conn, parent, limit=limit) < limit:
-            return False
-    at.barred[parent] = judgement.error_class
-    return True
+        with connection() as conn:
+            if turns.failures(conn, at.job.id, parent=choice.parent, classes=BLAMED) <= 1:
+                return False
+    return _count(choice) >= settings().resume_failures

@@ -1,14 +1,57 @@
-"""Events that an attempt tells of its own accord; what they mean is in docs/events.md."""
+"""The events of a job's attempts; what each means is in docs/events.md."""
 
 import socket
+from typing import Any
 
 from db.attempts import Claimed
 from db.events import Event
-from worker.commit import about
+from db.lanes import MAIN, Next
+from db.sessions import Advance
+from worker import named
+from worker.named import LeftOut
 from worker.recovery import Left
 from worker.weigh import Weighed
 
 LOST_SESSION = "Previous session not found. Starting fresh session..."  # for people
+
+
+def about(job: Claimed) -> dict[str, Any]:
+    """What every event of a job says: its kind and its chain."""
+    return {"kind": job.kind, "chain": str(job.chain_id)}
+
+
+def queued(job: Claimed, following: Next) -> Event:
+    """The event that tells of the chain's next job."""
+    body = {"kind": following.kind, "chain": str(job.chain_id)}
+    return Event("job.queued", following.id, body)
+
+
+def committed(
+    job: Claimed, to: Advance, following: Next | None, left_out: list[LeftOut]
+) -> list[Event]:
+    """What a commit tells: the head has moved, what it lacks, the job's end, the next job."""
+    branch = {} if job.lane == MAIN else {"branch": job.lane}
+    body = {
+        **about(job),
+        "step": to.step,
+        "session": to.new,
+        "old": to.old,
+        "parent": to.parent,
+        "source": to.source,
+        "reason": to.reason,
+        "version": to.version_id,
+        **branch,
+    }
+    moved = "session.moved" if job.lane == MAIN else "branch.moved"
+    told = [Event(moved, job.id, body)]
+    if left_out:
+        lacks = {**about(job), "version": to.version_id, **branch, **named.told(left_out)}
+        told.append(Event("workspace.left_out", job.id, lacks))
+    if to.final:
+        told.append(Event("job.done", job.id, {**about(job), "result": to.result}))
+    if following:
+        told.append(queued(job, following))
+    return told
 
 
 def resume_failed(job: Claimed, reason: str | None) -> Event:

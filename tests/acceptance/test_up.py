@@ -23,7 +23,7 @@ from celery import Celery
 
 from dev import processes
 from dev.processes import Process
-from dev.up import Stack, stack
+from dev.up import stack
 from tests.machine import needs_setpriv
 from tests.waiting import wait_until
 
@@ -52,8 +52,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_comes_up_and_goes_without_a_trace(root: Path, number: signal.Signals):
+def test_it_comes_up_refuses_a_second_and_goes_without_a_trace(root: Path):
     with _up(root) as up:
         ready = _ready(up)
         found = re.search(
@@ -67,7 +66,13 @@ def test_it_comes_up_and_goes_without_a_trace(root: Path, number: signal.Signals
         assert httpx.get(found[3], trust_env=False).status_code < 500
         started = _everything(up)
         assert len(started) > 8, "services, stand-in, worker and its child, the other one"
-        up.send_signal(number)
+        second = subprocess.run(
+            _command(), cwd=root, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 1
+        assert second.stderr.startswith("Baton is up in this checkout already")
+        assert up.poll() is None
+        up.send_signal(signal.SIGTERM)
         assert up.wait(GONE) == 0
     assert not any(processes.alive(process) for process in started)
     assert not (root / ".baton" / "services.json").exists()
@@ -81,51 +86,6 @@ def test_a_killed_up_leaves_nothing(root: Path):
         started = _everything(up)
         up.kill()
         assert processes.gone(started, within=GONE), "the kernel told them that it died"
-
-
-def test_a_worker_that_dies_is_started_again_and_answers(root: Path):
-    with stack(root) as running:
-        first = running.pid("worker")
-        running.supervisor.kill("worker")
-        second = wait_until(
-            lambda: (pid := running.pid("worker")) != first and pid, description="a new worker"
-        )
-        wait_until(
-            lambda: running.log("worker").count("ready.") == 2,
-            description="the new one's ready",
-        )
-        assert second != first
-
-
-def test_a_database_that_dies_is_started_again(root: Path):
-    with stack(root) as running:
-        postgres, broker = running.services.embedded
-        before = [postgres.process, broker.process]
-        processes.kill(filter(None, before), signal.SIGKILL)
-        wait_until(
-            lambda: (one := postgres.process) and one not in before and _answers(running),
-            description="a new Postgres",
-        )
-        wait_until(
-            lambda: (one := broker.process) and one not in before, description="a new Redis"
-        )
-
-
-def test_a_database_whose_start_is_refused_ends_nothing_and_is_tried_again(root: Path):
-    told = list[str]()
-    with stack(root, say=lambda _, line: told.append(line)) as running:
-        postgres, worker = running.services.embedded[0], running.pid("worker")
-        version = postgres.data / "PG_VERSION"
-        before = version.read_text()
-        version.write_text("9\n")
-        processes.kill(filter(None, [postgres.process]), signal.SIGKILL)
-        wait_until(
-            lambda: sum("starting it again" in line for line in told) > 1,
-            description="a second try",
-        )
-        version.write_text(before)
-        wait_until(lambda: _answers(running), timeout=20, description="Postgres to answer")
-        assert running.pid("worker") == worker
 
 
 def test_a_running_task_may_end_within_the_grace(root: Path):
@@ -173,17 +133,6 @@ def test_what_cannot_start_is_told_in_one_sentence(root: Path):
     assert told.startswith("worker ended 3 times at its start: ")
     assert "not_there" in told
     assert "log/worker.log" in told
-
-
-def test_a_second_up_in_the_same_checkout_says_so(root: Path):
-    with _up(root) as up:
-        _ready(up)
-        second = subprocess.run(
-            _command(), cwd=root, capture_output=True, text=True, check=False
-        )
-        assert second.returncode == 1
-        assert second.stderr.startswith("Baton is up in this checkout already")
-        assert up.poll() is None
 
 
 def test_a_bad_setting_is_told_in_one_sentence(root: Path):
@@ -303,11 +252,3 @@ def _noted(root: Path) -> dict[str, str]:
 def _send(root: Path, task: str, *args: object) -> None:
     with Celery(broker=_noted(root)["redis_url"], set_as_current=False) as app:
         app.send_task(task, args=args)
-
-
-def _answers(running: Stack) -> bool:
-    try:
-        psycopg.connect(running.database_url).close()
-    except psycopg.OperationalError:
-        return False
-    return True

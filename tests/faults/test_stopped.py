@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from dev.processes import alive, look
 from tests.acceptance.outside import LONG, baton_up
 from tests.faults.conftest import Tally
@@ -12,6 +14,8 @@ from tests.faults.strikes import RELAY, WORKERS
 from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import ChatPlan
+
+pytestmark = pytest.mark.long
 
 
 def test_a_stopped_childs_slot_is_free_again(tmp_path: Path, tally: Tally):

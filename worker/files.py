@@ -1,0 +1,45 @@
+"""The project's files around an attempt's turns: brought here, made ready, put aside."""
+
+from dataclasses import replace
+
+from db import projects
+from db.pool import connection
+from worker import points, remains, telling, workspace
+from worker.chain import Attempt
+
+
+def provide(at: Attempt) -> None:
+    """Bring the project's files here as the ledger has them; tell what had to make way."""
+    if remains.doubtful(at.job.project_id, at.job.tree):
+        with connection() as conn:
+            remains.clear(conn, at.job.project_id)
+
+    def committed(tree: str) -> bool:
+        with connection() as conn:
+            return projects.has_tree(conn, at.job.project_id, tree)
+
+    for ref in workspace.provide(at.job, committed=committed):
+        _tell_kept_aside(at, ref)
+
+
+def make_ready(at: Attempt) -> workspace.Begun:
+    """Make the workspace ready to be written; tell what a lost attempt left there."""
+    left = at.left if at.left and not at.left.lost else None
+    after = left.begun.attempt if left else None
+    begun = at.begun = workspace.begin(at.job, at.cwd, after=after)
+    if left and not begun.went_on:
+        at.left = replace(left, lost="workspace_elsewhere")
+    points.reach("workspace.begun")
+    _tell_kept_aside(at, begun.kept_aside)
+    return begun
+
+
+def go_back(at: Attempt) -> None:
+    """What was gone on from is of no use after all: its files are put aside as well."""
+    if at.begun:
+        _tell_kept_aside(at, workspace.go_back(at.job, at.begun))
+
+
+def _tell_kept_aside(at: Attempt, ref: str | None) -> None:
+    if ref:
+        at.tell(telling.kept_aside(at.job, ref))
