@@ -8,7 +8,7 @@ from db import attempts
 from db.lanes import MAIN
 from db.pool import connection
 from worker import prompts
-from worker.app import app
+from worker.celery_app import app
 from worker.chain import Attempt
 from worker.commit import Outcome
 from worker.delivery import SHOWN, deliver, does

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery.app.task import Task
 
-from worker.app import app
+from worker.celery_app import app
 from worker.chain import Attempt
 from worker.commit import Outcome
 from worker.delivery import SHOWN, deliver, does

@@ -12,7 +12,7 @@ from config.settings import settings
 from db import registry
 from db.pool import connection
 from tasks.metadata import version_of
-from worker.app import app
+from worker.celery_app import app
 from worker.chain import Attempt
 from worker.commit import Outcome
 from worker.compaction import not_compacted

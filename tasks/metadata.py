@@ -16,7 +16,7 @@ from db.lanes import MAIN
 from db.pool import connection
 from worker import fence, prompts
 from worker.agent import Turn
-from worker.app import app
+from worker.celery_app import app
 from worker.chain import Attempt
 from worker.commit import Outcome
 from worker.delivery import SHOWN, deliver, does

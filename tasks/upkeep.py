@@ -19,7 +19,7 @@ from db import census, pool, transcript_limit, upkeep
 from db.transcript_upkeep import Held
 from db.walks import Walk
 from worker import branch_places, periodic
-from worker.app import app
+from worker.celery_app import app
 from worker.litter import sweep_checkpoints, sweep_directories
 from worker.publish import announce
 

@@ -1,6 +1,7 @@
-"""The Celery application: transport only. What is owed lives in the jobs table.
+"""The worker as a process, and what beat and Flower begin with: signals, threads, shutdown.
 
-A message with a job id only wakes. No ETA, no countdown, no Celery retry, no results.
+The Celery application itself, which `celery -A worker.app` looks for here, is that of
+worker/celery_app.py.
 """
 
 import contextlib
@@ -10,29 +11,23 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import structlog
-from celery import Celery, signals
-from celery.schedules import schedule
-from kombu import Exchange, Queue
+from celery import signals
 
 from config import logging as logs
 from config.settings import settings
-from config.start import begin_or_exit
 from db import ledger_settings, messages, pool, workers
 from db.pool import NoDatabase
 from db.workers import Worker
 from worker import (
     aside,
-    broker,
     drain,
     flower,
     host,
     losses,
-    periodic,
     postgres,
     pulse,
     repositories,
@@ -44,6 +39,7 @@ from worker import (
 from worker.agent import box, the_cli
 from worker.agent.keeper import PR_SET_PDEATHSIG, libc
 from worker.agent.version import cli_version, warn_of_another
+from worker.celery_app import app
 from worker.git import bound
 from worker.notes import notes
 from worker.orphans import reap_of_the_dead
@@ -53,63 +49,7 @@ log = structlog.get_logger()
 
 LAST_NOTES = 5.0  # seconds for what is still to be written when a worker ends
 
-# Worker, beat and Flower come in here; a producer that publishes does too, and goes on.
-if Path(sys.argv[0].removesuffix("/__main__.py")).name == "celery":
-    begin_or_exit(needs_servers=True)
-
-# Celery would let it go before the address below, and the relay counts messages there.
-os.environ.pop("CELERY_BROKER_URL", None)
 _main = os.getpid()
-app = Celery(
-    "baton",
-    amqp="worker.broker:Amqp",
-    control="worker.revoking:Control",
-    task_cls="worker.taking:Task",
-    include=[
-        "tasks.build",
-        "tasks.metadata",
-        "tasks.compaction",
-        "tasks.chat_plan",
-        "tasks.upkeep",
-    ],
-)
-app.conf.update(broker.address())
-app.conf.update(
-    task_serializer="json",
-    accept_content=["json"],
-    task_default_queue=PLAIN,
-    task_queues=[Queue(n, Exchange(n), routing_key=n) for n in (QUEUE, PLAIN)],
-    task_acks_late=True,  # a killed worker's message is delivered again
-    task_reject_on_worker_lost=True,
-    task_acks_on_failure_or_timeout=False,
-    task_ignore_result=True,  # results are rows, not Celery results
-    task_store_errors_even_if_ignored=False,
-    task_send_sent_event=False,
-    task_time_limit=int(settings().hard_limit.total_seconds()),
-    worker_consumer="worker.taking:Consumer",
-    worker_concurrency=settings().slots,
-    worker_prefetch_multiplier=1,  # long jobs: take one, do one
-    worker_send_task_events=True,
-    worker_hijack_root_logger=False,
-    worker_redirect_stdouts=False,
-    worker_cancel_long_running_tasks_on_connection_loss=False,  # the ledger owns a job
-    broker_connection_retry_on_startup=True,
-    broker_connection_max_retries=None,
-    broker_channel_error_retry=True,  # a Redis that is full refuses writes; that passes
-    broker_transport_options={
-        "visibility_timeout": int(settings().delivered_again.total_seconds()),
-        **broker.LIMITS,
-    },
-    beat_schedule={
-        f"upkeep-{name}": {
-            "task": f"{periodic.PREFIX}{name}",
-            "schedule": schedule(settings().upkeep_every),
-            "options": {"queue": aside.UPKEEP},
-        }
-        for name in periodic.NAMES
-    },
-    beat_max_loop_interval=pulse.ROUND,
-)
 losses.attend(app)
 aside.attend(app)
 

@@ -11,8 +11,9 @@ from db import jobs
 from db.jobs import Job
 from worker import client, watch
 from worker.client import enqueue
-from worker.complaints import Failed, Left, WrongUsage
+from worker.complaints import Left, WrongUsage
 from worker.console import screen
+from worker.failed import Failed
 from worker.pages.jobs import chain_end, going_on
 from worker.reports import jobs as documents
 from worker.units import clean

@@ -14,13 +14,10 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
+from worker.failed import Failed
 from worker.units import clean
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-
-
-class Failed(Exception):
-    """It cannot be done, or did not succeed; the text says what to do. Exit code 1."""
 
 
 class WrongUsage(Exception):

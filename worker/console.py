@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.command_table import Commands
-from worker.complaints import Failed, WrongUsage, complain
+from worker.complaints import WrongUsage, complain
+from worker.failed import Failed
 from worker.screen import Screen
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from config.settings import settings
 from db import projects
 from db.projects import Version
 from worker import workspace
-from worker.complaints import Failed
+from worker.failed import Failed
 from worker.transport import transport
 from worker.trees import EMPTY, Trees
 

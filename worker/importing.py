@@ -16,8 +16,8 @@ from psycopg import Connection
 from config.settings import settings
 from db import projects
 from worker import remains, transport, workspace
-from worker.complaints import Failed
 from worker.errors import WorkspaceAway
+from worker.failed import Failed
 from worker.named import LeftOut
 from worker.refused import refusing
 from worker.trees import Kept, Trees

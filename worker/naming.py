@@ -12,8 +12,9 @@ from uuid import UUID
 
 import typer
 
-from worker.complaints import Failed, WrongUsage
+from worker.complaints import WrongUsage
 from worker.console import screen
+from worker.failed import Failed
 from worker.layout import Name
 from worker.units import instant
 

@@ -33,7 +33,7 @@ PLAIN = "celery"  # the queue of producers that know nothing of us
 
 @cache
 def celery_app() -> Celery:
-    from worker.app import app
+    from worker.celery_app import app
 
     return app
 

@@ -19,7 +19,7 @@ from db import imports
 from db.imports import Figures
 from db.transcript_form import Entry, since_gap, soundness
 from worker.agent.usage import context
-from worker.complaints import Failed
+from worker.failed import Failed
 from worker.ladder import UUID_FORM, summary_of
 from worker.refused import refusing
 

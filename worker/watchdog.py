@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import psutil
 import redis
 import structlog
 from celery import signals
@@ -19,7 +20,6 @@ from celery.worker import state
 
 from config.settings import settings
 from worker import drain
-from worker.agent.keeper import descendants
 from worker.checkpoints import BROKER, client
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ def _end() -> None:
     """Drain; then go, and take along what is left below."""
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(settings().drain_grace.total_seconds() + LAST_CALL)
-    for pid in descendants(os.getpid()):
-        with contextlib.suppress(ProcessLookupError):  # it went with one above it
-            os.kill(pid, signal.SIGKILL)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it went with one above it
+            child.kill()
     os._exit(EX_SOFTWARE)

@@ -6,8 +6,8 @@ from typing import Annotated
 from psycopg.errors import LockNotAvailable
 
 from db import jobs, messages
-from worker.complaints import Failed
 from worker.console import AsJson, app, flag, ledger, screen
+from worker.failed import Failed
 from worker.naming import Id, known_job
 from worker.pages.jobs import cancelled
 from worker.reports import jobs as documents

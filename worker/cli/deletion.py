@@ -8,8 +8,9 @@ import typer
 
 from db import receipts
 from db.receipts import Receipt
-from worker.complaints import Failed, WrongUsage
+from worker.complaints import WrongUsage
 from worker.console import AsJson, app, flag, ledger, screen
+from worker.failed import Failed
 from worker.layout import Facts, Page, Table
 from worker.units import number
 

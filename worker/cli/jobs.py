@@ -16,8 +16,9 @@ from db.jobs import Job
 from db.listing import Wanted
 from db.pool import NoDatabase
 from worker import naming
-from worker.complaints import Failed, Left, WrongUsage
+from worker.complaints import Left, WrongUsage
 from worker.console import AsJson, app, flag, known_project, ledger, screen
+from worker.failed import Failed
 from worker.moments import Since
 from worker.pages import jobs as pages
 from worker.reports import jobs as documents

@@ -9,8 +9,9 @@ from db import projects
 from db.projects import Project
 from worker import naming
 from worker.cli import files
-from worker.complaints import Failed, WrongUsage
+from worker.complaints import WrongUsage
 from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
+from worker.failed import Failed
 from worker.pages import projects as pages
 from worker.reports.projects import detailed, path
 

@@ -6,8 +6,8 @@ import typer
 
 from db import listing
 from worker import naming
-from worker.complaints import Failed
 from worker.console import AsJson, app, flag, ledger, screen
+from worker.failed import Failed
 from worker.moments import Since
 from worker.pages.projects import projects_page
 

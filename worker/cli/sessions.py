@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from worker import naming
-from worker.complaints import Failed, WrongUsage
+from worker.complaints import WrongUsage
 from worker.console import AsJson, ProjectId, app, flag, ledger, screen
+from worker.failed import Failed
 from worker.layout import Page
 from worker.pages.sessions import session_page
 from worker.units import size
