@@ -48,7 +48,7 @@ def do_build(at: Attempt) -> None:
             },
         ),
     )
-    workspace.settle(job, begun, made.commit, earlier=at.earlier)
+    workspace.confirm(job, begun, made.commit, earlier=at.earlier)
     at.checkpoint(turn)
 
 

@@ -137,7 +137,7 @@ def _document(at: Attempt, version: str | None) -> None:
             result={"documentation": DOCUMENTATION},
         ),
     )
-    workspace.settle(at.job, begun, made.commit, earlier=at.earlier)
+    workspace.confirm(at.job, begun, made.commit, earlier=at.earlier)
     at.checkpoint(turn)
 
 

@@ -22,7 +22,7 @@ from config.settings import settings
 from db import events, projects, registry, turns
 from db.attempts import Claimed
 from db.events import Event
-from db.pool import AWAY, connection
+from db.pool import POSTGRES_AWAY, connection
 from worker import (
     checkpoints,
     digest,
@@ -75,20 +75,20 @@ class Attempt:
     cwd: Path
     done: set[str]  # steps that are committed already
     barred: dict[str, str] = field(default_factory=dict[str, str])
-    settled: set[Verdict] = field(
+    remedies: set[Verdict] = field(
         default_factory=set[Verdict]
-    )  # COMPACT and FRESH, once a step
+    )  # tried in this step: COMPACT and FRESH, each once
     choice: Choice | None = None
     pending: Turn | None = None  # whole, and not committed yet
     told_lost: bool = False
     left: Left | None = None  # of the attempt before, until a turn has made use of it
-    begun: workspace.Begun | None = None
+    begun: workspace.AsFound | None = None
     earlier: set[UUID] = field(default_factory=set[UUID])  # attempts that began a turn
 
     def run(self, step: Step) -> Turn:
         """Run one turn on the best session there is. Raises what the last candidate raised."""
         if step.mode != "compact":
-            self.settled.clear()
+            self.remedies.clear()
         left = self._take_left(step)
         if left and (turn := recovery.finished(left, structured=step.schema is not None)):
             self.tell(telling.recovered(self.job, left, "finished", left.why))
@@ -137,7 +137,7 @@ class Attempt:
         if choice.weighed:
             self.tell(telling.weighed(self.job, choice.weighed))
             if choice.weighed.way == "compact":
-                self.settled.add(Verdict.COMPACT)
+                self.remedies.add(Verdict.COMPACT)
                 compact(self, reason=choice.weighed.why)
                 return self._choose(step)
         refused: JobError | None = None
@@ -157,7 +157,7 @@ class Attempt:
         """How a head of too many turns may be gone on from: it is compacted once at the most."""
         if step.mode == "compact":
             return ()
-        if Verdict.COMPACT in self.settled or settings().compact == "never":
+        if Verdict.COMPACT in self.remedies or settings().compact == "never":
             return ("fresh",)
         return ("compact", "fresh")
 
@@ -236,9 +236,8 @@ class Attempt:
     def _checked(self, turn: Turn, choice: Choice) -> Turn:
         """A head must never name a session that cannot be loaded on an empty machine."""
         with connection() as conn:
-            if turn.session not in (turn.minted, turn.parent) and registry.known(
-                conn, turn.session
-            ):
+            given = turn.session in (turn.minted, turn.parent)
+            if not given and registry.get(conn, turn.session):
                 raise _incomplete("The agent named a session that it was not given.", turn)
             found = ladder.look(conn, self.job.project_id, turn.session)
         if found.reason:
@@ -260,7 +259,7 @@ class Attempt:
         if judgement.verdict is Verdict.LOST:
             return  # it is another's by now: whoever takes it over looks at what is there
         told = turn or (exc if isinstance(exc, JobError) else JobError())
-        with contextlib.suppress(*AWAY, PoolTimeout), connection() as conn:
+        with contextlib.suppress(*POSTGRES_AWAY, PoolTimeout), connection() as conn:
             turns.fail(
                 conn,
                 self.job,
@@ -305,7 +304,7 @@ class Attempt:
         for ref in workspace.provide(self.job, committed=committed):
             self._tell_kept_aside(ref)
 
-    def begin_work(self) -> workspace.Begun:
+    def begin_work(self) -> workspace.AsFound:
         """Make the workspace ready to be written; tell what a lost attempt left there."""
         left = self.left if self.left and not self.left.lost else None
         after = left.begun.attempt if left else None

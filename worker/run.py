@@ -23,7 +23,7 @@ from db import attempts, endings, jobs, limits, rehearsal, turns
 from db.attempts import Claimed
 from db.endings import End
 from db.events import Event
-from db.pool import AWAY, connection
+from db.pool import POSTGRES_AWAY, connection
 from db.refusals import FOR_GOOD
 from worker import checkpoints, drain, host, places, points, progress, recovery, workspace
 from worker.agent import Agent
@@ -137,11 +137,11 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
     except Exception as exc:
         if at and at.pending:
             _discard(at, exc)
-        return _settle(at.job if at else job, exc, resumed=_resumed(at))
+        return _end_with(at.job if at else job, exc, resumed=_resumed(at))
     except SystemExit:
         drain.wait(TOLD_WITHIN)
         if drain.draining():  # all processes of the worker were told to go, not this one alone
-            _settle(at.job if at else job, Stopped("drained"), resumed=_resumed(at))
+            _end_with(at.job if at else job, Stopped("drained"), resumed=_resumed(at))
         raise
     log.info("job.done")
     return Ran("done")
@@ -166,7 +166,7 @@ def _resumed(at: Attempt | None) -> bool:
     return bool(at and at.choice and at.choice.parent)
 
 
-def _settle(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
+def _end_with(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
     judgement = judge(exc, resumed=resumed)
     log.warning(
         "job.not_done",
@@ -180,7 +180,7 @@ def _settle(job: Claimed, exc: Exception, *, resumed: bool) -> Ran:
     except Exception as again:
         # Postgres is away. If it stays so, the lease runs out, and the relay finds the row.
         log.warning("job.not_settled", error=type(again).__name__)
-        owed = (job, judgement) if isinstance(again, AWAY) else None
+        owed = (job, judgement) if isinstance(again, POSTGRES_AWAY) else None
         return Ran("waits", judgement.error_class, for_people(exc), owed=owed)
 
 

@@ -73,17 +73,17 @@ def _bar(at: "Attempt", choice: Choice, reason: str) -> None:
 
 
 def _compact(at: "Attempt", parent: str, reason: str) -> bool:
-    if Verdict.COMPACT in at.settled or parent != at.job.head:
+    if Verdict.COMPACT in at.remedies or parent != at.job.head:
         return False
-    at.settled.add(Verdict.COMPACT)
+    at.remedies.add(Verdict.COMPACT)
     return compact(at, reason=reason)
 
 
 def _fresh(at: "Attempt", judgement: Judgement) -> bool:
     """Bar every candidate, so that the ladder ends at a fresh session."""
-    if Verdict.FRESH in at.settled:
+    if Verdict.FRESH in at.remedies:
         return False
-    at.settled.add(Verdict.FRESH)
+    at.remedies.add(Verdict.FRESH)
     with connection() as conn:
         found = registry.candidates(
             conn, at.job, user_id=at.job.user_id, handed=at.job.previous_session_id
