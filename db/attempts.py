@@ -8,7 +8,7 @@ write for a running job states the fence, and the row decides.
     parked ◄── put_back ──┘      └── rescue ──► queued, or quarantined
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, LiteralString
 from uuid import UUID
@@ -100,16 +100,10 @@ def claim(
 def _claim_params(
     job_id: UUID, attempt: UUID, runner: Runner, lease: timedelta
 ) -> dict[str, Any]:
-    return {
+    return asdict(runner) | {
         "id": job_id,
         "attempt": attempt,
         "lease": lease,
-        "worker_id": runner.worker_id,
-        "host": runner.host,
-        "boot": runner.boot,
-        "pid": runner.pid,
-        "pid_started": runner.pid_started,
-        "credential": runner.credential,
         "workspaces": str(settings().workspaces),
         "user_slots": settings().user_slots,
     }

@@ -8,19 +8,10 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from db import events
+from db import events, lanes
 from db.attempts import Claimed
 from db.events import Event, Written
-from db.lanes import (
-    GOES_ON,
-    NEXT_JOB,
-    SEND_NOW,
-    WANTED,
-    Message,
-    Next,
-    follow_params,
-    messages,
-)
+from db.lanes import Message, Next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +45,10 @@ def finish(
             "events": events.as_param(told),
             "version_id": None,
             "new": job.head,
-            **follow_params(end.following, publish_after),
+            **lanes.follow_params(end.following, publish_after),
         },
     ).fetchall()
-    return (rows[0][0] or [], messages([row[1:] for row in rows])) if rows else None
+    return (rows[0][0] or [], lanes.messages([row[1:] for row in rows])) if rows else None
 
 
 # Whatever still ran for `the_job`, and the candidate that it ran on, came to nothing.
@@ -84,7 +75,7 @@ FINISH: LiteralString = (
         select * from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running' for update
     ),"""
-    + GOES_ON
+    + lanes.GOES_ON
     + """,
     ended_job as (
         update jobs set state = %(state)s, finished_at = now(), lease_until = null,
@@ -103,9 +94,7 @@ FINISH: LiteralString = (
     the_former as (
         select * from the_job
     ),"""
-    + SEND_NOW
-    + ","
-    + NEXT_JOB
+    + lanes.FOLLOW
     + "select "
     + events.TOLD
     + ", next_job.* from ended_job left join next_job on true"
@@ -157,7 +146,7 @@ PUT_BACK: LiteralString = (
         select * from jobs j
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and """
-    + WANTED
+    + lanes.WANTED
     + """ = 'go on' for update
     ), the_limit as (  -- held: whoever clears it does so before us, or sees the job parked
         select until from limits where credential = %(credential)s for share
@@ -223,30 +212,20 @@ def refuse(conn: Connection, job_id: UUID, error_class: str, error: str) -> bool
     return conn.execute(REFUSE, asked).rowcount == 1
 
 
-# One event of each job that has failed here; `the_project` are those that may be told of it.
-TELL_FAILED: LiteralString = """
-    told as (
-        insert into events (project_id, seq, job_id, type, body)
-        select p.project_id, p.event_seq, j.id, 'job.failed',
-               jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
-                                  'error_class', j.error_class, 'error', j.error)
-          from the_project p, failed_job j
-    )"""
-
 REFUSE: LiteralString = (
     """
-    with failed_job as (
+    with ended_job as (
         update jobs set state = 'failed', finished_at = now(), error_class = %(error_class)s,
                error = %(error)s
          where id = %(id)s and state in ('queued', 'parked')
         returning jobs.*
     ), the_project as (  -- another user's is not told of it
-        update projects p set event_seq = p.event_seq + 1 from failed_job j
+        update projects p set event_seq = p.event_seq + 1 from ended_job j
          where p.project_id = j.project_id and p.user_id = j.user_id
         returning p.project_id, p.event_seq
     ),"""
-    + TELL_FAILED
-    + "select from failed_job"
+    + events.TELL_END
+    + "select from ended_job"
 )
 
 FAIL_ORPHAN: LiteralString = (
@@ -263,16 +242,16 @@ FAIL_ORPHAN: LiteralString = (
                then 'branch_gone' end as gone) x
          where j.id = %(id)s and j.state in ('queued', 'parked') and x.gone is not null
            for update of j
-    ), failed_job as (
+    ), ended_job as (
         update jobs set state = 'failed', finished_at = now(), error_class = o.gone,
                error = %(texts)s::jsonb ->> o.gone
           from the_orphan o where jobs.id = o.id
         returning jobs.*
     ), the_project as (  -- told only where the project is still the user's
-        update projects p set event_seq = p.event_seq + 1 from failed_job j
+        update projects p set event_seq = p.event_seq + 1 from ended_job j
          where p.project_id = j.project_id and j.error_class = 'branch_gone'
         returning p.project_id, p.event_seq
     ),"""
-    + TELL_FAILED
-    + "select error_class, error from failed_job"
+    + events.TELL_END
+    + "select error_class, error from ended_job"
 )

@@ -59,6 +59,15 @@ ALL_GIVEN: LiteralString = """
     to_tell as (
         select value, n from jsonb_array_elements(%(events)s) with ordinality as x (value, n)
     )"""
+# That `ended_job` (rows of jobs) has ended, where `the_project` is told of it; one job a project.
+TELL_END: LiteralString = """
+    told as (
+        insert into events (project_id, seq, job_id, type, body)
+        select p.project_id, p.event_seq, j.id, 'job.' || j.state,
+               jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
+                                  'error_class', j.error_class, 'error', j.error)
+          from the_project p join ended_job j using (project_id)
+    )"""
 # What was written, as a list of `Written`; null: nothing.
 TOLD: LiteralString = "(select jsonb_agg(to_jsonb(e) order by e.seq) from written_events e)"
 

@@ -27,7 +27,7 @@ class Figures:
     summary: str | None
 
 
-def take_in(
+def add_session(
     conn: Connection,
     project_id: str,
     figures: Figures,

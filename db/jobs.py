@@ -9,6 +9,8 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
+from db import events
+
 NEVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")  # parked until it is cleared
 
 
@@ -137,32 +139,30 @@ def _hold_chain(conn: Connection, job_id: UUID) -> None:
         pass
 
 
-CANCEL: LiteralString = """
-    with asked as (
+CANCEL: LiteralString = (
+    """
+    with rest_of_chain as (
         select j.* from jobs a
           join jobs j on j.chain_id = a.chain_id
                      and (j.id = a.id or j.created_at >= a.created_at)
          where a.id = %(id)s and j.finished_at is null
            for update of j
-    ), waiting as (
+    ), ended_job as (  -- what waits ends here
         update jobs set state = 'cancelled', finished_at = now(),
                error_class = 'cancelled', error = 'Cancelled on request.'
-          from asked where jobs.id = asked.id and asked.state in ('queued', 'parked')
-        returning jobs.id, jobs.project_id, jobs.kind, jobs.chain_id, jobs.lane,
-                  jobs.error_class, jobs.error
-    ), running as (
+          from rest_of_chain r where jobs.id = r.id and r.state in ('queued', 'parked')
+        returning jobs.*
+    ), stopped_job as (  -- what runs ends as soon as its worker has seen it
         update jobs set cancel_requested_at = coalesce(jobs.cancel_requested_at, now())
-          from asked where jobs.id = asked.id and asked.state = 'running'
-    ), h as (
-        update projects p set event_seq = p.event_seq + 1 from waiting
-         where p.project_id = waiting.project_id
+          from rest_of_chain r where jobs.id = r.id and r.state = 'running'
+    ), the_project as (
+        update projects p set event_seq = p.event_seq + 1 from ended_job j
+         where p.project_id = j.project_id
         returning p.project_id, p.event_seq
-    )
-    insert into events (project_id, seq, job_id, type, body)
-    select h.project_id, h.event_seq, waiting.id, 'job.cancelled',
-           jsonb_build_object('kind', waiting.kind, 'chain', waiting.chain_id,
-                              'error_class', waiting.error_class, 'error', waiting.error)
-      from h, waiting"""
+    ),"""
+    + events.TELL_END
+    + "select from ended_job"
+)
 
 
 def again(
@@ -180,15 +180,6 @@ def again(
         (job_id, uuid4(), Jsonb({"fresh": True} if fresh else {}), user),
     ).fetchone()
     return get(conn, row[0]) if row and row[0] else None
-
-
-def still_open(conn: Connection, chain_id: UUID) -> list[Job]:
-    """The jobs of the chain that have not ended: one at a time, as a rule."""
-    with conn.cursor(row_factory=class_row(Job)) as cur:
-        return cur.execute(
-            "select " + COLUMNS + " from jobs where chain_id = %s and finished_at is null",
-            (chain_id,),
-        ).fetchall()
 
 
 def ended(conn: Connection, chain_id: UUID) -> bool:

@@ -70,13 +70,6 @@ GOES_ON: LiteralString = (
 )
 
 
-# Whether the worker sends the next job's message itself: unless a job that goes before it waits
-# for a slot. Then the relay, which chooses between lanes, finds it at once.
-SEND_NOW: LiteralString = """
-    sending as (
-        select not baton_waits_ahead(j.user_id, j.priority, j.pos) as now, true as told
-          from the_former j
-    )"""
 # The chain's next job, after `the_former`: the row of the one before it, once all that guards the
 # statement has passed. `sending`: whether its message goes out with the commit, and whether its
 # `job.queued` is written. Needs `goes_on`.
@@ -94,6 +87,18 @@ NEXT_JOB: LiteralString = """
         returning id, kind, chain_id, parent_id, 0 as published, previous_session_id,
                   published_at is not null as rung
     )"""
+
+
+# As the worker of the one before inserts it: it sends the message itself, unless a job that goes
+# before this one waits for a slot. Then the relay, which chooses between lanes, finds it at once.
+FOLLOW: LiteralString = (
+    """
+    sending as (
+        select not baton_waits_ahead(j.user_id, j.priority, j.pos) as now, true as told
+          from the_former j
+    ),"""
+    + NEXT_JOB
+)
 
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:

@@ -90,19 +90,19 @@ def park_waiting(
     """
     conn.execute(
         """
-        with l as (
+        with the_limit as (  -- held: whoever lifts it does so before us, or sees the job parked
             select until, baton_can_work(%(silent_after)s) as elsewhere
               from limits where credential = %(credential)s for share
         )
         update jobs
            set state = case when elsewhere then 'queued' else 'parked' end,
-               run_at = case when elsewhere then run_at else l.until end,
+               run_at = case when elsewhere then run_at else until end,
                publish_after = case when elsewhere then now() + interval '1 second'
-                                    else l.until end,
+                                    else until end,
                published = 0,  -- whoever took the message could not work: that is no answer
                credential = case when elsewhere then null else %(credential)s end,
                published_at = null, ready = false, scheduled = false
-          from l where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
+          from the_limit where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
         """,
         {"id": job_id, "credential": credential, "silent_after": silent_after},
     )

@@ -114,13 +114,27 @@ def _page(conn: Connection, wanted: Wanted, part: Part, *, behind: bool) -> list
         return cur.execute(query + " limit %(limit)s", asked).fetchall()
 
 
-def open_of(conn: Connection, project_id: str, *, limit: int) -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class OpenJob(Job):
+    """A job that has not ended, with who holds it."""
+
+    attempt: UUID | None
+    boot: str | None
+    pid_started: int | None
+    credential: str | None
+    lease_over: bool | None
+    lease_left_s: float | None
+
+
+def open_of(conn: Connection, project_id: str, *, limit: int | None = None) -> list[OpenJob]:
     """What is not finished of a project, in the order in which it will run."""
-    with conn.cursor(row_factory=class_row(Job)) as cur:
+    with conn.cursor(row_factory=class_row(OpenJob)) as cur:
         return cur.execute(
             "select "
             + COLUMNS
-            + """ from jobs where project_id = %s and finished_at is null
+            + """, attempt, boot, pid_started, credential, lease_until < now() as lease_over,
+                   extract(epoch from lease_until - now())::float as lease_left_s
+              from jobs where project_id = %s and finished_at is null
              order by state <> 'running', (started_at is not null or id <> chain_id) desc, pos
              limit %s""",
             (project_id, limit),

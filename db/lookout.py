@@ -47,7 +47,7 @@ class Holder:
 
 
 @dataclass
-class Seen:
+class Obstacles:
     """What was seen while something was done by the process `us`; 0: not to be looked for."""
 
     us: int = 0
@@ -69,10 +69,10 @@ class Lookout:
 
     @contextmanager
     def over(
-        self, conn: Connection, look: Callable[["Lookout", Seen], bool]
-    ) -> Generator[Seen]:
+        self, conn: Connection, look: Callable[["Lookout", Obstacles], bool]
+    ) -> Generator[Obstacles]:
         """Look on until the block ends; when `look` is true, what `conn` executes is cancelled."""
-        seen, ended = Seen(), threading.Event()
+        seen, ended = Obstacles(), threading.Event()
 
         def look_on() -> None:
             with suppress(psycopg.Error):  # nobody looks then: the time-out of locks is left
@@ -88,7 +88,7 @@ class Lookout:
             ended.set()
             thread.join()
 
-    def for_others(self, seen: Seen) -> bool:
+    def for_others(self, seen: Obstacles) -> bool:
         """Note who holds us up. True: others have waited for us long enough."""
         now = self._holders(seen.us)
         waits = self.beside.execute(WAITED_FOR, {"us": seen.us, "longest": LONGEST})
@@ -101,7 +101,7 @@ class Lookout:
         given = {"pids": [one.pid for one in holders], "since": [one.since for one in holders]}
         return self.beside.execute(STILL, given).rowcount > 0
 
-    def for_us(self, seen: Seen) -> None:
+    def for_us(self, seen: Obstacles) -> None:
         """Note who holds us up, and since when the same ones do."""
         now = self._holders(seen.us)
         same = {one.pid for one in now} & {one.pid for one in seen.holders}
@@ -109,7 +109,7 @@ class Lookout:
             seen.since = time.monotonic() if now else None
         seen.holders = now
 
-    def building(self, seen: Seen) -> str:
+    def building(self, seen: Obstacles) -> str:
         """How far the index is that we build, in words; empty if we build none."""
         row = self.beside.execute(PROGRESS, (seen.us,)).fetchone()
         return f"{row[0]}, {row[1]} %" if row else ""

@@ -98,11 +98,10 @@ def room(conn: Connection, *, silent_after: timedelta) -> Room:
 
 ROOM: LiteralString = """
     with online as (
-        select slots, worker_id, exists (select from limits l where l.credential = w.credential
-                                                   and l.until > now()) as limited
-          from workers w where seen_at > now() - %(silent_after)s::interval
+        select * from baton_online(%(silent_after)s)
     ), able as (  -- where all are limited a message parks its job, once
-        select * from online where not limited or not exists (select from online where not limited)
+        select * from online
+         where limit_until is null or not exists (select from online where limit_until is null)
     )
     select (select count(*) from online) as workers,
            (select coalesce(sum(slots), 0) from able) as slots,
@@ -130,62 +129,58 @@ def recall(conn: Connection, *, older_than: timedelta) -> int:
     ).rowcount
 
 
-# Of the jobs in `held`, those of which an event may be written now: nobody else holds their
-# project's row. One that an operator forgot must not stop the relay for all the others.
-TELL_ENDS: LiteralString = """
-    with held as (
-        select id, project_id, kind, chain_id, pos, error_class, error
-          from jobs where untold order by id limit %s for update skip locked
-    ), free as (
-        select project_id from projects p
-         where project_id in (select project_id from held)
-           for no key update of p skip locked
-    ), able as (
-        select * from held
-         where project_id in (select project_id from free)
-            or not exists (select from projects p where p.project_id = held.project_id)
-    ), told as (
-        update jobs set untold = false from able where jobs.id = able.id
-    ), h as (
-        update projects p set event_seq = p.event_seq + n.n
-          from (select project_id, count(*) as n from able group by 1) n
-         where p.project_id = n.project_id
-        returning p.project_id, p.event_seq - n.n as before
-    )
-    insert into events (project_id, seq, job_id, type, body)
-    select h.project_id,
-           h.before + row_number() over (partition by h.project_id order by t.pos, t.id),
-           t.id, 'job.cancelled',
-           jsonb_build_object('kind', t.kind, 'chain', t.chain_id,
-                              'error_class', t.error_class, 'error', t.error)
-      from able t join h on h.project_id = t.project_id"""
-
-
 def tell_ends(conn: Connection) -> int:
     """Write the end of jobs that ended inside a producer's transaction. Returns how many."""
-    return conn.execute(TELL_ENDS, (MANY,)).rowcount
+    return conn.execute(TELL_ENDS, {"many": MANY}).rowcount
+
+
+TELL_ENDS: LiteralString = """
+    with free_projects as (  -- who forgot a transaction on one keeps no other's ends waiting
+        select project_id from projects
+         where project_id in (select project_id from jobs where untold)
+         limit %(many)s for no key update skip locked
+    ), ended_jobs as (
+        select id, project_id, kind, chain_id, pos, error_class, error from jobs j
+         where untold and (project_id in (select project_id from free_projects)
+                           or not exists (select from projects p
+                                           where p.project_id = j.project_id))
+         order by id limit %(many)s for update skip locked
+    ), told_jobs as (
+        update jobs set untold = false from ended_jobs j where jobs.id = j.id
+    ), the_projects as (
+        update projects p set event_seq = p.event_seq + j.n
+          from (select project_id, count(*) as n from ended_jobs group by 1) j
+         where p.project_id = j.project_id
+        returning p.project_id, p.event_seq - j.n as before
+    )
+    insert into events (project_id, seq, job_id, type, body)
+    select p.project_id,
+           p.before + row_number() over (partition by p.project_id order by j.pos, j.id),
+           j.id, 'job.cancelled',
+           jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
+                              'error_class', j.error_class, 'error', j.error)
+      from ended_jobs j join the_projects p on p.project_id = j.project_id"""
+
+
+# A parked job goes on: its credential may be used again.
+UNPARK: LiteralString = """
+    update jobs set state = 'queued', credential = null, run_at = now(), publish_after = now()
+     where """
 
 
 def release(conn: Connection, credential: str) -> int:
     """Let the jobs that are parked for this credential go on. Returns how many."""
-    return conn.execute(
-        """
-        update jobs set state = 'queued', credential = null, run_at = now(),
-               publish_after = now()
-         where state = 'parked' and credential = %s
-        """,
-        (credential,),
-    ).rowcount
+    parked: LiteralString = UNPARK + "state = 'parked' and credential = %s"
+    return conn.execute(parked, (credential,)).rowcount
 
 
 def adopt(conn: Connection, *, silent_after: timedelta) -> int:
     """Let jobs that are parked for a credential go on where a worker has one that may be used:
     the key was replaced, or workers have several. Returns how many."""
     return conn.execute(
-        """
-        update jobs set state = 'queued', credential = null, run_at = now(),
-               publish_after = now()
-         where id in (select id from jobs where state = 'parked' and credential is not null
+        UNPARK
+        + """
+         id in (select id from jobs where state = 'parked' and credential is not null
                        limit %s for update skip locked)
            and baton_can_work(%s)
         """,

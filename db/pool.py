@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a command of `baton` has one connection, and needs no pool
 
 # Postgres is away, or takes no writes for now. Of a statement that ends like this nobody
 # knows whether it was done: read before going on (a pool's time-out is one of the first).
-AWAY = (
+POSTGRES_AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     errors.ReadOnlySqlTransaction,

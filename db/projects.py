@@ -203,7 +203,7 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
         return tree
 
 
-def take_in(
+def import_files(
     conn: Connection, project_id: str, *, user_id: str, workspace: str, version: str, tree: str
 ) -> None:
     """Make the project, with files that it did not make itself as its first version.
@@ -212,30 +212,27 @@ def take_in(
     unless the project is new, or is this user's and has no version and no work.
     """
     with conn.transaction():
-        may_take_in(conn, project_id, user_id=user_id, version=version)
+        check_import(conn, project_id, user_id=user_id, version=version)
         conn.execute("select baton_create_project(%s, %s, null)", (project_id, user_id))
         hold_head(conn, project_id)
-        may_take_in(conn, project_id, user_id=user_id, version=version)
+        check_import(conn, project_id, user_id=user_id, version=version)
         conn.execute(
             """
-            update projects set workspace = coalesce(workspace, %s), workspace_tree = %s
-             where project_id = %s
-            """,
-            (workspace, tree, project_id),
-        )
-        conn.execute(
-            """
+            with the_project as (
+                update projects set workspace = coalesce(workspace, %(place)s),
+                       workspace_tree = %(tree)s where project_id = %(project)s
+            )
             insert into project_versions (project_id, version_id, status, tree)
-            values (%s, %s, 'imported', %s)
+            values (%(project)s, %(version)s, 'imported', %(tree)s)
             """,
-            (project_id, version, tree),
+            {"project": project_id, "place": workspace, "version": version, "tree": tree},
         )
         told = Event("project.imported", None, {"version": version, "tree": tree})
         events.append(conn, project_id, [told])
 
 
-def may_take_in(conn: Connection, project_id: str, *, user_id: str, version: str) -> None:
-    """Raises as `take_in` does, and writes nothing."""
+def check_import(conn: Connection, project_id: str, *, user_id: str, version: str) -> None:
+    """Raises as `import_files` does, and writes nothing."""
     row = conn.execute(
         """
         select exists (select from project_versions

@@ -122,15 +122,6 @@ def template(conn: Connection, name: str, *, whole: bool = True) -> str | None:
     return row[0] if row else None
 
 
-def known(conn: Connection, session_id: str) -> bool:
-    """Whether the registry has the session, whosever it is."""
-    row = conn.execute(
-        "select exists (select from project_ai_session_metrics where session_id = %s)",
-        (session_id,),
-    ).fetchone()
-    return bool(row and row[0])
-
-
 def mark_stale(conn: Connection, session_ids: list[str]) -> None:
     """Note that these sessions were found too old to resume. They stay resumable."""
     conn.execute(
@@ -200,12 +191,3 @@ def adopt(
             "lane": job.lane,
         },
     )
-
-
-def context_tokens(conn: Connection, session_id: str) -> int:
-    """Tokens that a turn on this session begins with, as its last turn left them."""
-    row = conn.execute(
-        "select context_tokens from project_ai_session_metrics where session_id = %s",
-        (session_id,),
-    ).fetchone()
-    return row[0] if row else 0

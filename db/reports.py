@@ -67,22 +67,6 @@ def overview(conn: Connection, project_id: str) -> Row:
     )[0]
 
 
-def open_jobs(conn: Connection, project_id: str, *, limit: int | None = None) -> list[Row]:
-    """What is not finished of a project, in the order in which it will run, with who holds it."""
-    return _rows(
-        conn,
-        """
-        select id, kind, lane, state, attempt, attempts, run_at, host, boot, pid, pid_started,
-               credential, error_class, error, lease_until < now() as lease_over,
-               extract(epoch from lease_until - now())::float as lease_left_s
-          from jobs where project_id = %s and finished_at is null
-         order by state <> 'running', (started_at is not null or id <> chain_id) desc, pos
-         limit %s
-        """,
-        (project_id, limit),
-    )
-
-
 def session(conn: Connection, session_id: str) -> Row | None:
     """The registry's row of a session, and whether it is a head; None if it is unknown."""
     found = _rows(

@@ -250,9 +250,7 @@ ADVANCE: LiteralString = (
     the_former as (
         select j.* from the_job j, the_project
     ),"""
-    + lanes.SEND_NOW
-    + ","
-    + lanes.NEXT_JOB
+    + lanes.FOLLOW
     + "select figures.cost, "
     + events.TOLD
     + """, next_job.*

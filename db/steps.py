@@ -19,7 +19,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import Connection, errors, sql
 
-from db.lookout import Lookout, Seen, Tell
+from db.lookout import Lookout, Obstacles, Tell
 from db.migration_files import Step, Walk
 
 TIMEOUT = "200ms"  # for a lock
@@ -75,7 +75,7 @@ class Hand:
             self._rest(seen, PAUSES[min(tries, len(PAUSES) - 1)])
             tries += 1
 
-    def _rest(self, seen: Seen, pause: float) -> None:
+    def _rest(self, seen: Obstacles, pause: float) -> None:
         """Let the others go on, until whoever held us up is gone, or for that long."""
         until = time.monotonic() + pause
         time.sleep(PAUSES[0])
@@ -151,7 +151,7 @@ class Hand:
     def _outside(self, name: str, statement: str) -> None:
         """Execute it outside of a transaction, for as long as it is not held up."""
 
-        def look(lookout: Lookout, seen: Seen) -> bool:
+        def look(lookout: Lookout, seen: Obstacles) -> bool:
             return self._look(name, lookout, seen)
 
         with self.lookout.over(self.conn, look) as seen:
@@ -167,7 +167,7 @@ class Hand:
         told = self.conn.info.backend_pid
         return told if self.conn.execute("select pg_backend_pid()").fetchone() == (told,) else 0
 
-    def _look(self, name: str, lookout: Lookout, seen: Seen) -> bool:
+    def _look(self, name: str, lookout: Lookout, seen: Obstacles) -> bool:
         """Tell how far it is, or whom it waits for. True: it has waited long enough."""
         lookout.for_us(seen)
         if seen.since is None:
@@ -179,7 +179,7 @@ class Hand:
             self._say(name, "tried", f"{seen}: it waits.")
         return waits > self.patience
 
-    def _why(self, name: str, seen: Seen) -> str:
+    def _why(self, name: str, seen: Obstacles) -> str:
         if seen.holders:
             return (
                 f"{name} was not applied within {self.patience:g} s: {seen}. End that, or wait for"

@@ -1,6 +1,6 @@
 """What an attempt is about to try, written down before the prompt is sent."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -61,23 +61,23 @@ def begin(
     return (
         conn.execute(
             """
-            with f as (
+            with the_job as (  -- the fence
                 select id from jobs
                  where id = %(job)s and attempt = %(attempt)s and state = 'running'
                    for key share
-            ), tries as (
+            ), looked_at as (  -- each candidate, in the order of trying
                 insert into session_resume_attempts
                        (job_id, attempt, project_id, session_id, step, outcome, reason)
-                select f.id, %(attempt)s, %(project)s, x.value ->> 'session', %(step)s,
+                select j.id, %(attempt)s, %(project)s, x.value ->> 'session_id', %(step)s,
                        x.value ->> 'outcome', x.value ->> 'reason'
-                  from f, jsonb_array_elements(%(tries)s) with ordinality as x (value, n)
+                  from the_job j, jsonb_array_elements(%(tries)s) with ordinality as x (value, n)
                  order by x.n
             )
             insert into turns (job_id, attempt, project_id, step, parent_session_id,
                                minted_session_id, old_session_id, source, reason)
-            select f.id, %(attempt)s, %(project)s, %(step)s, %(parent)s, %(minted)s, %(old)s,
+            select j.id, %(attempt)s, %(project)s, %(step)s, %(parent)s, %(minted)s, %(old)s,
                    %(source)s, %(reason)s
-              from f
+              from the_job j
             """,
             {
                 "job": job.id,
@@ -89,12 +89,7 @@ def begin(
                 "old": job.head,
                 "source": source,
                 "reason": reason,
-                "tries": Jsonb(
-                    [
-                        {"session": t.session_id, "outcome": t.outcome, "reason": t.reason}
-                        for t in tries
-                    ]
-                ),
+                "tries": Jsonb([asdict(one) for one in tries]),
             },
         ).rowcount
         == 1
@@ -135,7 +130,7 @@ def fail(
     conn.execute(
         "with"
         + COST
-        + """, t as (
+        + """, failed_turn as (
             update turns set outcome = 'failed', error_class = %(class)s, ended_at = now(),
                    cost_usd = cost.usd, cost_estimated = %(raw)s::numeric is null,
                    cli_version = %(cli_version)s
@@ -230,7 +225,7 @@ def answer(conn: Connection, job_id: UUID, choice: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunTurn:
     """A run of the agent that this job began: `age` is the time since it ended, `old` the
     head it was to replace, `source` and `reason` as `begin` was told (none: it forked the head)."""
 
@@ -246,9 +241,9 @@ class Begun:
     age: timedelta
 
 
-def begun(conn: Connection, job: Claimed) -> list[Begun]:
+def begun(conn: Connection, job: Claimed) -> list[BegunTurn]:
     """All runs of the agent that the job has begun, the oldest first."""
-    with conn.cursor(row_factory=class_row(Begun)) as cur:
+    with conn.cursor(row_factory=class_row(BegunTurn)) as cur:
         return cur.execute(
             """
             select step, attempt, parent_session_id as parent, minted_session_id as minted,

@@ -1,7 +1,7 @@
 """What the ledger has on why a job waits, and whether one that runs lives: facts, no guesses.
 
-Which job goes before it in its lane is asked as `baton_first` does (db/functions/order.sql), in
-probes of an index; tests/integration/test_waits.py holds the two together.
+Which job goes before it in its lane says `baton_before` (db/functions/order.sql), as it does to
+relay and workers.
 """
 
 from collections.abc import Sequence
@@ -62,34 +62,7 @@ class Fleet:
     relay_silent_s: float | None  # since the latest relay was heard of; None: of none ever
 
 
-# The job that goes before `j` in its lane: what runs; what has begun; what asked earlier, and
-# is not put off to a date.
-BEFORE: LiteralString = """
-    select * from (
-        (select o.*, 1 as rank from jobs o
-          where o.project_id = j.project_id and o.lane = j.lane and o.state = 'running'
-            and o.id <> j.id limit 1)
-        union all
-        (select o.*, 2 from jobs o
-          where o.project_id = j.project_id and o.lane = j.lane and o.finished_at is null
-            and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> j.chain_id
-          limit 1)
-        union all
-        (select o.*, 3 from jobs o
-          where j.started_at is null and j.id = j.chain_id
-            and o.project_id = j.project_id and o.lane = j.lane and o.finished_at is null
-            and not o.scheduled and o.pos < j.pos and o.chain_id <> j.chain_id
-          order by o.pos limit 1)
-        union all  -- its time has come, and no relay has looked yet
-        (select o.*, 3 from jobs o
-          where j.started_at is null and j.id = j.chain_id
-            and o.project_id = j.project_id and o.lane = j.lane and o.finished_at is null
-            and o.scheduled and o.run_at <= now() and o.pos < j.pos
-          limit 1)
-    ) before order by rank, pos limit 1"""
-
-FACTS: LiteralString = (
-    """
+FACTS: LiteralString = """
     select j.id, j.chain_id, j.project_id, j.user_id, j.kind, j.state,
            j.started_at is not null as has_begun, j.attempts, j.rescues, j.run_at,
            extract(epoch from j.run_at - now())::float as wait_s,
@@ -118,11 +91,9 @@ FACTS: LiteralString = (
       from jobs j
       left join limits l on l.credential = j.credential and l.until > now()
       left join projects p on p.project_id = j.project_id
-      left join lateral ("""
-    + BEFORE
-    + """) o on true
+      left join jobs o on o.id = baton_before(j.project_id, j.lane, j.chain_id, j.pos,
+                                              j.started_at is not null or j.id <> j.chain_id)
      where j.id = any(%(ids)s) and j.state in ('queued', 'parked')"""
-)
 
 
 def facts(conn: Connection, ids: Sequence[UUID]) -> list[Facts]:
@@ -137,26 +108,26 @@ def fleet(conn: Connection, *, silent_after: timedelta) -> Fleet:
         found = cur.execute(
             """
             with online as (
-                select w.slots, w.worker_id, l.until, l.reason from workers w
-                  left join limits l on l.credential = w.credential and l.until > now()
-                 where w.seen_at > now() - %s
+                select * from baton_online(%s)
+            ), able as (
+                select * from online where limit_until is null
             )
             select (select count(*) from online) as workers,
-                   (select coalesce(sum(slots), 0)::int from online where until is null) as slots,
+                   (select coalesce(sum(slots), 0)::int from able) as slots,
                    (select count(*) from jobs
-                     where state = 'running' and worker_id in (
-                           select worker_id from online where until is null)) as running,
+                     where state = 'running' and worker_id in (select worker_id from able))
+                       as running,
                    (select count(*) from jobs where published_at is not null
                                                 and state in ('queued', 'parked')) as out,
                    (select count(distinct worker_id) from jobs
                      where state = 'running' and last_chance) as last_chances,
-                   case when free.n = 0 then limited.until end as limit_until,
-                   case when free.n = 0 then limited.reason end as limit_reason,
+                   first_lifted.limit_until, first_lifted.limit_reason,
                    (select extract(epoch from now() - max(seen_at))::float from relays)
                        as relay_silent_s
-              from (select count(*) as n from online where until is null) free
-              left join lateral (select until, reason from online where until is not null
-                                  order by until limit 1) limited on true
+              from (select 1) one
+              left join lateral (select limit_until, limit_reason from online
+                                  where not exists (select from able)
+                                  order by limit_until limit 1) first_lifted on true
             """,
             (silent_after,),
         ).fetchone()

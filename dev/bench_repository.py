@@ -73,7 +73,7 @@ def _turn(trees: Repository, chance: random.Random, new: str, size: int) -> None
     (trees.path / new).write_text(_text(chance, size))
     commit = trees.snapshot("turn", parent=head)
     trees.point(f"{history.MADE}/{attempt}", commit)
-    history.settle(trees, attempt, commit)
+    history.confirm(trees, attempt, commit)
 
 
 def _text(chance: random.Random, size: int) -> str:

@@ -131,7 +131,7 @@ def _pairs(place: Path, size: int, behind: int | None) -> list[tuple[Took, Took]
     project = f"bench-{session}"
     pairs = list[tuple[Took, Took]]()
     with psycopg.connect(settings().database_url, autocommit=True) as conn:
-        recorded.take_in(conn, project, file, user_id="bench", session=None, head=True)
+        recorded.import_session(conn, project, file, user_id="bench", session=None, head=True)
         for _ in range(TIMES):
             disk = _took(lambda: asyncio.run(_from_disk(folder, config, session)))
             pairs.append((disk, _took(lambda: _from_postgres(conn, project))))

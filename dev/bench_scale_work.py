@@ -130,7 +130,7 @@ def _pages(names: Names) -> list[Work]:
         assert projects.get(conn, name)
         projects.latest_version(conn, name)
         reports.overview(conn, name)
-        reports.open_jobs(conn, name)
+        listing.open_of(conn, name)
 
     def doctor(conn: Connection, _: int) -> None:
         relays.known(conn)

@@ -17,7 +17,7 @@ from dev.supervisor import Child, Supervisor, last_words
 from worker.broker import address
 
 POLL = 0.1  # seconds
-SETTLED = 1.5  # seconds; a process that cannot be asked is taken at its word after that
+LASTS = 1.5  # seconds; a process that cannot be asked is taken at its word after that
 TRIES = 3  # deaths in a row that show that it cannot start
 
 
@@ -42,7 +42,7 @@ def await_ready(
                 raise NotReady(_told(child, f"ended {TRIES} times at its start"))
             if time.monotonic() > deadline:
                 raise NotReady(_told(child, f"does not answer after {within:g} s"))
-            if child.lives() and asked.get(name, _settled)(child):
+            if child.lives() and asked.get(name, _lasts)(child):
                 del waiting[name]
         time.sleep(POLL)
 
@@ -51,8 +51,8 @@ def _told(child: Child, what: str) -> str:
     return f"{child.name} {what}: {last_words(child)} (more in {child.log})"
 
 
-def _settled(child: Child) -> bool:
-    return child.lives(since=SETTLED)
+def _lasts(child: Child) -> bool:
+    return child.lives(since=LASTS)
 
 
 def _pongs(child: Child, redis_url: str) -> bool:

@@ -66,7 +66,8 @@ def _needless(at: Attempt) -> str | None:
     if settings().compact == "never":
         return "policy_never"
     with connection() as conn:
-        tokens = registry.context_tokens(conn, at.job.head)
+        head = registry.get(conn, at.job.head)
+    tokens = head.context_tokens if head else 0
     if tokens < settings().compact_threshold * settings().context_window:
         return "below_threshold"
     return None

@@ -37,7 +37,7 @@ class Attempt:
     done: set[str]  # steps that are committed already
     earlier: set[UUID] = field(default_factory=set[UUID])  # attempts that began a turn
     left: Left | None = None  # of the attempt before, until a turn has made use of it
-    begun: workspace.Begun | None = None
+    begun: workspace.AsFound | None = None
     choice: Choice | None = None
     pending: Turn | None = None  # whole, and not committed yet
     barred: dict[str, str] = field(default_factory=dict[str, str])  # sessions, with the reason

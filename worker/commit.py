@@ -15,7 +15,7 @@ from db import sessions, turns
 from db.attempts import Claimed
 from db.events import Event
 from db.lanes import Next
-from db.pool import AWAY, connection
+from db.pool import POSTGRES_AWAY, connection
 from db.sessions import Advance, Moved
 from worker import checkpoints, digest, fence, points, telling
 from worker.agent import Turn
@@ -98,11 +98,11 @@ def _send(at: Attempt, to: Advance, told: list[Event], following: Next | None) -
     try:
         with connection() as conn:
             return send(conn)
-    except AWAY as exc:
+    except POSTGRES_AWAY as exc:
         log.warning("commit.unknown", error=type(exc).__name__)
     try:
         return while_held(at.lease.left)(read_before_sending_again)
-    except AWAY as exc:
+    except POSTGRES_AWAY as exc:
         raise Stopped(
             "lease_lost"
         ) from exc  # it stayed away: whoever takes over finds the turn

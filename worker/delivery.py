@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from config.settings import settings
 from db import jobs, messages
-from db.pool import AWAY, NoDatabase, transaction
+from db.pool import POSTGRES_AWAY, NoDatabase, transaction
 from worker import points
 from worker.chain import Attempt
 from worker.client import Build as BuildAsk
@@ -105,7 +105,7 @@ def _keep(task: Task[Any, Any], refused: RefusedMessage) -> None:
     """Raises Reject with the message put back when Postgres is away."""
     try:
         keep(str(task.request.id), task.name, refused)
-    except (*AWAY, NoDatabase) as exc:
+    except (*POSTGRES_AWAY, NoDatabase) as exc:
         log.warning("message.put_back", error=type(exc).__name__)
         raise Reject("Postgres is away", requeue=True) from exc
     except psycopg.Error as exc:  # it is not migrated, most likely
@@ -146,7 +146,7 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
         accepted = _commit(ask, task_id)
     except Refused as exc:
         raise RefusedMessage(str(exc), exc.code, field=exc.field) from None
-    except (*AWAY, NoDatabase) as exc:
+    except (*POSTGRES_AWAY, NoDatabase) as exc:
         log.warning("message.put_back", error=type(exc).__name__)
         raise Reject("Postgres is away", requeue=True) from exc
     except psycopg.Error as exc:  # it would be refused again; its text may hold what was given

@@ -20,7 +20,7 @@ from db.pool import connection
 from db.transcripts import TranscriptDamaged
 from worker import prompts, reading
 from worker.spoken import Said, said
-from worker.workspace import Begun
+from worker.workspace import AsFound
 
 DOCUMENTATION = "DOCUMENTATION.md"
 
@@ -80,6 +80,6 @@ class Noted:
     documentation: str
 
 
-def note(begun: Begun) -> Noted:
+def note(begun: AsFound) -> Noted:
     """What the turn's commit is to note, for a fresh session on any host."""
     return Noted(reading.files(begun.path), reading.text(begun.path / DOCUMENTATION))

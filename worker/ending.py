@@ -16,7 +16,7 @@ from db.attempts import Claimed
 from db.endings import End, Wait
 from db.events import Event, Written
 from db.jobs import NEVER
-from db.pool import AWAY, connection, transaction
+from db.pool import POSTGRES_AWAY, connection, transaction
 from worker import drain, host, points
 from worker.errors import Judgement
 from worker.following import despite_failure
@@ -233,7 +233,10 @@ def _enough(state: tenacity.RetryCallState) -> bool:
 
 
 @tenacity.retry(
-    retry=tenacity.retry_if_exception_type(AWAY), wait=PAUSE, stop=_enough, reraise=True
+    retry=tenacity.retry_if_exception_type(POSTGRES_AWAY),
+    wait=PAUSE,
+    stop=_enough,
+    reraise=True,
 )
 def tell_of_outage(job: Claimed, judgement: Judgement, text: str) -> Ran:
     """Postgres was away at the end of the hold: this worker did not die of its job.

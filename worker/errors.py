@@ -26,7 +26,7 @@ import errno
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.pool import AWAY
+from db.pool import POSTGRES_AWAY
 from db.refusals import FOR_GOOD
 from db.transcripts import TranscriptDamaged
 from worker.verdicts import AGENT, STOPS, Verdict
@@ -191,7 +191,7 @@ def _judge_library(exc: BaseException) -> Judgement:
     match exc:
         case TranscriptDamaged():
             return Judgement(Verdict.NEXT, "damaged")
-        case _ if isinstance(exc, AWAY):
+        case _ if isinstance(exc, POSTGRES_AWAY):
             return Judgement(Verdict.RETRY, "postgres_unreachable")
         case _ if isinstance(exc, FOR_GOOD):
             return Judgement(Verdict.FAIL, "refused_by_postgres")

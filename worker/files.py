@@ -22,7 +22,7 @@ def provide(at: Attempt) -> None:
         _tell_kept_aside(at, ref)
 
 
-def make_ready(at: Attempt) -> workspace.Begun:
+def make_ready(at: Attempt) -> workspace.AsFound:
     """Make the workspace ready to be written; tell what a lost attempt left there."""
     left = at.left if at.left and not at.left.lost else None
     after = left.begun.attempt if left else None

@@ -33,9 +33,9 @@ INDEX = "refs/baton/index"  # of a branch's repository, what its index lists
 HALF_WRITTEN = re.compile(r"\.tmp\.\d+\.[0-9a-f]{12}$")
 
 
-def settle(trees: Trees, attempt: str, commit: str) -> None:
+def confirm(trees: Trees, attempt: str, commit: str) -> None:
     """The attempt's turn was committed. Its own notes go last: as long as they are there, it is
-    not settled."""
+    not confirmed."""
     own = f"{BEGUN}/{attempt}"
     for ref in trees.refs(BEGUN):
         if ref != own:
@@ -44,7 +44,7 @@ def settle(trees: Trees, attempt: str, commit: str) -> None:
 
 
 def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:
-    """Settle what the ledger has, and its worker did not live to settle.
+    """Confirm what the ledger has, and its worker did not live to confirm.
 
     Returns the attempts whose turns came to nothing.
     """
@@ -58,8 +58,8 @@ def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:
         if not commit or not committed(commit):
             lost.append(attempt)
         elif begun:
-            settle(trees, attempt, commit)
-        else:  # it was settled, or passed over: what is noted of others is of later attempts
+            confirm(trees, attempt, commit)
+        else:  # it was confirmed, or passed over: what is noted of others is of later attempts
             trees.forget(ref)
     return lost
 

@@ -37,13 +37,13 @@ class Imported:
     left_out: list[LeftOut]
 
 
-def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> Imported:
+def import_place(conn: Connection, project_id: str, *, user_id: str, source: str) -> Imported:
     """Make the project with the files of `source`. Raises Failed or Refused, and
     does nothing then."""
     version = str(uuid4())
     place = str(settings().workspaces / project_id)
     with refusing():
-        projects.may_take_in(conn, project_id, user_id=user_id, version=version)
+        projects.check_import(conn, project_id, user_id=user_id, version=version)
         found = projects.get(conn, project_id)
         path = workspace.place_of(
             project_id,
@@ -54,7 +54,7 @@ def take_in(conn: Connection, project_id: str, *, user_id: str, source: str) -> 
         in_place = path.resolve() == Path(source).expanduser().resolve()
         remains.clear(conn, project_id, files=not in_place)
         kept = _keep(project_id, version, source, path)
-        projects.take_in(
+        projects.import_files(
             conn,
             project_id,
             user_id=user_id,

@@ -14,7 +14,7 @@ from worker import git, survey
 from worker.errors import WorkspaceFailed
 from worker.named import LeftOut
 from worker.objects import Objects
-from worker.survey import Seen
+from worker.survey import Survey
 
 STRICT = ("-c", "core.protectHFS=true", "-c", "core.protectNTFS=true")
 TRIES = 3  # at a directory that changes while it is read
@@ -46,7 +46,7 @@ class Index(Objects):
                 continue
             break
         else:
-            seen = Seen([], self._look().left)
+            seen = Survey([], self._look().left)
             self._add_apart(seen.left)
             shut, complaints = [], "piece by piece"
         missed = self._missed(seen) if complaints or shut else []
@@ -73,11 +73,11 @@ class Index(Objects):
         self._git("update-index", "--force-remove", "-z", "--stdin", given=given)
         return sorted(found)
 
-    def _look(self) -> Seen:
+    def _look(self) -> Survey:
         """What lies there that git has to be told of, but for what it ignores."""
         seen = survey.look(self.path)
         ignored = self._ignored([*seen.nested, *(each.name for each in seen.left)])
-        return Seen(
+        return Survey(
             [name for name in seen.nested if name not in ignored],
             [each for each in seen.left if each.name not in ignored],
         )
@@ -164,7 +164,7 @@ class Index(Objects):
         except OSError:
             return set()
 
-    def _missed(self, seen: Seen) -> list[LeftOut]:
+    def _missed(self, seen: Survey) -> list[LeftOut]:
         """What the index lacks of the directory; out of it goes what is no file any more."""
         told = self._git("ls-files", "-z", "--others", "--modified", "--exclude-standard")
         listed = self._git("ls-files", "-z", "--stage").split("\0")

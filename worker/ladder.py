@@ -266,7 +266,7 @@ def _not_found(conn: Connection, job: Claimed, found: list[Session]) -> list[Try
     tries: list[Try] = []
     for given in dict.fromkeys((job.head, job.previous_session_id)):
         if given and given not in ids:
-            foreign = registry.known(conn, given)
+            foreign = registry.get(conn, given) is not None
             if foreign:
                 log.warning("session.not_of_project")
             reason = "not_of_project" if foreign else "unknown"

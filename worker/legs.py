@@ -35,7 +35,7 @@ class Work:
         made, job = self._made, self._at.job
         assert made, "take_in goes before"
         commit(self._at, turn, replace(outcome, tree=made.commit, left_out=made.left_out))
-        workspace.settle(job, self._begun, made.commit, earlier=self._at.earlier)
+        workspace.confirm(job, self._begun, made.commit, earlier=self._at.earlier)
         checkpoint(self._at, turn)
 
 

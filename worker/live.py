@@ -17,7 +17,7 @@ from rich.text import Text
 
 from worker.layout import STYLES
 from worker.units import clean, clock, duration
-from worker.watch import LONG_SILENCE, PULSE, SILENT, WAITS, Seen, line, worth_a_line
+from worker.watch import LONG_SILENCE, PULSE, SILENT, WAITS, Happening, line, worth_a_line
 
 INDENTED = ("tool", "tool.done", "text", "model.retry", SILENT)
 STYLE = {
@@ -38,7 +38,7 @@ def console() -> Console:
     return Console(highlight=False, width=wide)
 
 
-def show(seen: Iterable[Seen], console: Console) -> None:
+def show(seen: Iterable[Happening], console: Console) -> None:
     """Print everything that is seen, with a live line below, until there is no more."""
     now = Now()
     with Live(now, console=console, refresh_per_second=8, transient=True):
@@ -48,7 +48,7 @@ def show(seen: Iterable[Seen], console: Console) -> None:
                 console.print(drawn(one))
 
 
-def drawn(seen: Seen) -> Text:
+def drawn(seen: Happening) -> Text:
     """One line: the time, which job, what happened."""
     style = STYLES.get(seen.what.removeprefix("job.")) or STYLE.get(seen.what, "")
     told = clean(line(seen))
@@ -76,7 +76,7 @@ class Now:
     heard: float | None = None  # time.monotonic() at which its agent was
     _frames: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: Happening) -> None:
         """Take in what was seen."""
         what, now = seen.what.removeprefix("job."), time.monotonic()
         if what == PULSE:

@@ -66,7 +66,7 @@ def _written(note: Note) -> bool:
     try:
         with pool.connect() as conn:
             note(conn)
-    except (NoDatabase, *pool.AWAY) as exc:
+    except (NoDatabase, *pool.POSTGRES_AWAY) as exc:
         log.warning("note.not_written", error=str(exc))
         return False
     except Exception as exc:  # what is never taken is let go: others wait behind it

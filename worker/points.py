@@ -24,7 +24,7 @@ POINTS = (
     "commit.after",
     "publish.before",
     "publish.after",
-    "workspace.settled",
+    "workspace.confirmed",
     "checkpoint.saved",
     "ending.before",  # a job that ends or waits without moving the head
     "ending.after",

@@ -72,11 +72,6 @@ def note_silence(job_id: UUID, seconds: float | None) -> None:
         log.debug("progress.not_told", error=type(exc).__name__)
 
 
-def silent_for(job_id: UUID) -> float | None:
-    """For how many seconds the job's agent has given no sign of life; None as in `silences`."""
-    return silences([job_id]).get(job_id)
-
-
 def silences(jobs: Sequence[UUID]) -> dict[UUID, float]:
     """For how many seconds the agent of each job has given no sign of life, a few more or less.
 

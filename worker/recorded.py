@@ -47,7 +47,7 @@ class Recorded:
         return len(self.transcripts[""])
 
 
-def take_in(
+def import_session(
     conn: Connection,
     project_id: str,
     path: Path,
@@ -65,7 +65,7 @@ def take_in(
 
     fold = summarise(found.figures.session_id)
     with refusing():
-        is_head = imports.take_in(
+        is_head = imports.add_session(
             conn,
             project_id,
             found.figures,

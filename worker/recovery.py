@@ -21,7 +21,7 @@ from db import registry, transcripts, turns
 from db.attempts import Claimed
 from db.transcript_form import Entry
 from db.transcripts import TranscriptDamaged
-from db.turns import Begun, Try
+from db.turns import BegunTurn, Try
 from worker import ladder
 from worker.agent import Turn
 from worker.agent.usage import context, count, weight
@@ -40,7 +40,7 @@ class Left:
     `lost` says why it is of no use; None: it may be committed, or gone on from.
     """
 
-    begun: Begun
+    begun: BegunTurn
     entries: list[Entry]
     new: list[Entry]
     lost: str | None
@@ -51,7 +51,7 @@ class Left:
         return self.begun.error_class or "worker_died"
 
 
-def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
+def look(conn: Connection, job: Claimed, begun: list[BegunTurn]) -> Left | None:
     """What the attempt before this one left; None when it came to an end of its own."""
     if not begun or not _broke_off(begun[-1]):
         return None
@@ -62,7 +62,7 @@ def look(conn: Connection, job: Claimed, begun: list[Begun]) -> Left | None:
     return _left(conn, job, before[-1]) if before else left  # it added nothing to that one
 
 
-def _left(conn: Connection, job: Claimed, turn: Begun) -> Left:
+def _left(conn: Connection, job: Claimed, turn: BegunTurn) -> Left:
     found = ladder.look(conn, job.project_id, turn.minted)
     try:
         known = _uuids(_past(conn, job, turn))
@@ -77,14 +77,14 @@ def _left(conn: Connection, job: Claimed, turn: Begun) -> Left:
     return Left(turn, found.entries, new, lost)
 
 
-def _broke_off(turn: Begun) -> bool:
+def _broke_off(turn: BegunTurn) -> bool:
     no_fault = turns.NOT_THE_SESSIONS if turn.source == RECOVERY else turns.NOT_ITS_FAULT
     return turn.outcome == "abandoned" or (
         turn.outcome == "failed" and turn.error_class in no_fault
     )
 
 
-def _past(conn: Connection, job: Claimed, turn: Begun) -> list[Entry]:
+def _past(conn: Connection, job: Claimed, turn: BegunTurn) -> list[Entry]:
     if turn.parent is None:
         return []
     parent = registry.get(conn, turn.parent)  # a template's is another project's
@@ -92,7 +92,7 @@ def _past(conn: Connection, job: Claimed, turn: Begun) -> list[Entry]:
     return transcripts.load(conn, project_id, turn.parent) or []
 
 
-def _unfit(job: Claimed, turn: Begun, new: list[Entry]) -> str | None:
+def _unfit(job: Claimed, turn: BegunTurn, new: list[Entry]) -> str | None:
     if turn.old != job.head:
         return "head_moved"
     if turn.step.startswith("compact"):
@@ -134,7 +134,7 @@ def finished(left: Left, *, structured: bool) -> Turn | None:
     )
 
 
-def as_begun(turn: Begun) -> Choice:
+def as_begun(turn: BegunTurn) -> Choice:
     """The choice on which a turn that had ended was begun."""
     return Choice(turn.parent, [], [], turn.reason or FINISHED, turn.source, finished=True)
 

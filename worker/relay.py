@@ -48,7 +48,13 @@ TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials 
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
 RELAY_ID = f"{host.boot()}/{os.getpid()}"
-AWAY = (psycopg.Error, psycopg_pool.PoolTimeout, redis.RedisError, OperationalError, OSError)
+SERVICES_AWAY = (
+    psycopg.Error,
+    psycopg_pool.PoolTimeout,
+    redis.RedisError,
+    OperationalError,
+    OSError,
+)
 
 
 def run_once() -> int:
@@ -160,7 +166,7 @@ def _patiently(work: Callable[[], int], ended: threading.Event) -> bool:
     """Do it, or pause if that is not possible now. Whether Postgres answered."""
     try:
         work()
-    except AWAY as exc:
+    except SERVICES_AWAY as exc:
         log.warning("relay.waits", error=type(exc).__name__)
         ended.wait(PAUSE)
         return not isinstance(exc, (psycopg.Error, psycopg_pool.PoolTimeout))
@@ -211,7 +217,7 @@ def _loop(ended: threading.Event) -> None:
         if not (_patiently(run_once, ended) and answered):
             away = time.monotonic()
         bell.wait(settings().relay_poll.total_seconds(), ended)
-    with contextlib.suppress(*AWAY), connection() as conn:
+    with contextlib.suppress(*SERVICES_AWAY), connection() as conn:
         relays.leave(conn, RELAY_ID)
 
 

@@ -2,7 +2,7 @@
 one can go back to.
 
     refs       lost, aside   go when finished jobs do (BATON_JOBS_KEPT after they were first seen)
-               made          settled or forgotten, as the project's next job would do it
+               made          confirmed or forgotten, as the project's next job would do it
                kept          what the ledger names, and head does not lead to
                branches      of those that have ended, and have nothing else here
                lent          what branches' repositories have borrowed of the project's
@@ -41,7 +41,7 @@ from db.pool import NoDatabase
 from worker import branch_places, drain, history, remains, workspace
 from worker.errors import JobError, WorkspaceAway
 from worker.repository import Repository
-from worker.seen import Seen
+from worker.seen import FirstSeen
 from worker.transport import transport
 
 SHARE = 0.5  # of a period; in a run none is begun later
@@ -202,9 +202,9 @@ def tend(conn: Connection, project_id: str, *, now: float) -> Tended | None:
         named = trees.named(conn, project_id)
         if named is None:
             return None
-        seen = Seen.read(main.git_dir / NOTES, now)
+        seen = FirstSeen.read(main.git_dir / NOTES, now)
         before = _stored(repositories)
-        lost = _settle(conn, project_id, repositories)
+        lost = _catch_up(conn, project_id, repositories)
         gone = _let_go(repositories, seen) + _keep(main, named)
         gone += branch_places.forget_ended(conn, project_id, main)
         _take_lent(main, lanes)
@@ -217,10 +217,10 @@ def tend(conn: Connection, project_id: str, *, now: float) -> Tended | None:
     return Tended(gone, packed, before, after)
 
 
-def _settle(
+def _catch_up(
     conn: Connection, project_id: str, repositories: list[Repository]
 ) -> list[tuple[Repository, list[str]]]:
-    """Settle what dead workers left; the attempts whose turns came to nothing."""
+    """Confirm what dead workers left; the attempts whose turns came to nothing."""
 
     def committed(tree: str) -> bool:
         return projects.has_tree(conn, project_id, tree)
@@ -228,7 +228,7 @@ def _settle(
     return [(each, history.catch_up(each, committed)) for each in repositories]
 
 
-def _let_go(repositories: list[Repository], seen: Seen) -> int:
+def _let_go(repositories: list[Repository], seen: FirstSeen) -> int:
     """Forget what was set aside long ago; how many refs."""
     aside = {
         f"{each.git_dir.name}:{ref}": (each, ref)
@@ -242,7 +242,7 @@ def _let_go(repositories: list[Repository], seen: Seen) -> int:
     return len(old)
 
 
-def _forget_unnamed(project_id: str, main: Repository, named: set[str], seen: Seen) -> int:
+def _forget_unnamed(project_id: str, main: Repository, named: set[str], seen: FirstSeen) -> int:
     """Remove from the remote what the ledger has not named for UNNAMED; how many refs."""
     way = transport(project_id)
     try:

@@ -12,11 +12,11 @@ import redis
 import tenacity
 
 from config.settings import settings
-from db.pool import AWAY
+from db.pool import POSTGRES_AWAY
 
 MOST_STEPS = 12  # from the shortest first pause that may be set to beyond the longest last one
 PAUSE = tenacity.wait_random_exponential(multiplier=0.1, max=2)
-BLIP = tenacity.retry_if_exception_type((*AWAY, redis.ConnectionError))
+BLIP = tenacity.retry_if_exception_type((*POSTGRES_AWAY, redis.ConnectionError))
 
 # A blip on the way to Postgres or Redis. Only around calls that are safe to repeat.
 on_blip = tenacity.retry(

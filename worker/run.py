@@ -21,7 +21,7 @@ from psycopg import Connection
 from config.settings import settings
 from db import attempts, endings, jobs, limits, rehearsal, turns
 from db.attempts import Claimed
-from db.pool import AWAY, connection
+from db.pool import POSTGRES_AWAY, connection
 from db.refusals import FOR_GOOD
 from worker import (
     checkpoints,
@@ -192,7 +192,7 @@ def _end(job: Claimed, judgement: Judgement, exc: BaseException) -> Ran:
     except Exception as again:
         # Postgres is away. If it stays so, the lease runs out, and the relay finds the row.
         log.warning("job.not_settled", error=type(again).__name__)
-        owed = (job, judgement) if isinstance(again, AWAY) else None
+        owed = (job, judgement) if isinstance(again, POSTGRES_AWAY) else None
         return Ran("waits", judgement.error_class, text, owed=owed)
 
 

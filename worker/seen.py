@@ -7,7 +7,7 @@ from pathlib import Path
 from worker.trees import write_whole
 
 
-class Seen:
+class FirstSeen:
     """When each ref that may go was first seen so. Of others than those asked for, nothing stays."""
 
     def __init__(self, place: Path, before: dict[str, float], now: float) -> None:
@@ -15,7 +15,7 @@ class Seen:
         self._after = dict[str, float]()
 
     @classmethod
-    def read(cls, place: Path, now: float) -> "Seen":
+    def read(cls, place: Path, now: float) -> "FirstSeen":
         """What was noted; nothing, where that cannot be read."""
         try:
             noted = {str(name): float(at) for name, at in json.loads(place.read_text()).items()}

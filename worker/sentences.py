@@ -5,7 +5,7 @@ import re
 import psycopg
 import psycopg_pool
 
-from db.pool import AWAY
+from db.pool import POSTGRES_AWAY
 from db.refusals import FOR_GOOD, rule
 from db.transcripts import TranscriptDamaged
 from worker.errors import (
@@ -49,7 +49,7 @@ def for_people(exc: BaseException) -> str:
             text = _of_the_host(exc)
         case _ if isinstance(exc, FOR_GOOD):
             text = f"Postgres refuses to record it, by {rule(exc)}: correct the table or the request."
-        case _ if isinstance(exc, (*AWAY, psycopg_pool.PoolTimeout)):
+        case _ if isinstance(exc, (*POSTGRES_AWAY, psycopg_pool.PoolTimeout)):
             text = "Postgres did not answer."
         case psycopg.Error():
             text = f"Postgres refused ({type(exc).__name__}): see the worker's log."

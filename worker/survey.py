@@ -20,7 +20,7 @@ from worker.named import LONGEST, LeftOut
 REPOSITORY = ".git"
 RULES = (".gitignore", ".gitattributes")  # which git opens wherever it comes by
 RULES_LIMIT = 100 * 2**20  # bytes, beyond which newer gits read none
-AWAY = ".left-out"
+RENAMED = ".left-out"
 KINDS = {
     stat.S_IFIFO: "pipe",
     stat.S_IFSOCK: "socket",
@@ -35,21 +35,21 @@ ON_NTFS = re.compile(r"(^|\\)(\.git|git~1)[. ]*([\\:]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Survey:
     """What was seen: directories that are repositories of their own, and what cannot be kept."""
 
     nested: list[str] = field(default_factory=list[str])
     left: list[LeftOut] = field(default_factory=list[LeftOut])
 
 
-def look(root: Path) -> Seen:
+def look(root: Path) -> Survey:
     """Look at all that lies there; nothing in a directory that cannot be kept is looked at.
 
     Gives another name to what stands where git reads its rules and would keep it waiting.
     Raises OSError where the directory itself cannot be entered.
     """
     removal.let_in(root, os.R_OK | os.X_OK)
-    seen, todo = Seen(), [""]
+    seen, todo = Survey(), [""]
     while todo:
         folder = todo.pop()
         for entry in _entries(root, folder, seen):
@@ -71,7 +71,7 @@ def look(root: Path) -> Seen:
     return seen
 
 
-def _entries(root: Path, folder: str, seen: Seen) -> list[os.DirEntry[str]]:
+def _entries(root: Path, folder: str, seen: Survey) -> list[os.DirEntry[str]]:
     path = root / folder
     try:
         with os.scandir(path) as found:
@@ -126,8 +126,8 @@ def _bars(entry: os.DirEntry[str]) -> bool:
 
 def _renamed(root: Path, name: str) -> str:
     """Raises OSError."""
-    number, new = 1, f"{name}{AWAY}"
+    number, new = 1, f"{name}{RENAMED}"
     while os.path.lexists(root / new):
-        number, new = number + 1, f"{name}{AWAY}-{number}"
+        number, new = number + 1, f"{name}{RENAMED}-{number}"
     (root / name).rename(root / new)
     return new

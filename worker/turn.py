@@ -18,7 +18,7 @@ from psycopg_pool import PoolTimeout
 
 from config.settings import settings
 from db import registry, turns
-from db.pool import AWAY, connection
+from db.pool import POSTGRES_AWAY, connection
 from worker import digest, files, ladder, points, progress, prompts, recovery, telling
 from worker.agent import Request, Turn, Watch
 from worker.agent.box import box
@@ -207,7 +207,7 @@ def _checked(at: Attempt, turn: Turn, choice: Choice) -> Turn:
     """A head must never name a session that cannot be loaded on an empty machine."""
     with connection() as conn:
         strange = turn.session not in (turn.minted, turn.parent)
-        if strange and registry.known(conn, turn.session):
+        if strange and registry.get(conn, turn.session):
             raise _incomplete("The agent named a session that it was not given.", turn)
         found = ladder.look(conn, at.job.project_id, turn.session)
     if found.reason:
@@ -235,7 +235,7 @@ def _record_failure(
     if judgement.verdict is Verdict.LOST:
         return  # it is another's by now: whoever takes it over looks at what is there
     known = told if isinstance(told, (Turn, JobError)) else JobError()
-    with contextlib.suppress(*AWAY, PoolTimeout), connection() as conn:
+    with contextlib.suppress(*POSTGRES_AWAY, PoolTimeout), connection() as conn:
         turns.fail(
             conn,
             at.job,

@@ -34,7 +34,7 @@ SHOWN_TEXT = 120  # characters of what the agent says, in a line
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Happening:
     """One thing that happened in a chain.
 
     `what` is an event's type as in docs/events.md (`job.started`, `session.moved`,
@@ -55,7 +55,7 @@ class Seen:
     body: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-Story = Iterator[Seen]
+Story = Iterator[Happening]
 
 
 def follow(conn: Connection, job_id: UUID) -> Story:
@@ -99,7 +99,9 @@ class State:
         if now < self.due:
             return
         self.due = now + STATE_EVERY
-        for job in documents.listed(conn, jobs.still_open(conn, self.chain_id)):
+        for job in documents.listed(
+            conn, [j for j in jobs.chain(conn, self.chain_id) if not j.ended]
+        ):
             yield from self._waiting(job, now) if job["waits"] else self._running(job)
 
     def _waiting(self, job: dict[str, Any], now: float) -> Story:
@@ -125,8 +127,8 @@ class State:
             yield _now(job, SILENT, {"silent_s": silent})
 
 
-def _now(job: dict[str, Any], what: str, body: dict[str, Any]) -> Seen:
-    return Seen(datetime.now(UTC), what, job["id"], job["kind"], "", body)
+def _now(job: dict[str, Any], what: str, body: dict[str, Any]) -> Happening:
+    return Happening(datetime.now(UTC), what, job["id"], job["kind"], "", body)
 
 
 def _beginning(conn: Connection, job: Job) -> int:
@@ -144,46 +146,46 @@ def _beginning(conn: Connection, job: Job) -> int:
     return int(row[0]) if row else 0
 
 
-def _events(conn: Connection, job: Job, seq: int) -> tuple[list[Seen], int]:
+def _events(conn: Connection, job: Job, seq: int) -> tuple[list[Happening], int]:
     """The chain's events after number `seq`, and the number that was read up to."""
-    found = list[Seen]()
+    found = list[Happening]()
     while True:
         rows = events.since(conn, job.project_id, seq, AT_ONCE)
         seq = rows[-1].seq if rows else seq
         for row in rows:
             if row.job_id == job.id or row.body.get("chain") == str(job.chain_id):
                 kind, step = str(row.body.get("kind") or ""), str(row.body.get("step") or "")
-                found.append(Seen(row.at, row.type, row.job_id, kind, step, row.body))
+                found.append(Happening(row.at, row.type, row.job_id, kind, step, row.body))
         if len(rows) < AT_ONCE:
             return found, seq
 
 
-def _progress(chain: UUID, after: str) -> tuple[list[Seen], str]:
+def _progress(chain: UUID, after: str) -> tuple[list[Happening], str]:
     """What the agent did after that place in its stream; nothing when Redis is away."""
     if not settings().redis_url:
         return [], after
     from worker import progress  # Redis' client is slow to import
 
-    found = list[Seen]()
+    found = list[Happening]()
     try:
         for place, body in progress.follow(chain, after):
             after = place
             at = datetime.fromtimestamp(int(place.partition("-")[0]) / 1000, UTC)
             job, kind, step = (str(body.get(name) or "") for name in ("job", "kind", "step"))
-            found.append(Seen(at, str(body.get("what")), UUID(job), kind, step, body))
+            found.append(Happening(at, str(body.get("what")), UUID(job), kind, step, body))
     except (ValueError, json.JSONDecodeError):
         pass  # an address that is none, or an entry that is not ours
     return found, after
 
 
-def worth_a_line(seen: Seen) -> bool:
+def worth_a_line(seen: Happening) -> bool:
     """Whether people want to read of it: a tool call that ended well says nothing new."""
     if seen.what == "tool.done":
         return bool(seen.body.get("error"))
     return seen.what != PULSE
 
 
-def line(seen: Seen) -> str:
+def line(seen: Happening) -> str:
     """What was seen, for people, in a few words. Not yet escaped: see `screen.clean`."""
     body = seen.body
     match seen.what:
@@ -261,7 +263,7 @@ def _origin(body: dict[str, Any]) -> str:
     return f"{source}, {origin}" + (f", {reason}" if reason else "")
 
 
-def plain(seen: Seen) -> str:
+def plain(seen: Happening) -> str:
     """What was seen, as a line for logs and pipes: when, which job, which step, what."""
     step = f"{seen.step}: " if seen.step and seen.step != seen.kind else ""
     return f"{clock(seen.at)}  {seen.kind:<10}  {step}{line(seen)}"

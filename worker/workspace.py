@@ -33,7 +33,7 @@ BRANCHES = ".branches"  # the directories of branches, as db.attempts.CLAIM name
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class AsFound:
     """The workspace as an attempt found it, and what was kept aside of a lost one."""
 
     path: Path
@@ -102,7 +102,7 @@ def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
     """Bring the job's workspace to what the ledger names, and make it if it is missing.
 
     Returns the refs under which is kept what had to make way. `committed` tells whether the
-    ledger has this commit: a worker may have died between its commit and `settle`. Raises
+    ledger has this commit: a worker may have died between its commit and `confirm`. Raises
     BadRequest, and WorkspaceAway, with nothing changed, if the files cannot be had.
     """
     path = place(job)
@@ -166,7 +166,7 @@ def bring_now(conn: Connection, project: Project) -> list[str] | None:
     return kept
 
 
-def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> Begun:
+def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> AsFound:
     """Note the workspace as this attempt finds it, to be written by it.
 
     `after` is the attempt to go on from: if it worked here, its files stay.
@@ -179,13 +179,13 @@ def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> Begun:
             # Its note stays beside ours: this attempt may die as well before its turn begins.
             trees.point(f"{history.BEGUN}/{job.attempt}", commit)
             history.drop_half_written(trees, commit)
-            return Begun(path=path, attempt=job.attempt, commit=commit, went_on=True)
+            return AsFound(path=path, attempt=job.attempt, commit=commit, went_on=True)
         found = trees.pointed(history.HEAD, history.BEGUN)
         head = found.pop(history.HEAD, None)
         kept_aside = history.put_lost_aside(trees) if found else None
         commit = trees.snapshot("as found", parent=head)
         trees.point(f"{history.BEGUN}/{job.attempt}", commit)
-        return Begun(
+        return AsFound(
             path=path,
             attempt=job.attempt,
             commit=commit,
@@ -203,7 +203,7 @@ def _restructured(trees: Trees, before: str, after: str) -> float:
     return changed / max(len(trees.names(before)), 1) if changed >= LEAST_CHANGED else 0.0
 
 
-def go_back(job: Claimed, begun: Begun) -> str | None:
+def go_back(job: Claimed, begun: AsFound) -> str | None:
     """Back to where the attempt began; what it left is kept aside under the ref returned."""
     trees = _trees_of(job, begun.path)
     kept_aside = history.put_lost_aside(trees)
@@ -211,7 +211,7 @@ def go_back(job: Claimed, begun: Begun) -> str | None:
     return kept_aside
 
 
-def finish(job: Claimed, begun: Begun) -> Made:
+def finish(job: Claimed, begun: AsFound) -> Made:
     """The workspace as the turn left it.
 
     Every host can have the commit then. Raises WorkspaceAway if it cannot be sent.
@@ -234,14 +234,14 @@ def finish(job: Claimed, begun: Begun) -> Made:
     return Made(kept.commit, named.first_of(created), len(created), kept.left_out)
 
 
-def settle(job: Claimed, begun: Begun, commit: str, *, earlier: set[UUID]) -> None:
+def confirm(job: Claimed, begun: AsFound, commit: str, *, earlier: set[UUID]) -> None:
     """The turn was committed: its tree is what the next attempt begins on.
 
     What `earlier` attempts of the job have sent came to nothing.
     """
     trees = _trees_of(job, begun.path)
-    history.settle(trees, str(begun.attempt), commit)
-    points.reach("workspace.settled")
+    history.confirm(trees, str(begun.attempt), commit)
+    points.reach("workspace.confirmed")
     forget_sent(trees, job.project_id, sorted(map(str, earlier - {begun.attempt})))
 
 

@@ -6,25 +6,42 @@
 --
 -- Only the relay looks and publishes, one relay at a time. docs/jobs.md has the rules on a page.
 
--- Whether the job is first in its lane: no other chain of it has begun, and none was asked for
--- before. Each question is a probe of an index. A date ahead holds no place.
+-- The job that goes before one in its lane; null: none does, it is first. What runs; what has begun;
+-- what was asked for earlier. Each question is a probe of an index. A date ahead holds no place.
+create or replace function baton_before(
+    project text, line text, chain uuid, place bigint, begun boolean
+) returns uuid language plpgsql stable as $$
+declare
+    before uuid;
+begin
+    before := coalesce(
+        (select o.id from jobs o
+          where o.project_id = project and o.lane = line and o.state = 'running'
+            and o.chain_id <> chain),
+        (select o.id from jobs o
+          where o.project_id = project and o.lane = line and o.finished_at is null
+            and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> chain limit 1));
+    if before is null and not begun then
+        select e.id into before from (
+            (select o.id, o.pos from jobs o
+              where o.project_id = project and o.lane = line and o.finished_at is null
+                and not o.scheduled and o.pos < place and o.chain_id <> chain
+              order by o.pos limit 1)
+            union all  -- its time has come, and no relay has looked yet
+            (select o.id, o.pos from jobs o
+              where o.project_id = project and o.lane = line and o.finished_at is null
+                and o.scheduled and o.run_at <= now() and o.pos < place
+              limit 1)) e
+         order by e.pos limit 1;
+    end if;
+    return before;
+end $$;
+
 create or replace function baton_first(
     project text, line text, chain uuid, place bigint, begun boolean
-) returns boolean language plpgsql stable as $$
-begin
-    return not exists (
-        select from jobs o
-         where o.project_id = project and o.lane = line and o.finished_at is null
-           and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> chain)
-    and (begun or not exists (
-            select from jobs o
-             where o.project_id = project and o.lane = line and o.finished_at is null
-               and not o.scheduled and o.pos < place and o.chain_id <> chain)
-        and not exists (  -- its time has come, and no relay has looked yet
-            select from jobs o
-             where o.project_id = project and o.lane = line and o.finished_at is null
-               and o.scheduled and o.run_at <= now() and o.pos < place));
-end $$;
+) returns boolean language sql stable as $$
+    select baton_before(project, line, chain, place, begun) is null
+$$;
 
 -- Whether somebody else's job, or a more urgent or an older one, is known to wait for a slot: then
 -- what was not chosen by the relay takes none.
@@ -44,14 +61,20 @@ begin
             or n.priority = urgency and (n.user_id <> of_user or n.pos < place));
 end $$;
 
--- Whether a worker that was heard of lately has a credential that may be used.
+-- The workers that were heard of lately, each with the limit of its credential; null: it may be used.
+create or replace function baton_online(silent_after interval)
+returns table (worker_id text, slots int, credential text,
+               limit_until timestamptz, limit_reason text) language sql stable as $$
+    select w.worker_id, w.slots, w.credential, l.until, l.reason
+      from workers w left join limits l on l.credential = w.credential and l.until > now()
+     where w.seen_at > now() - silent_after
+$$;
+
+-- Whether one of them has a credential that may be used.
 create or replace function baton_can_work(silent_after interval) returns boolean
 language sql stable as $$
-    select exists (
-        select from workers w
-         where w.seen_at > now() - silent_after and w.credential is not null
-           and not exists (select from limits l
-                            where l.credential = w.credential and l.until > now()))
+    select exists (select from baton_online(silent_after) w
+                    where w.credential is not null and w.limit_until is null)
 $$;
 
 -- One relay at a time looks and publishes; the others come when it is done.

@@ -57,19 +57,21 @@ def test_for_how_long_a_running_agent_is_silent_is_told(at_work: AtWork):
     at_work.configure(BATON_RENEW_EVERY="0.2")
     at_work.model.fault("hang", times=-1)
     job_id = at_work.ask(Build(project=P, user=U, prompt="say hello"))
-    assert progress.silent_for(job_id) is None
+
+    def silent_for() -> float | None:
+        return progress.silences([job_id]).get(job_id)
+
+    assert silent_for() is None
     running = threading.Thread(target=at_work.run, args=(job_id,))
     running.start()
     try:
-        wait_until(lambda: (progress.silent_for(job_id) or 0) > 1, description="a silence")
-        told = progress.silent_for(job_id) or 0
-        wait_until(
-            lambda: (progress.silent_for(job_id) or 0) > told, description="a longer one"
-        )
+        wait_until(lambda: (silent_for() or 0) > 1, description="a silence")
+        told = silent_for() or 0
+        wait_until(lambda: (silent_for() or 0) > told, description="a longer one")
     finally:
         at_work.conn.execute(
             "update jobs set cancel_requested_at = now() where id = %s", (job_id,)
         )
         running.join()
     assert at_work.job(job_id).state == "cancelled"
-    assert progress.silent_for(job_id) is None
+    assert silent_for() is None

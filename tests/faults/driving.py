@@ -44,7 +44,7 @@ def try_to_run(at_work: AtWork, job_id: UUID) -> None:
     """As a message does: when Postgres is away it is gone, and the relay sends another."""
     try:
         at_work.run(job_id)
-    except pool.AWAY:
+    except pool.POSTGRES_AWAY:
         return
 
 

@@ -35,7 +35,7 @@ PASSED = (
     *("claim.before", "claim.after", "workspace.begun", "turn.recorded", "turn.began"),
     *("transcript.stored", "tool", "tool.done", "text", "turn.ended", "tree.made"),
     *("commit.before", "commit.after", "publish.before", "publish.after"),
-    *("workspace.settled", "checkpoint.saved", "lease.renewed"),
+    *("workspace.confirmed", "checkpoint.saved", "lease.renewed"),
 )
 
 

@@ -291,7 +291,7 @@ def imported(conn: Connection, *, head: bool) -> str:
     def fold(_last: Summary | None, _entries: list[dict[str, Any]]) -> Summary:
         return {}
 
-    imports.take_in(conn, "p", figures, entries, user_id="u", head=head, fold=fold)
+    imports.add_session(conn, "p", figures, entries, user_id="u", head=head, fold=fold)
     return session
 
 

@@ -239,6 +239,24 @@ def test_a_job_is_not_recalled_before_its_time(conn: Connection):
     assert outbox.recall(conn, older_than=timedelta(0)) == 0
 
 
+def test_ends_in_a_project_that_somebody_holds_keep_no_others_waiting(
+    conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As many as one look takes, and more: they are the first by their ids."""
+    monkeypatch.setattr(outbox, "MANY", 2)
+    for n in range(3):
+        ask(conn, id=UUID(int=n + 1))
+    ask(conn, project="q")
+    for project in "pq":
+        ask(conn, project=project, busy="replace")
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from projects where project_id = 'p' for update")
+        assert outbox.tell_ends(conn) == 1
+        assert types(conn, "q") == ["job.cancelled"]
+    assert [outbox.tell_ends(conn) for _ in range(3)] == [2, 1, 0]
+    assert violations(conn) == []
+
+
 def test_what_was_replaced_in_a_producers_transaction_is_told_once(conn: Connection, dsn: str):
     waiting = [ask(conn) for _ in range(3)]
     elsewhere = ask(conn, project="q")

@@ -290,7 +290,7 @@ def test_a_turn_that_did_not_wait_for_it_loses_nothing(
     for n in range(3):
         assert at_work.build(f"write b{n}.txt: {n}").state == "done"
     monkeypatch.setattr(points, "strike", None)
-    assert {"workspace.begun", "tree.made", "workspace.settled"} <= set(reached)
+    assert {"workspace.begun", "tree.made", "workspace.confirmed"} <= set(reached)
     git(workspace.repository(P), "fsck", "--strict", "--no-dangling")
     assert files(at_work.place) == {"a.txt": "a", "b0.txt": "0", "b1.txt": "1", "b2.txt": "2"}
 

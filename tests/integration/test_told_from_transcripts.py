@@ -48,7 +48,7 @@ def imported(at_work: AtWork, *said: str, head: bool = True) -> str:
         summary=None,
     )
     entries = [{**entry, "sessionId": session} for entry in recorded(*said)]
-    imports.take_in(
+    imports.add_session(
         at_work.conn,
         P,
         figures,

@@ -14,7 +14,7 @@ from worker import reading, workspace
 from worker.errors import BadRequest, GitEnded
 from worker.named import LeftOut
 from worker.trees import Trees
-from worker.workspace import Begun
+from worker.workspace import AsFound
 
 NEVER = "nothing is committed"
 
@@ -61,7 +61,7 @@ def provided(one: Claimed, *committed: str) -> Path:
     return workspace.place(one)
 
 
-def began(place: Path, *committed: str) -> tuple[Claimed, Begun]:
+def began(place: Path, *committed: str) -> tuple[Claimed, AsFound]:
     one = job()
     assert provided(one, *committed) == place
     return one, workspace.begin(one, place)
@@ -73,7 +73,7 @@ def turn(place: Path, **files: str) -> str:
     for name, text in files.items():
         (place / name).write_text(text)
     commit = workspace.finish(one, begun).commit
-    workspace.settle(one, begun, commit, earlier=set())
+    workspace.confirm(one, begun, commit, earlier=set())
     return commit
 
 
@@ -328,7 +328,7 @@ def test_names_and_contents_of_all_kinds_come_back_as_they_were(place: Path):
     (place / "more").write_text("1")
     made = workspace.finish(one, begun)
     assert (made.created, made.left_out) == (["more"], [LeftOut("fifo", "pipe")])
-    workspace.settle(one, begun, made.commit, earlier=set())
+    workspace.confirm(one, begun, made.commit, earlier=set())
     began(place)
     for name in content:
         (place / name).write_bytes(b"half")

@@ -9,15 +9,15 @@ import pytest
 
 from worker.live import console, drawn
 from worker.units import clean
-from worker.watch import Seen, line, plain, worth_a_line
+from worker.watch import Happening, line, plain, worth_a_line
 
 EVENTS = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 TYPES = re.findall(r"^\| `([a-z_.]+)` \|", EVENTS, re.MULTILINE)
 WITHIN = ("turn.began", "turn.ended", "tool", "tool.done", "text", "model.retry")
 
 
-def seen(what: str, **body: object) -> Seen:
-    return Seen(datetime(2026, 1, 2, tzinfo=UTC), what, uuid4(), "build", "build", body)
+def seen(what: str, **body: object) -> Happening:
+    return Happening(datetime(2026, 1, 2, tzinfo=UTC), what, uuid4(), "build", "build", body)
 
 
 @pytest.mark.parametrize("what", [*TYPES, *WITHIN])

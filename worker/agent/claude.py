@@ -27,7 +27,7 @@ from claude_agent_sdk import (
 from claude_agent_sdk.types import SessionStore
 
 from config.settings import STANDIN_KEY, settings
-from db.pool import AWAY
+from db.pool import POSTGRES_AWAY
 from db.transcripts import TranscriptDamaged
 from worker import git, reading, removal
 from worker.agent import Request, Turn, Watch, relation
@@ -206,7 +206,7 @@ def _translated(report: Report, watch: Watch, request: Request) -> Generator[Non
         raise failure(exc, report) from exc
     except RuntimeError as exc:
         # The SDK wraps what the store raised while a session was loaded for a resume.
-        if isinstance(exc.__cause__, (TranscriptDamaged, JobError, *AWAY)):
+        if isinstance(exc.__cause__, (TranscriptDamaged, JobError, *POSTGRES_AWAY)):
             raise exc.__cause__ from exc
         kind = "store_failed" if request.resume and exc.__cause__ else "unknown"
         raise AgentFailed(kind, str(exc)) from exc

@@ -56,12 +56,12 @@ class PostgresStore:
     ) -> None:
         self._transaction = transaction
         self._guard = guard
-        self._unsettled: list[list[SessionStoreEntry]] = []
+        self._unstored: list[list[SessionStoreEntry]] = []
 
     @property
     def whole(self) -> bool:
         """False while a batch is on its way, and for good once one was lost."""
-        return not self._unsettled
+        return not self._unstored
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         await asyncio.to_thread(self._append, key, entries)
@@ -94,9 +94,9 @@ class PostgresStore:
     def _append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """A failed batch is tried again with the very same list, by the SDK too: so it is
         recognised, and two equal batches that are meant as two are not taken for one."""
-        again = any(batch is entries for batch in self._unsettled)
+        again = any(batch is entries for batch in self._unstored)
         if not again:
-            self._unsettled.append(entries)
+            self._unstored.append(entries)
         subpath = key.get("subpath", "")
         with self._transaction() as conn:
             transcripts.append(
@@ -110,7 +110,7 @@ class PostgresStore:
             )
             if self._guard:
                 self._guard(conn, key["session_id"])
-        self._unsettled = [batch for batch in self._unsettled if batch is not entries]
+        self._unstored = [batch for batch in self._unstored if batch is not entries]
 
     def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         with self._transaction() as conn:

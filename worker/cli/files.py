@@ -51,11 +51,11 @@ def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
     ]
 
 
-def take_in(conn: Connection, project_id: str, user: str, source: str) -> None:
+def import_project(conn: Connection, project_id: str, user: str, source: str) -> None:
     """Make the project of files that are there."""
     from worker import importing, named
 
-    found = importing.take_in(conn, project_id, user_id=user, source=source)
+    found = importing.import_place(conn, project_id, user_id=user, source=source)
     page = [f"{found.files} files are version {found.version_id} of project {project_id}."]
     if found.left_out:
         some = ", ".join(f"{each.name} ({each.why})" for each in found.left_out[:MOST_NAMED])

@@ -59,7 +59,7 @@ def set_right(
         raise WrongUsage("Use --import and --user together: whose project, of which files.")
     with ledger() as conn:
         if source and user:
-            files.take_in(conn, project, user, source)
+            files.import_project(conn, project, user, source)
             return
         found = known_project(conn, project)
         if fresh:

@@ -57,7 +57,7 @@ def import_session(
             f"{session} is not whole: a session from elsewhere is known to nobody."
         )
     with ledger() as conn:
-        found, is_head = recorded.take_in(
+        found, is_head = recorded.import_session(
             conn, project, file, user_id=user, session=session, head=not no_head
         )
     bytes_read = file.stat().st_size

@@ -10,6 +10,9 @@ from worker.reports.jobs import listed
 
 Row = dict[str, Any]
 SHOWN = 100  # open jobs of a project
+HOLDER = (  # of an open job, beside what every list of jobs has
+    *("attempt", "boot", "pid", "pid_started", "credential", "lease_over", "lease_left_s"),
+)
 
 
 def detailed(conn: Connection, found: Project) -> Row:
@@ -20,15 +23,15 @@ def detailed(conn: Connection, found: Project) -> Row:
     """
     project_id = found.project_id
     overview = reports.overview(conn, project_id)
-    waiting = listing.open_of(conn, project_id, limit=SHOWN)
-    holders = {row["id"]: row for row in reports.open_jobs(conn, project_id, limit=SHOWN)}
+    found_open = listing.open_of(conn, project_id, limit=SHOWN)
+    holders = [{name: getattr(job, name) for name in HOLDER} for job in found_open]
     return {
         "project": found,
         "next_turn": _next_turn(found),
         "latest_version": projects.latest_version(conn, project_id),
         **overview,
-        "open_jobs": [{**holders.get(job["id"], {}), **job} for job in listed(conn, waiting)],
-        "open_jobs_more": max(overview["open"] - len(waiting), 0),
+        "open_jobs": [a | b for a, b in zip(holders, listed(conn, found_open), strict=True)],
+        "open_jobs_more": max(overview["open"] - len(found_open), 0),
     }
 
 
