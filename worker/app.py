@@ -43,7 +43,7 @@ from worker.celery_app import app
 from worker.git import bound
 from worker.notes import notes
 from worker.orphans import reap_of_the_dead
-from worker.publish import PLAIN, QUEUE
+from worker.queues import PLAIN, QUEUE
 
 log = structlog.get_logger()
 

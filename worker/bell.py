@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from worker.checkpoints import PROGRESS, WAIT, client
-from worker.publish import BELL
+from worker.queues import BELL
 
 
 @dataclass

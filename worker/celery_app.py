@@ -14,7 +14,7 @@ from kombu import Exchange, Queue
 from config.settings import settings
 from config.start import begin_or_exit
 from worker import aside, broker, periodic, pulse
-from worker.publish import PLAIN, QUEUE
+from worker.queues import PLAIN, QUEUE
 
 # Worker, beat and Flower come in here; a producer that publishes does too, and goes on.
 if Path(sys.argv[0].removesuffix("/__main__.py")).name == "celery":

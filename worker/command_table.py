@@ -43,10 +43,8 @@ class Commands(TyperGroup):
         """The command of that name, imported now; None if there is none."""
         del ctx
         if cmd_name not in self.commands and cmd_name in COMMANDS:
-            from worker.console import app
-
-            import_module(f"worker.cli.{COMMANDS[cmd_name][0]}")
-            info = next(one for one in app.registered_commands if one.name == cmd_name)
+            module = import_module(f"worker.cli.{COMMANDS[cmd_name][0]}")
+            info = next(one for one in module.app.registered_commands if one.name == cmd_name)
             self.commands[cmd_name] = get_command_from_info(
                 info, pretty_exceptions_short=False, rich_markup_mode=None
             )

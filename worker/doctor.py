@@ -241,7 +241,7 @@ def _broker() -> Iterator[Check]:
     from worker.broker import away, fitness, trusting
     from worker.checkpoints import client
     from worker.periodic import QUEUE as UPKEEP
-    from worker.publish import PLAIN, QUEUE
+    from worker.queues import PLAIN, QUEUE
 
     if not settings().redis_url:
         yield Check("redis", "fail", "REDIS_URL is not set: set it, or start `baton up`.")

@@ -23,16 +23,14 @@ from db.lanes import Message
 from db.pool import connection
 from worker import points
 from worker.checkpoints import BROKER, PROGRESS, WAIT, client
+from worker.queues import BELL, QUEUE
 
 log = structlog.get_logger()
-
-QUEUE = "baton"
-BELL = "baton:bell"  # a channel: those who hear it look for work at once
-PLAIN = "celery"  # the queue of producers that know nothing of us
 
 
 @cache
 def celery_app() -> Celery:
+    """Slow to import, and who publishes nothing needs none of it."""
     from worker.celery_app import app
 
     return app

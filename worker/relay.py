@@ -36,7 +36,8 @@ from worker.broker import fitness
 from worker.checkpoints import BROKER, client
 from worker.following import despite_failure
 from worker.orphans import reap
-from worker.publish import QUEUE, copy, send
+from worker.publish import copy, send
+from worker.queues import QUEUE
 from worker.strays import Strays
 
 log = structlog.get_logger()

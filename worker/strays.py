@@ -17,7 +17,8 @@ import structlog
 from db import jobs
 from db.pool import connection
 from worker.checkpoints import BROKER, client
-from worker.publish import PLAIN, celery_app
+from worker.publish import celery_app
+from worker.queues import PLAIN
 
 log = structlog.get_logger()
 

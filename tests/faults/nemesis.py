@@ -19,7 +19,7 @@ from celery import Celery
 from dev.processes import Process, alive, descendants, look
 from dev.up import Stack
 from tests.faults.agents import children, live_agents
-from worker.publish import QUEUE
+from worker.queues import QUEUE
 
 GAP = 0.9  # seconds between two strikes, in the mean
 LONGEST_STOP = 7.0  # seconds of a SIGSTOP: past the lease

@@ -41,6 +41,7 @@ from tests.ledger import (
 from worker import checkpoints, publish, relay
 from worker.app import app
 from worker.bell import Bell
+from worker.queues import QUEUE
 
 WORKER = Worker(
     "w1",
@@ -308,12 +309,12 @@ def test_the_relay_lets_a_message_out_for_each_slot_that_is_free(
         ask(conn, project=f"p{n}")
     assert relay.run_once() == relay.UNKNOWN  # no worker is known yet
     assert relay.run_once() == 0
-    services.delete(publish.QUEUE)
+    services.delete(QUEUE)
     conn.execute("update jobs set published_at = null, publish_after = now()")
     workers.report(conn, WORKER)
     assert relay.run_once() == WORKER.slots
-    assert services.llen(publish.QUEUE) == WORKER.slots
-    first = UUID(re.findall(r'"id": "([^".]+)', services.rpop(publish.QUEUE))[0])
+    assert services.llen(QUEUE) == WORKER.slots
+    first = UUID(re.findall(r'"id": "([^".]+)', services.rpop(QUEUE))[0])
     assert relay.run_once() == 0  # taken, and not claimed yet
     job = claim(conn, first)
     assert job
@@ -355,7 +356,7 @@ def test_a_wiped_redis_loses_nothing(conn: Connection, services: Any):
     assert relay.run_once() == 0  # it may only have been taken
     conn.execute("update jobs set published_at = now() - interval '3 s'")
     assert relay.run_once() == 1
-    assert services.llen(publish.QUEUE) == 1
+    assert services.llen(QUEUE) == 1
     assert job_row(conn, asked, "published, messages") == (2, 2)
 
 
@@ -364,7 +365,7 @@ def test_a_message_names_its_job_and_its_chain_and_no_more(conn: Connection, ser
     moved = advance(conn, job, minted := turn(conn, job), following=following)
     assert moved
     assert publish.send(moved.messages) == 1
-    message = services.lpop(publish.QUEUE)
+    message = services.lpop(QUEUE)
     assert "a secret" not in message
     for part in (
         f'"id": "{following.id}"',

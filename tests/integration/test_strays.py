@@ -10,7 +10,7 @@ from tests.running import AtWork, P, U
 from worker.app import app
 from worker.checkpoints import BROKER, client
 from worker.client import ChatPlan
-from worker.publish import PLAIN, QUEUE
+from worker.queues import PLAIN, QUEUE
 from worker.strays import Strays
 
 pytestmark = pytest.mark.agent("direct")

@@ -24,7 +24,7 @@ from tests.faults.transport.cheap_worker import CHEAP, RUNS
 from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, enqueue
-from worker.publish import QUEUE
+from worker.queues import QUEUE
 
 WORKER = "celery -A tests.faults.transport.cheap_worker worker --loglevel INFO"
 BEAT = "celery -A worker.app beat --loglevel INFO --scheduler celery.beat:Scheduler"

@@ -16,7 +16,7 @@ from tests.faults.transport.struck import RELAY, WORKER, Struck
 from tests.invariants import violations
 from tests.waiting import wait_until
 from worker.client import ChatPlan, enqueue
-from worker.publish import PLAIN, QUEUE
+from worker.queues import PLAIN, QUEUE
 
 pytestmark = pytest.mark.timeout(800)
 

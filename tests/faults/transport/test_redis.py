@@ -17,7 +17,7 @@ from tests.faults.transport.far import far
 from tests.faults.transport.struck import COMMANDS, Struck
 from tests.tls import Signer, tls_before
 from tests.waiting import wait_until
-from worker.publish import QUEUE
+from worker.queues import QUEUE
 
 pytestmark = pytest.mark.timeout(480)
 
