@@ -66,7 +66,7 @@ install-check: $(READY) ## Install the wheel and the production lock from the re
 	rm -rf .baton/tmp/installed
 
 schema: $(READY) ## Write db/schema.sql, the schema of today, after a new migration
-	@$(RUN) python -m dev.schema
+	@$(RUN) python -m dev.stack.schema
 
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
 	@$(LOCK) --extra dev --upgrade -o requirements-dev.lock >/dev/null

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dev.procfile import checkout
+from dev.stack.procfile import checkout
 from worker.cli import app
 from worker.cli import main as run
 
@@ -28,13 +28,13 @@ def main() -> int:
 @app.command()
 def up() -> None:
     """Run Baton here: every process it needs, until Ctrl-C."""
-    _hand_over("dev.up")
+    _hand_over("dev.stack.up")
 
 
 @app.command()
 def demo() -> None:
     """Build a small site, update it, ask about it."""
-    _hand_over("dev.demo")
+    _hand_over("dev.demo.demo")
 
 
 Measured = Literal["throughput", "storage", "resume", "repository", "scale"]
@@ -50,7 +50,7 @@ def bench(
     """Measure throughput and latency; what transcripts, and files, take up; what a resume costs;
     what grows with the ledger."""
     more = {"projects": projects} if of == "scale" else {}
-    _hand_over("dev.bench" if of == "throughput" else f"dev.bench_{of}", **more)
+    _hand_over("dev.bench.chains" if of == "throughput" else f"dev.bench.{of}", **more)
 
 
 def _hand_over(module: str, **more: int) -> None:
@@ -69,7 +69,7 @@ def _prepare(command: str) -> None:
         return
     model = _find_services(_home())
     if model and command == "enqueue":
-        from dev.environment import STORY
+        from dev.stack.environment import STORY
 
         print(f"The model here is a stand-in: {STORY}.", file=sys.stderr)
 
@@ -89,7 +89,7 @@ def _find_services(home: Path) -> str | None:
     if not (home / ".baton" / "services.json").exists():
         return None
     from config.settings import STANDIN_KEY, BadSettings, settings  # slow to import
-    from dev.noted import find
+    from dev.stack.noted import find
 
     found = find(home)
     try:

@@ -4,16 +4,16 @@ from typing import Any
 
 from celery.app.task import Task
 
-from db import attempts
-from db.lanes import MAIN
-from db.pool import connection
-from worker import prompts
-from worker.celery_app import app
-from worker.chain import Attempt
-from worker.commit import Outcome
-from worker.delivery import SHOWN, deliver, does
-from worker.legs import Work
-from worker.step import Step
+from db.core.pool import connection
+from db.jobs import attempts
+from db.jobs.lanes import MAIN
+from worker.broker.app import app
+from worker.job.attempt import Attempt
+from worker.job.commit import Outcome
+from worker.job.delivery import SHOWN, deliver, does
+from worker.job.legs import Work
+from worker.job.step import Step
+from worker.session import prompts
 
 
 @app.task(name="tasks.build", bind=True, throws=SHOWN)

@@ -4,13 +4,13 @@ from typing import Any
 
 from celery.app.task import Task
 
-from worker.celery_app import app
-from worker.chain import Attempt
-from worker.commit import Outcome
-from worker.delivery import SHOWN, deliver, does
-from worker.legs import conclude
-from worker.step import Step
-from worker.turn import run_turn
+from worker.broker.app import app
+from worker.job.attempt import Attempt
+from worker.job.commit import Outcome
+from worker.job.delivery import SHOWN, deliver, does
+from worker.job.legs import conclude
+from worker.job.step import Step
+from worker.job.turn import run_turn
 
 
 @app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)

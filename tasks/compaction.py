@@ -9,19 +9,19 @@ from typing import Any
 from celery.app.task import Task
 
 from config.settings import settings
-from db import registry
-from db.pool import connection
+from db.core.pool import connection
+from db.sessions import registry
 from tasks.metadata import version_of
-from worker.celery_app import app
-from worker.chain import Attempt
-from worker.commit import Outcome
-from worker.compaction import not_compacted
-from worker.delivery import SHOWN, deliver, does
-from worker.ending import without_turn
-from worker.errors import NotResumable
-from worker.legs import conclude
-from worker.step import Step
-from worker.turn import discard, run_turn
+from worker.broker.app import app
+from worker.failures.errors import NotResumable
+from worker.job.attempt import Attempt
+from worker.job.commit import Outcome
+from worker.job.compaction import not_compacted
+from worker.job.delivery import SHOWN, deliver, does
+from worker.job.endings import without_turn
+from worker.job.legs import conclude
+from worker.job.step import Step
+from worker.job.turn import discard, run_turn
 
 
 @app.task(name="tasks.compaction", bind=True, throws=SHOWN)

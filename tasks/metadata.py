@@ -11,20 +11,21 @@ from celery.app.task import Task
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config.settings import settings
-from db import projects
-from db.lanes import MAIN
-from db.pool import connection
-from worker import fence, prompts
+from db.core.pool import connection
+from db.jobs.lanes import MAIN
+from db.projects import projects
 from worker.agent import Turn
-from worker.celery_app import app
-from worker.chain import Attempt
-from worker.commit import Outcome
-from worker.delivery import SHOWN, deliver, does
-from worker.digest import DOCUMENTATION
-from worker.errors import AgentFailed, BadRequest, NotWhole
-from worker.legs import Work, conclude
-from worker.step import Step
-from worker.turn import run_turn
+from worker.broker.app import app
+from worker.failures.errors import AgentFailed, BadRequest, NotWhole
+from worker.job.attempt import Attempt
+from worker.job.commit import Outcome
+from worker.job.delivery import SHOWN, deliver, does
+from worker.job.legs import Work, conclude
+from worker.job.step import Step
+from worker.job.turn import run_turn
+from worker.process import fence
+from worker.session import prompts
+from worker.session.digest import DOCUMENTATION
 
 
 class Recommendation(BaseModel):

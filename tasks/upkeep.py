@@ -3,9 +3,9 @@ beats do a thing once, and a tick that was missed is made up for by the next.
 
 A run does what is due, until its share of the period is over; all tasks together take no longer
 than a period. Where one stopped is written down with what it did, and the next goes on from there
-(db/walks.py). `over` says that more was due than there was time for.
+(db/core/walks.py). `over` says that more was due than there was time for.
 
-It runs in a worker's main process (worker/aside.py), which has no pool of connections.
+It runs in a worker's main process (worker/broker/upkeep_queue.py), which has no pool of connections.
 """
 
 import time
@@ -15,13 +15,16 @@ from typing import Any
 from psycopg import Connection
 
 from config.settings import settings
-from db import census, pool, transcript_limit, upkeep
-from db.transcript_upkeep import Held
-from db.walks import Walk
-from worker import branch_places, periodic
-from worker.celery_app import app
-from worker.litter import sweep_checkpoints, sweep_directories
-from worker.publish import announce
+from db.core import pool
+from db.core.walks import Walk
+from db.operations import census, upkeep
+from db.transcripts import quota
+from db.transcripts.listings import Held
+from worker.broker import periodic
+from worker.broker.app import app
+from worker.broker.publish import announce
+from worker.cleanup.litter import sweep_checkpoints, sweep_directories
+from worker.workspace import branch_places
 
 IN_VAIN = 0.1  # of a run's time, for looking where nothing is due
 
@@ -108,7 +111,7 @@ def prune_to_size(conn: Connection, held: list[Held]) -> tuple[int, int]:
     projects are above it still."""
     limit = settings().project_bytes
     large = [one.project_id for one in held if limit and one.bytes > limit]
-    done = transcript_limit.prune(conn, limit, large) if large else []
+    done = quota.prune(conn, limit, large) if large else []
     for one in done:
         if one.told:
             announce(one.project_id, one.told, [])

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from dev.procfile import CODE
+from dev.stack.procfile import CODE
 from tests.running import AtWork
-from worker.agent import box
-from worker.agent.home import own_directory
-from worker.agent.leash import KEEPER, cli
-from worker.agent.probe import Make
+from worker.sandbox import box
+from worker.sandbox.home import own_directory
+from worker.sandbox.leash import KEEPER, cli
+from worker.sandbox.probe import Make
 
 SOMEBODY = 4242  # a uid that owns nothing
 PLANTED = "pl4nted"
@@ -54,7 +54,7 @@ import sys
 from uuid import UUID
 from tasks.build import do_build
 from worker.agent.claude import claude
-from worker.run import run
+from worker.job.run import run
 print(run(UUID(sys.argv[1]), do_build, agent=claude))
 """
 

@@ -21,8 +21,8 @@ from psycopg import Connection
 
 from tests import ledger
 from tests.conftest import Configure
-from worker import checkpoints
 from worker.cli import main
+from worker.live import checkpoints
 
 BATON = Path(sys.executable).with_name("baton")
 CHECKOUT = Path(__file__).parents[1]

@@ -25,10 +25,10 @@ for _name in [name for name in os.environ if name.startswith(SCRUBBED)]:
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 from config.settings import settings  # noqa: E402  (the environment is scrubbed first)
-from dev.embedded import open_postgres, open_redis  # noqa: E402
+from dev.stack.embedded import open_postgres, open_redis  # noqa: E402
 from tests.machine import LACKS  # noqa: E402
 from tests.sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler  # noqa: E402
-from worker import checkpoints  # noqa: E402
+from worker.live import checkpoints  # noqa: E402
 
 BROKERS_OWN = ("_kombu.", "unacked")  # what Celery keeps in database 0, beside its queues
 TEMPLATE = "template_baton"
@@ -71,7 +71,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
     """The name of a database with our schema and no rows, to be copied."""
-    from db.migrate import migrate
+    from db.core.migrate import migrate
 
     _execute(postgres, f"create database {TEMPLATE}")
     migrate(_in(postgres, TEMPLATE))

@@ -25,7 +25,7 @@ from dev.standin.server import Standin
 from worker.agent import Agent, Request, Turn, Watch, relation
 from worker.agent.store import JobStore
 from worker.agent.usage import context, count, weight
-from worker.errors import AgentFailed, Stopped
+from worker.failures.errors import AgentFailed, Stopped
 
 Entry = dict[str, Any]
 PRICE = 4e-6  # USD for a token of plain input

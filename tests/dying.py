@@ -3,7 +3,8 @@
 import signal
 from uuid import UUID
 
-from db import rescue, transcripts
+from db.jobs import rescue
+from db.transcripts import transcripts
 from tests.running import AtWork, P
 from tests.waiting import wait_until
 from tests.workers import worker

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from config.settings import settings
-from db import ledger_settings
+from db.core import ledger_settings
+from dev.agents.scripted import scripted
 from tests.running import AtWork, P
 from worker.agent import Request, Turn
-from worker.agent.scripted import scripted
 
 
 def writes(request: Request, **more: Any) -> Turn:

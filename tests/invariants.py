@@ -9,7 +9,7 @@ from typing import LiteralString
 
 from psycopg import Connection
 
-from worker.ladder import look
+from worker.session.ladder import look
 
 # Each query gives a line of text for each thing that is wrong.
 ALWAYS: dict[str, LiteralString] = {

@@ -15,13 +15,14 @@ import psycopg
 from psycopg import Connection, Cursor, sql
 from psycopg.types.json import Jsonb
 
-from db import attempts, endings, outbox, sessions, turns
-from db.attempts import Claimed, Runner
-from db.endings import End
-from db.events import Event, Written
-from db.lanes import Message, Next
-from db.sessions import Advance, Moved
-from db.turns import Try
+from db.core.events import Event, Written
+from db.jobs import attempts, endings, outbox
+from db.jobs.attempts import Claimed, Runner
+from db.jobs.endings import End
+from db.jobs.lanes import Message, Next
+from db.sessions import commits, turns
+from db.sessions.commits import Advance, Moved
+from db.sessions.turns import Try
 
 RUNNER = Runner("worker", "host", "boot", 4711, 99, "credential")
 LEASE = timedelta(seconds=30)
@@ -93,7 +94,7 @@ def advance(
         told.append(Event("job.done", job.id, {}))
     if following:
         told.append(Event("job.queued", following.id, {}))
-    return sessions.advance(
+    return commits.advance(
         conn,
         job,
         Advance(**(to | more)),

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from dev import processes
-from dev.processes import LOOPBACK, free_port
+from dev.stack import processes
+from dev.stack.processes import LOOPBACK, free_port
 from tests.machine import SYSTEM
 from tests.waiting import wait_until
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from dev.processes import free_port
+from dev.stack.processes import free_port
 from tests.machine import SYSTEM
 from tests.waiting import wait_until
 

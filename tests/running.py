@@ -16,9 +16,10 @@ import pytest
 from psycopg import Connection
 
 from config.settings import settings
-from db import jobs, ledger_settings, pool
-from db.jobs import Job
-from db.registry import TEMPLATES
+from db.core import ledger_settings, pool
+from db.jobs import jobs
+from db.jobs.jobs import Job
+from db.sessions.registry import TEMPLATES
 from dev.standin.server import Standin, standin
 from tasks.build import do_build
 from tasks.chat_plan import do_chat_plan
@@ -29,9 +30,9 @@ from tests.direct import direct
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.app import app
-from worker.chain import Attempt
 from worker.client import Build, ChatPlan, Update, enqueue
-from worker.run import Ran, run
+from worker.job.attempt import Attempt
+from worker.job.run import Ran, run
 
 P, U = "shop", "ann"
 DO: dict[str, Callable[[Attempt], None]] = {

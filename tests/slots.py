@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from db import outbox
+from db.jobs import outbox
 from tests.ledger import claim, published
 
 FLOOD: LiteralString = """

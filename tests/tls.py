@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dev.processes import LOOPBACK, free_port
+from dev.stack.processes import LOOPBACK, free_port
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import psycopg
 
 from config import logging
 from config.settings import settings
-from db import jobs
+from db.jobs import jobs
 from tests.running import DO
-from worker import host, points
 from worker.app import app
-from worker.run import run
+from worker.job.run import run
+from worker.process import crash_points, identity
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.workers"])
@@ -63,8 +63,10 @@ def _work(env: dict[str, str], job_id: UUID, point: str) -> None:
     os.environ.update(env)
     settings.cache_clear()
     app.conf.update(broker_url=settings().redis_url)
-    host.WORKER_ID = f"{host.boot()}/{os.getpid()}"
-    points.strike = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+    identity.WORKER_ID = f"{identity.boot()}/{os.getpid()}"
+    crash_points.strike = lambda name: (
+        os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+    )
     logging.configure()
     with psycopg.connect(settings().database_url) as conn:
         job = jobs.get(conn, job_id)

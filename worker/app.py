@@ -1,7 +1,7 @@
 """The worker as a process, and what beat and Flower begin with: signals, threads, shutdown.
 
 The Celery application itself, which `celery -A worker.app` looks for here, is that of
-worker/celery_app.py.
+worker/broker/app.py.
 """
 
 import contextlib
@@ -19,39 +19,30 @@ from celery import signals
 
 from config import logging as logs
 from config.settings import settings
-from db import ledger_settings, messages, pool, workers
-from db.pool import NoDatabase
-from db.workers import Worker
-from worker import (
-    aside,
-    drain,
-    flower,
-    host,
-    losses,
-    postgres,
-    pulse,
-    repositories,
-    watchdog,
-)
-from worker import (
-    revoking as revoking,  # it has commands that workers obey
-)
-from worker.agent import box, the_cli
-from worker.agent.keeper import PR_SET_PDEATHSIG, libc
+from db.core import ledger_settings, pool
+from db.core.pool import NoDatabase
+from db.jobs import messages, workers
+from db.jobs.workers import Worker
+from worker.agent import the_cli
 from worker.agent.version import cli_version, warn_of_another
-from worker.celery_app import app
-from worker.git import bound
-from worker.notes import notes
-from worker.orphans import reap_of_the_dead
-from worker.queues import PLAIN, QUEUE
+from worker.broker import flower, lost_children, pulse, upkeep_queue, watchdog
+from worker.broker.app import app
+from worker.broker.queues import PLAIN, QUEUE
+from worker.process import drain, identity, postgres
+from worker.process.notes import notes
+from worker.process.reaper import reap_of_the_dead
+from worker.sandbox import box
+from worker.sandbox.keeper import PR_SET_PDEATHSIG, libc
+from worker.workspace import repositories
+from worker.workspace.git import bound
 
 log = structlog.get_logger()
 
 LAST_NOTES = 5.0  # seconds for what is still to be written when a worker ends
 
 _main = os.getpid()
-losses.attend(app)
-aside.attend(app)
+lost_children.attend(app)
+upkeep_queue.attend(app)
 
 
 @signals.setup_logging.connect
@@ -149,8 +140,8 @@ def _myself(name: str, slots: int) -> Worker:
         slots=slots,
         box=box.told(),
         cli_version=cli_version(),
-        credential=host.credential(),
-        worker_id=host.WORKER_ID,
+        credential=identity.credential(),
+        worker_id=identity.WORKER_ID,
     )
 
 

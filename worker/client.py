@@ -5,7 +5,7 @@
 
 The job exists exactly when the transaction commits. `baton_enqueue` in Postgres is the
 one that checks and writes, so SQL producers get the same; a refusal is one sentence, and a
-class of exception for each reason (worker/refused.py).
+class of exception for each reason (worker/failures/refused.py).
 """
 
 import time
@@ -20,11 +20,13 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
 from config.settings import Asking, asking, read
-from db import jobs, messages, pool, projects, turns
-from db.jobs import Job
-from db.projects import Place
-from worker import places
-from worker.refused import (
+from db.core import pool
+from db.jobs import jobs, messages
+from db.jobs.jobs import Job
+from db.projects import projects
+from db.projects.projects import Place
+from db.sessions import turns
+from worker.failures.refused import (
     BadBranch,
     BadInput,
     BadTemplate,
@@ -42,6 +44,7 @@ from worker.refused import (
     WrongIsolation,
     refusing,
 )
+from worker.workspace import places
 
 __all__ = [
     "BadBranch",

@@ -28,17 +28,18 @@ from psycopg import Connection
 from config import logging as logs
 from config.settings import settings
 from config.start import begin_or_exit
-from db import jobs, messages, outbox, relays, rescue
-from db.pool import connection
-from worker import host, points, postgres, revoking
-from worker.bell import Bell
-from worker.broker import fitness
-from worker.checkpoints import BROKER, client
-from worker.following import despite_failure
-from worker.orphans import reap
-from worker.publish import copy, send
-from worker.queues import QUEUE
-from worker.strays import Strays
+from db.core.pool import connection
+from db.jobs import jobs, messages, outbox, relays, rescue
+from worker.broker import revokes
+from worker.broker.bell import Bell
+from worker.broker.connection import fitness
+from worker.broker.lost_messages import Strays
+from worker.broker.publish import copy, send
+from worker.broker.queues import QUEUE
+from worker.job.successors import despite_failure
+from worker.live.checkpoints import BROKER, client
+from worker.process import crash_points, identity, postgres
+from worker.process.reaper import reap
 
 log = structlog.get_logger()
 
@@ -48,7 +49,7 @@ NO_LIMIT = 2**31 - 1  # rescues
 TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials that work again
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
-RELAY_ID = f"{host.boot()}/{os.getpid()}"
+RELAY_ID = f"{identity.boot()}/{os.getpid()}"
 SERVICES_AWAY = (
     psycopg.Error,
     psycopg_pool.PoolTimeout,
@@ -82,10 +83,10 @@ def run_once() -> int:
             longest=settings().publish_again_max,
         )
     if due:
-        points.reach("relay.taken")
+        crash_points.reach("relay.taken")
     sent = send(due)
     if due:
-        points.reach("relay.sent")
+        crash_points.reach("relay.sent")
     return sent
 
 
@@ -112,7 +113,7 @@ def tend_once(*, after_outage: bool = False) -> int:
             conn,
             relay_id=RELAY_ID,
             host=socket.gethostname(),
-            boot=host.boot(),
+            boot=identity.boot(),
             pid=os.getpid(),
         )
         adopted = outbox.adopt(conn, silent_after=settings().worker_silent_after)
@@ -124,14 +125,14 @@ def rescue_once(*, after_outage: bool = False) -> int:
 
     A worker of this host is known to be dead as soon as its process is; of another
     host, when its lease has run out. `after_outage`: Postgres was away just now, so a lease
-    that has run out may be a living worker's, which is about to say so (worker/ending.py):
+    that has run out may be a living worker's, which is about to say so (worker/job/endings.py):
     no job is set aside for it.
     """
     taken, limit = 0, settings().rescue_limit
     with connection() as conn:
         here = dict[UUID, UUID]()
-        for job_id, attempt, pid, born in rescue.running_on(conn, host.boot()):
-            if host.started(pid) == born:
+        for job_id, attempt, pid, born in rescue.running_on(conn, identity.boot()):
+            if identity.started(pid) == born:
                 here[job_id] = attempt
                 continue
             if reap(attempt):
@@ -158,7 +159,7 @@ def _take(conn: Connection, job_id: UUID, attempt: UUID | None, limit: int) -> i
             rescue.follow(conn, job_id, following)
     if state is None:
         return 0
-    points.reach("rescue.taken")
+    crash_points.reach("rescue.taken")
     log.warning("job.rescued", job=str(job_id), state=state)
     return 1
 
@@ -198,7 +199,7 @@ def main() -> None:
     log.info("relay.ready")
     _look_at_redis()
     postgres.tell_at_start()
-    threading.Thread(target=revoking.listen_for_good, args=(ended,), daemon=True).start()
+    threading.Thread(target=revokes.listen_for_good, args=(ended,), daemon=True).start()
     _loop(ended)
 
 

@@ -1,5 +1,5 @@
 -- Versions: what the product's own tables would refuse at the end of a build is said before it, as far
--- as it can be known. The rest is tried out before the first turn (db/rehearsal.py).
+-- as it can be known. The rest is tried out before the first turn (db/sessions/rehearsal.py).
 
 -- Where the product's tables hold shorter ids than these. A build without a version makes one whose
 -- id is that of its job.

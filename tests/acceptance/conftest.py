@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from config.settings import settings
-from db import limits
+from db.jobs import limits
 from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.invariants import violations

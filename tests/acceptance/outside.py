@@ -25,12 +25,12 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from config.settings import settings
-from db import transcripts
-from db.transcript_form import Entry
-from dev.processes import Process, alive, carrying, free_port
+from db.transcripts import transcripts
+from db.transcripts.form import Entry
+from dev.stack.processes import Process, alive, carrying, free_port
+from dev.stack.up import Stack, stack
 from dev.standin.model import Seen
 from dev.standin.server import Standin, standin
-from dev.up import Stack, stack
 from tests.acceptance.in_step import InStep
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, Compaction, Metadata, Update, enqueue
@@ -308,7 +308,7 @@ def baton_up(
         }
         with chdir(root), pytest.MonkeyPatch.context() as here:
             # Stacks that start at the same moment would all find the usual port free.
-            here.setattr("dev.up.FLOWER_PORT", free_port())
+            here.setattr("dev.stack.up.FLOWER_PORT", free_port())
             settings.cache_clear()  # no `.env` of the checkout is read
             up = stays.enter_context(stack(root, given, commands=commands))
         conn = stays.enter_context(psycopg.connect(up.database_url, autocommit=True))

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from db import projects
+from db.projects import projects
 from tests.acceptance.outside import Baton, Row, files
 from tests.conftest import keys_without_end
 from tests.waiting import wait_until

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from dev.processes import alive, carrying, look
+from dev.stack.processes import alive, carrying, look
 from tests.acceptance.outside import Baton
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan

@@ -3,7 +3,7 @@
 from dev.standin.model import Seen
 from tests.acceptance.outside import Baton
 from worker.client import Build, ChatPlan, Update
-from worker.weigh import CHARS
+from worker.session.cheapest import CHARS
 
 FIRST = "write index.html: <h1>Tea</h1>\nsay the front page has a heading"
 SECOND = "write prices.html: green 4, black 3\nsay green tea costs 4"

@@ -11,8 +11,8 @@ import pytest
 
 from tests.acceptance.outside import Baton
 from tests.waiting import wait_until
+from worker.broker.flower import closed
 from worker.client import Build, ChatPlan
-from worker.flower import closed
 
 READ = ("", "tasks", "workers", "broker", "api/workers", "api/tasks", "api/task/types", "api/task/info/x")  # fmt: skip
 DO = (

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from config.settings import settings
-from db import transcript_upkeep, transcripts
-from db.transcript_form import Entry
+from db.transcripts import listings, transcripts
+from db.transcripts.form import Entry
 from tests.acceptance.hosts import ADDRESSES, Host, hosts
 from tests.acceptance.outside import Baton, baton_up, files
 from tests.invariants import violations
 from tests.machine import NETWORKS, needs_networks
-from worker import ladder
 from worker.client import Build, ChatPlan, Update
+from worker.session import ladder
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -64,7 +64,7 @@ def done(baton: Baton, ask: Build | Update | ChatPlan) -> str:
 def sub_agents(baton: Baton, project: str, session: str) -> dict[str, list[Entry] | None]:
     return {
         one.subpath: transcripts.load(baton.conn, project, session, subpath=one.subpath)
-        for one in transcript_upkeep.listed(baton.conn, project, session)
+        for one in listings.listed(baton.conn, project, session)
         if one.subpath
     }
 

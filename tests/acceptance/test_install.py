@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from config.release import version
-from dev.procfile import CODE
+from dev.stack.procfile import CODE
 from dev.standin.server import standin
 from tests.installed import LOCKS, Installed, install, locked
 from tests.waiting import wait_until

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from dev import processes
-from dev.up import Stack, stack
+from dev.stack import processes
+from dev.stack.up import Stack, stack
 from tests.acceptance.test_up import APP, SMALL
 from tests.waiting import wait_until
 

@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from dev.procfile import read_procfile
+from dev.stack.procfile import read_procfile
 from tests.acceptance.conftest import looked_after
 from tests.acceptance.outside import Baton, Row, baton_up
 from tests.waiting import wait_until

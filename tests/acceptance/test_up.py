@@ -21,9 +21,9 @@ import pytest
 import redis
 from celery import Celery
 
-from dev import processes
-from dev.processes import Process
-from dev.up import stack
+from dev.stack import processes
+from dev.stack.processes import Process
+from dev.stack.up import stack
 from tests.machine import needs_setpriv
 from tests.waiting import wait_until
 
@@ -197,7 +197,7 @@ def test_the_procfile_comes_up_and_flower_sees_the_worker(tmp_path: Path):
 
 
 def _command() -> list[str]:
-    return [sys.executable, "-m", "dev.up"]
+    return [sys.executable, "-m", "dev.stack.up"]
 
 
 @contextmanager

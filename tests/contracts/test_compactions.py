@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from db.jobs import Job
+from db.jobs.jobs import Job
 from tests.running import AtWork, P, U
 from worker.agent import compacting
 from worker.client import Build, Compaction
-from worker.vocabulary import class_of
+from worker.failures.vocabulary import class_of
 
 LIMIT = "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE"  # of the CLI: tokens that it sends at the most
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from config.settings import settings
-from db.jobs import NEVER, Job
+from db.jobs.jobs import NEVER, Job
 from tests.conftest import Configure
 from tests.running import AtWork, P, U
 from worker.agent.claude import _translated  # pyright: ignore[reportPrivateUsage]

@@ -8,8 +8,8 @@ import pytest
 from tests.contracts.test_error_table import cli, does
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import progress
 from worker.client import Build
+from worker.live import progress
 
 __all__ = ["cli"]
 

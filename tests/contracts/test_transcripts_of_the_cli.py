@@ -17,8 +17,8 @@ from claude_agent_sdk import (
 )
 from psycopg import Connection
 
-from db import transcripts
-from db.transcript_form import Entry, body, soundness
+from db.transcripts import transcripts
+from db.transcripts.form import Entry, body, soundness
 from dev.standin.server import Standin, standin
 from worker.agent.store import PostgresStore, Transaction
 

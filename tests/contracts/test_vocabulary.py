@@ -2,7 +2,7 @@
 
 The program carries its own description of what it writes (zod schemas, in minified
 JavaScript): names of functions change with each build, the words in quotes do not. A CLI
-that has a new word fails here: give it a class in worker/vocabulary.py, or, if it is a kind of
+that has a new word fails here: give it a class in worker/failures/vocabulary.py, or, if it is a kind of
 message, say what becomes of it in messages.txt.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from worker import vocabulary
-from worker.agent.leash import cli
-from worker.sentences import SENTENCES
-from worker.verdicts import AGENT, BLAMED, ELSEWHERE, TRIES
+from worker.failures import vocabulary
+from worker.failures.sentences import SENTENCES
+from worker.failures.verdicts import AGENT, BLAMED, ELSEWHERE, TRIES
+from worker.sandbox.leash import cli
 
 LISTS = re.compile(rb'\[(?:"\w+",?){2,}\]')
 SYSTEM = re.compile(rb'type:[\w$]+\("system"\),subtype:[\w$]+\("(\w+)"\)')

@@ -1,6 +1,6 @@
 """What the simulated processes do, step by step: each `yield` lets others come between.
 
-They are the shapes of worker/run.py, worker/lease.py and worker/relay.py without the agent
+They are the shapes of worker/job/run.py, worker/job/lease.py and worker/relay.py without the agent
 and the broker: the same functions of db, in the same order, with the same reactions.
 """
 
@@ -14,10 +14,10 @@ import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from db import jobs, rescue
-from db.attempts import Claimed, Runner
-from db.codes import refusal
-from db.lanes import Message
+from db.core.codes import refusal
+from db.jobs import jobs, rescue
+from db.jobs.attempts import Claimed, Runner
+from db.jobs.lanes import Message
 from tests.faults.clock import Clock, moment
 from tests.faults.compared import TRUSTED, Ledger
 from tests.faults.ledger_rows import user_of
@@ -249,7 +249,7 @@ def _wait(
     counted: bool = False,
     credential: str | None = None,
 ) -> None:
-    """Let the job wait; cancelled if that cannot be: as worker/run.py does it."""
+    """Let the job wait; cancelled if that cannot be: as worker/job/run.py does it."""
     run_at = w.now + w.rng.choice((0, 3, 15)) if until is None else until
     if not w.ledger.put_back(job, run_at=run_at, counted=counted, credential=credential):
         w.ledger.finish(job, "cancelled")

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from dev.processes import Process, descendants, look, pids
+from dev.stack.processes import Process, descendants, look, pids
 
 LOOK_EVERY = 0.1  # seconds
 SETTLED = 10  # looks after which a process that is no agent will not become one

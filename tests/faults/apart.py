@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from dev.processes import Process, carrying
+from dev.stack.processes import Process, carrying
 
 CHECKOUT = Path(__file__).parents[2]
 # A prompt for the stand-in: children in sessions of their own, which ignore a wish to end.
@@ -18,7 +18,7 @@ import sys
 from uuid import UUID
 from config import logging
 from tasks.build import do_build
-from worker.run import run
+from worker.job.run import run
 logging.configure()
 run(UUID(sys.argv[1]), do_build)
 """

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from dev.processes import alive, carrying, look
+from dev.stack.processes import alive, carrying, look
 from tests.acceptance.outside import Baton, files
 from tests.faults.strikes import Strikes, Struck
 from worker.client import Build
-from worker.points import POINTS
+from worker.process.crash_points import POINTS
 
 RELAY_POINTS = ("relay.taken", "relay.sent", "rescue.taken")
 WORKER_POINTS = tuple(point for point in POINTS if point not in RELAY_POINTS)
@@ -25,7 +25,7 @@ PROMPT = "write a.txt: {mark}\nrun: echo {mark} > b.txt\nsleep 0.3\nsay {mark}"
 SCRIPTED_PROMPT = "write a.txt: {mark}\nwrite b.txt: {mark}"
 AGAIN = "write c.txt: {mark}\nsay {mark} again"
 
-# Where an unknown exception means, by worker/errors.py, that the job has failed.
+# Where an unknown exception means, by worker/failures/errors.py, that the job has failed.
 MAY_FAIL = {
     "workspace.begun",
     "turn.recorded",

@@ -19,8 +19,8 @@ from typing import LiteralString
 import psycopg
 from psycopg import Connection, sql
 
-from db.jobs import NEVER
-from db.migrate import migrate
+from db.core.migrate import migrate
+from db.jobs.jobs import NEVER
 from tests.faults.ledger_rows import FOREVER
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

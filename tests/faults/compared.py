@@ -11,26 +11,16 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from db import (
-    attempts,
-    endings,
-    heads,
-    jobs,
-    limits,
-    outbox,
-    projects,
-    registry,
-    rescue,
-    sessions,
-    turns,
-)
-from db.attempts import Claimed, Runner
-from db.endings import End, Wait
-from db.events import Event
-from db.lanes import Message, Next
-from db.limits import Limit
-from db.sessions import Advance
-from db.turns import Try
+from db.core.events import Event
+from db.jobs import attempts, endings, jobs, limits, outbox, rescue
+from db.jobs.attempts import Claimed, Runner
+from db.jobs.endings import End, Wait
+from db.jobs.lanes import Message, Next
+from db.jobs.limits import Limit
+from db.projects import heads, projects
+from db.sessions import commits, registry, turns
+from db.sessions.commits import Advance
+from db.sessions.turns import Try
 from tests.faults.clock import moment, seconds
 from tests.faults.ledger_rows import FOREVER
 from tests.faults.pair import Pair
@@ -165,7 +155,7 @@ class Ledger(Pair):
         )
         told = [Event("session.moved", job.id, {})]
         told += [Event("job.done", job.id, {})] if final else []
-        moved = sessions.advance(
+        moved = commits.advance(
             self.conn,
             job,
             to,

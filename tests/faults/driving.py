@@ -8,9 +8,10 @@ from uuid import UUID
 
 import psycopg
 
-from db import jobs, pool, rescue
-from db.jobs import Job
-from dev.processes import carrying
+from db.core import pool
+from db.jobs import jobs, rescue
+from db.jobs.jobs import Job
+from dev.stack.processes import carrying
 from tests.conftest import keys_without_end
 from tests.faults.wire import Wire, wired
 from tests.invariants import violations

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from db.attempts import Claimed, Runner
+from db.jobs.attempts import Claimed, Runner
 from tests.faults.clock import Clock, moment
 from tests.faults.compared import Ledger
 from tests.faults.ledger_rows import FOREVER, user_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from db.attempts import Runner
+from db.jobs.attempts import Runner
 from tests.faults.ledger_rows import FOREVER, Job, Project, Turn
 
 

@@ -19,8 +19,8 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from worker import reading, removal
-from worker.trees import Kept, Trees
+from worker.workspace import reading, removal
+from worker.workspace.trees import Kept, Trees
 
 NO_FILE = {"pipe", "socket", "device", "name"}
 NEVER = {

@@ -16,10 +16,10 @@ import psycopg
 import redis
 from celery import Celery
 
-from dev.processes import Process, alive, descendants, look
-from dev.up import Stack
+from dev.stack.processes import Process, alive, descendants, look
+from dev.stack.up import Stack
 from tests.faults.agents import children, live_agents
-from worker.queues import QUEUE
+from worker.broker.queues import QUEUE
 
 GAP = 0.9  # seconds between two strikes, in the mean
 LONGEST_STOP = 7.0  # seconds of a SIGSTOP: past the lease

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from psycopg import Connection
 
-from db.lanes import FIRST
+from db.jobs.lanes import FIRST
 from tests.faults.clock import Clock, moment
 from tests.faults.ledger_model import Model
 from tests.faults.ledger_rows import Job

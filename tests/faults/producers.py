@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from config.settings import settings
-from db import jobs
+from db.jobs import jobs
 from tests.faults.reading import Request
 from worker.client import Build, ChatPlan, enqueue
 

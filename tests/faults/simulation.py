@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
-from db.attempts import Claimed
+from db.jobs.attempts import Claimed
 from tests.faults.compared import TRUSTED, Ledger
 from tests.faults.ledger_rows import FOREVER, Job
 

@@ -1,11 +1,11 @@
-"""The test's side of dev/faults.py: what is to be struck, and what has been."""
+"""The test's side of dev/faults/strikes.py: what is to be struck, and what has been."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-WORKERS = "celery -A dev.faults_worker worker --loglevel INFO --without-mingle --without-gossip"
-RELAY = "python -m dev.faults"
+WORKERS = "celery -A dev.faults.worker worker --loglevel INFO --without-mingle --without-gossip"
+RELAY = "python -m dev.faults.strikes"
 
 
 @dataclass(frozen=True, slots=True)

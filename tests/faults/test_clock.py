@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from claude_agent_sdk import ResultError
 
-from db import jobs
+from db.jobs import jobs
 from tests.faults.apart import relay, started, worker_of_another_time
 from tests.faults.conftest import Tally
 from tests.faults.driving import at_its_sleep, drive, wrong
@@ -22,7 +22,7 @@ from tests.running import AtWork, U
 from tests.waiting import wait_until
 from worker.agent.failures import Report, failure
 from worker.client import Build
-from worker.run import Ran
+from worker.job.run import Ran
 
 SOURCE = Path(__file__).with_name("skew.c")
 CHECKOUT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ WALL = {  # what reads the wall clock of Python
 
 
 # What people look at: "2 h ago", of the clock that they have before them.
-SHOWN = {"worker/moments.py", "worker/watch.py", "worker/cli/jobs.py"}
+SHOWN = {"worker/cli/moments.py", "worker/cli/watch.py", "worker/cli/jobs.py"}
 
 
 def test_no_decision_of_the_product_asks_the_wall_clock():
@@ -152,7 +152,7 @@ def test_a_worker_of_the_future_sweeps_nothing_that_is_new(
     old = tmp_path / "agent" / "tmp" / "old"
     old.mkdir()
     os.utime(old, (0, 0))
-    sweep = "from worker.litter import sweep_directories as sweep; raise SystemExit(sweep())"
+    sweep = "from worker.cleanup.litter import sweep_directories as sweep; raise SystemExit(sweep())"
     home = {"BATON_AGENT_HOME": str(tmp_path / "agent")}
     with started("-c", sweep, LD_PRELOAD=skewed, SKEW=str(30 * HOURS), **home) as process:
         assert process.wait(20) == 1

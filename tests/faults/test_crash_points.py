@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.processes import look
+from dev.stack.processes import look
 from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.faults.agents import Agents, watching

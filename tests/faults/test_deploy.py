@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from dev.processes import look
+from dev.stack.processes import look
 from tests.acceptance.outside import Baton, baton_up
 from tests.faults.agents import children
 from tests.faults.conftest import Tally

@@ -11,19 +11,20 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from db import jobs, listing, pool
-from db.listing import Wanted
-from db.migrate import migrate
-from dev.embedded import open_postgres
-from dev.server import ServiceError
+from db.core import pool
+from db.core.migrate import migrate
+from db.jobs import jobs, listing
+from db.jobs.listing import Wanted
+from dev.stack.embedded import open_postgres
+from dev.stack.server import ServiceError
 from tests.faults.conftest import Tally
 from tests.faults.driving import drive, running, wrong
 from tests.machine import needs_mounts
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import git
 from worker.client import Build, ChatPlan, enqueue
-from worker.errors import WorkspaceFailed
+from worker.failures.errors import WorkspaceFailed
+from worker.workspace import git
 
 MIB = 2**20
 PROMPT = "write b.txt: 2\nrun: head -c 60000 /dev/urandom > big"

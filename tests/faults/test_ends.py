@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from db import jobs, limits
+from db.jobs import jobs, limits
 from tests.faults.apart import STUBBORN, living
 from tests.faults.conftest import Tally
 from tests.faults.driving import running, wrong

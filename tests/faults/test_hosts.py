@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from db import jobs
+from db.jobs import jobs
 from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.faults.conftest import Tally

@@ -1,6 +1,6 @@
 """A thousand kills: pool children are SIGKILLed at random moments while chains run.
 
-Most meet the agent of dev/deeds.py, which is quick and writes down what it is told to; the
+Most meet the agent of dev/agents/deeds.py, which is quick and writes down what it is told to; the
 rest meet the real CLI in the middle of a turn.
 """
 
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from dev.processes import Process, alive
+from dev.stack.processes import Process, alive
 from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.faults.agents import children, live_agents, watching

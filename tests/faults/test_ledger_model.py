@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from db import endings
+from db.jobs import endings
 from tests.faults.clock import Clock, open_clock
 from tests.faults.compared import Ledger
 from tests.faults.conftest import Tally

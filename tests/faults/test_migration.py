@@ -6,8 +6,8 @@ from shutil import copytree
 import psycopg
 import pytest
 
-from db.migrate import FILES, migrate
-from dev.bench_fill import Amount, fill
+from db.core.migrate import FILES, migrate
+from dev.bench.fill import Amount, fill
 from tests.faults import old_fleet
 from tests.faults.conftest import Tally
 from tests.ledger import built, one

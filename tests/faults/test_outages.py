@@ -10,16 +10,16 @@ from uuid import UUID
 
 import pytest
 
-from db import jobs, rescue
+from db.jobs import jobs, rescue
 from tests.faults.conftest import Tally
 from tests.faults.driving import drive, running, through_a_wire, wrong
 from tests.faults.wire import Wire
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import points
 from worker.agent import Request, Turn
 from worker.client import Build, Update
-from worker.errors import AgentFailed
+from worker.failures.errors import AgentFailed
+from worker.process import crash_points
 
 SHORT_LEASE = {"BATON_LEASE": "2", "BATON_RENEW_EVERY": "0.5", "BATON_CANCEL_POLL": "0.2"}
 
@@ -51,10 +51,10 @@ def at_point(dsn: str) -> Iterator[Callable[[str, Callable[[], None]], None]]:
     """`at_point(name, do)`: do it when this process reaches the point."""
 
     def order(name: str, do: Callable[[], None]) -> None:
-        points.strike = lambda reached: do() if reached == name else None
+        crash_points.strike = lambda reached: do() if reached == name else None
 
     yield order
-    points.strike = None
+    crash_points.strike = None
 
 
 def test_a_turn_that_cannot_be_committed_in_time_is_committed_later(
@@ -70,7 +70,7 @@ def test_a_turn_that_cannot_be_committed_in_time_is_committed_later(
         asked = at_work.ask(Build(project=P, user=U, prompt="write a.txt: a"))
         at_point("commit.before", lambda: away_for(wire, 4))
         assert at_work.run(asked).state == "waits"
-    points.strike = None
+    crash_points.strike = None
     tally.ran()
     calls = len(at_work.model.requests)
     drive(at_work, asked, alone=True)
@@ -112,7 +112,7 @@ def test_an_outage_while_a_session_is_loaded_costs_no_attempt(
         asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))
         at_point("turn.recorded", lambda: away_for(wire, 14))
         assert at_work.run(asked).state == "waits"
-    points.strike = None
+    crash_points.strike = None
     tally.ran()
     assert at_rest(at_work, asked) == ("queued", 0, 0)
     assert len(at_work.model.requests) == calls, "no turn was begun"

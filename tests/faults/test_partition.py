@@ -17,8 +17,9 @@ from uuid import UUID
 
 import pytest
 
-from db import jobs, rescue
-from dev.processes import Process, look
+from db.jobs import jobs, rescue
+from dev.agents.scripted import scripted
+from dev.stack.processes import Process, look
 from tests.faults.apart import STUBBORN, living, relay
 from tests.faults.conftest import Tally
 from tests.faults.driving import at_its_sleep, drive, program, through_a_wire, wrong
@@ -26,10 +27,9 @@ from tests.machine import needs_bubblewrap, needs_iptables
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
 from tests.workers import Worker, worker
-from worker.agent.keeper import PR_SET_CHILD_SUBREAPER
-from worker.agent.scripted import scripted
 from worker.client import Build
 from worker.relay import rescue_once
+from worker.sandbox.keeper import PR_SET_CHILD_SUBREAPER
 
 SANDBOXES = ["off", pytest.param("auto", marks=[needs_bubblewrap, pytest.mark.long])]
 pytestmark = pytest.mark.timeout(600)

@@ -14,19 +14,21 @@ import psycopg
 import pytest
 from celery.exceptions import Reject
 
-from db import jobs, transcripts
-from db.migrate import migrate
-from db.transcript_form import soundness
-from dev import processes
-from dev.embedded import open_postgres
-from dev.server import Server
+from db.core.migrate import migrate
+from db.jobs import jobs
+from db.transcripts import transcripts
+from db.transcripts.form import soundness
+from dev.stack import processes
+from dev.stack.embedded import open_postgres
+from dev.stack.server import Server
 from tests.faults.conftest import Tally
 from tests.faults.driving import drive, running, wrong
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import points, relay
+from worker import relay
 from worker.client import Build, ChatPlan, Update, enqueue
-from worker.delivery import accept
+from worker.job.delivery import accept
+from worker.process import crash_points
 
 pytestmark = pytest.mark.timeout(800)
 PROMPT = "run: echo {n} >> log.txt; sleep 0.5\nsay done {n}"
@@ -99,11 +101,11 @@ def strike_at(
                 operator.submit(do).result()
                 done.set()
 
-        points.strike = strike
+        crash_points.strike = strike
         return done
 
     yield arm
-    points.strike = None
+    crash_points.strike = None
 
 
 def test_postgres_may_be_restarted_at_any_point_of_a_job(

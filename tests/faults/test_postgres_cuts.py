@@ -11,18 +11,18 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from db import jobs
-from db.attempts import CLAIM
-from db.endings import FINISH, PUT_BACK
-from db.sessions import ADVANCE
+from db.jobs import jobs
+from db.jobs.attempts import CLAIM
+from db.jobs.endings import FINISH, PUT_BACK
+from db.sessions.commits import ADVANCE
 from tests.faults.conftest import Tally
 from tests.faults.driving import drive, meanwhile, through_a_wire, wrong
 from tests.faults.wire import When
 from tests.running import AtWork, P, U
 from worker.agent import Request, Turn
 from worker.client import Build, Update
-from worker.errors import AgentFailed
-from worker.run import Ran
+from worker.failures.errors import AgentFailed
+from worker.job.run import Ran
 
 pytestmark = pytest.mark.timeout(600)
 WHEN: list[When] = ["before", "sent", "answered"]

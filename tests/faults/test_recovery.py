@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from db import jobs
+from db.jobs import jobs
 from tests.dying import killed_after, killed_at, recovered
 from tests.invariants import violations
 from tests.running import AtWork, P, U

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import pytest
 
-from db import attempts, endings, lanes, limits, outbox, rescue, sessions
-from db.attempts import Runner
-from db.migrate import FUNCTIONS
+from db.core.migrate import FUNCTIONS
+from db.jobs import attempts, endings, lanes, limits, outbox, rescue
+from db.jobs.attempts import Runner
+from db.sessions import commits
 from tests.faults.actors import ask, simulate
 from tests.faults.clock import Clock, moment, open_clock
 from tests.faults.compared import LEASE, Ledger
@@ -108,8 +109,8 @@ def test_a_seed_is_one_history(clock: Clock):
 @pytest.mark.parametrize(
     ("module", "statement", "rule", "instead"),
     [
-        (sessions, "ADVANCE", "and attempt = %(attempt)s", ""),
-        (sessions, "ADVANCE", "and lease_until > now()", ""),
+        (commits, "ADVANCE", "and attempt = %(attempt)s", ""),
+        (commits, "ADVANCE", "and lease_until > now()", ""),
         (endings, "FINISH", "and attempt = %(attempt)s", ""),
         (endings, "PUT_BACK", "or exists (select from the_limit)", "or true"),
         (attempts, "CLAIM", lanes.FIRST, "true"),

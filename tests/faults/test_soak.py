@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from config.settings import settings
-from dev.processes import free_port
+from dev.stack.processes import free_port
+from dev.stack.up import Stack, stack
 from dev.standin.server import Standin, standin
-from dev.up import Stack, stack
 from tests.conftest import keys_without_end
 from tests.faults.agents import watching
 from tests.faults.conftest import Tally
@@ -45,7 +45,7 @@ COMMANDS = {
 def rig(root: Path, compact: str) -> Generator[tuple[Stack, Standin]]:
     """A stack whose database may go away: nothing here holds on to a connection."""
     with pytest.MonkeyPatch.context() as here, standin("plain", speed=0) as model, chdir(root):
-        here.setattr("dev.up.FLOWER_PORT", free_port())
+        here.setattr("dev.stack.up.FLOWER_PORT", free_port())
         settings.cache_clear()
         env = {
             "ANTHROPIC_BASE_URL": model.url,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.processes import alive, look
+from dev.stack.processes import alive, look
 from tests.acceptance.outside import LONG, baton_up
 from tests.faults.conftest import Tally
 from tests.faults.strikes import RELAY, WORKERS

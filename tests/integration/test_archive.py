@@ -10,8 +10,10 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import migrate, projects, upkeep
-from db.migrate import FILES
+from db.core import migrate
+from db.core.migrate import FILES
+from db.operations import upkeep
+from db.projects import projects
 from tests.invariants import violations
 from tests.ledger import at_once, begun, blocked, built, commit, one
 from tests.waiting import wait_until

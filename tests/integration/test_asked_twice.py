@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import Connection, IsolationLevel, errors
 
-from db.codes import refusal
+from db.core.codes import refusal
 from tests.ledger import ask, at_once, begun, blocked, built, claim, commit, job_row, one
 from tests.waiting import wait_until
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from dev.procfile import read_procfile
+from dev.stack.procfile import read_procfile
 from tests.conftest import Configure
 from tests.ledger import one
 from tests.waiting import wait_until
-from worker import periodic
 from worker.app import app
-from worker.checkpoints import BROKER, client
+from worker.broker import periodic
+from worker.live.checkpoints import BROKER, client
 
 
 @pytest.fixture

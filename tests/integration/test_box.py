@@ -15,11 +15,12 @@ from tests.conftest import Configure
 from tests.machine import needs_bubblewrap, needs_root
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import doctor, host
-from worker.agent import box, home, probe
-from worker.agent.box import DEVICES, NAMESPACES, Way
-from worker.agent.keeper import descendants
+from worker.cli import doctor
 from worker.client import Build
+from worker.process import identity
+from worker.sandbox import box, home, probe
+from worker.sandbox.box import DEVICES, NAMESPACES, Way
+from worker.sandbox.keeper import descendants
 
 pytestmark = needs_bubblewrap
 
@@ -160,7 +161,7 @@ def test_what_has_changed_its_user_dies_with_its_keeper_all_the_same(
         below = descendants(keeper.pid)
         assert len(below) > 3
         keeper.kill()
-        wait_until(lambda: not any(map(host.started, below)), description="the agent's end")
+        wait_until(lambda: not any(map(identity.started, below)), description="the agent's end")
 
 
 @needs_root

@@ -10,11 +10,15 @@ import psycopg
 import pytest
 from psycopg import Connection, errors
 
-from db import branches, endings, jobs, transcript_upkeep, transcripts, upkeep
-from db.attempts import Claimed
-from db.branches import Branch
-from db.codes import refusal
-from db.heads import HeadHeld
+from db.core.codes import refusal
+from db.jobs import endings, jobs
+from db.jobs.attempts import Claimed
+from db.operations import upkeep
+from db.projects import branches
+from db.projects.branches import Branch
+from db.projects.heads import HeadHeld
+from db.transcripts import listings, transcripts
+from dev.agents.scripted import scripted
 from tasks import upkeep as periodic
 from tests.invariants import violations
 from tests.ledger import (
@@ -32,10 +36,9 @@ from tests.ledger import (
 )
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker.agent.scripted import scripted
-from worker.checkpoints import PROGRESS, client
+from worker.broker.publish import stream
 from worker.client import ChatPlan
-from worker.publish import stream
+from worker.live.checkpoints import PROGRESS, client
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -155,7 +158,7 @@ def test_the_transcripts_of_a_dropped_branch_go_in_their_time(conn: Connection):
     conn.execute("update transcript_sessions set updated_at = now() - interval '8 days'")
     assert upkeep.prune_transcripts(conn, 7 * DAY) == 0
     branches.drop(conn, "p", job.lane)
-    assert transcript_upkeep.unreachable(conn, ["p"], idle=9 * DAY) == [], "not before"
+    assert listings.unreachable(conn, ["p"], idle=9 * DAY) == [], "not before"
     assert upkeep.prune_transcripts(conn, 7 * DAY) == 1
     assert one(conn, "select session_id from transcript_sessions") == main
 

@@ -10,17 +10,20 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
-from db import branches, jobs, receipts
-from db.jobs import Job
+from db.jobs import jobs
+from db.jobs.jobs import Job
+from db.operations import receipts
+from db.projects import branches
 from tests.hosts import Hosts, files, git, kept, writes
 from tests.hosts import hosts as hosts
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import branch_places, history, repositories, workspace
 from worker.agent import Request, Turn
 from worker.cli import main
 from worker.client import Build
-from worker.trees import Trees
+from worker.workspace import branch_places, repositories, workspace
+from worker.workspace import refs as history
+from worker.workspace.trees import Trees
 
 pytestmark = pytest.mark.agent("direct")
 

@@ -5,9 +5,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db import branches, jobs, projects
-from db.heads import HeadHeld
-from db.jobs import Job
+from db.jobs import jobs
+from db.jobs.jobs import Job
+from db.projects import branches, projects
+from db.projects.heads import HeadHeld
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker.client import Build, ChatPlan, Refused

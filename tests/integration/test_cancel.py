@@ -7,9 +7,9 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection
 
-from db import attempts, endings, jobs, listing, rescue
-from db.endings import Wait
-from db.listing import Wanted
+from db.jobs import attempts, endings, jobs, listing, rescue
+from db.jobs.endings import Wait
+from db.jobs.listing import Wanted
 from tests.invariants import violations
 from tests.ledger import (
     advance,

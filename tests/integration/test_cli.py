@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from psycopg import Connection
 
-from dev.services import note, services
+from dev.stack.services import note, services
 from tests import ledger
 from tests.commandline import BATON, NOWHERE, Baton, Ran, failed, on_a_terminal
 from tests.commandline import bare as bare

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from psycopg import Connection
 
-from db import listing
-from db.listing import Wanted
+from db.jobs import listing
+from db.jobs.listing import Wanted
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare

@@ -5,7 +5,8 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import Connection
 
-from db import messages, names
+from db.core import names
+from db.jobs import messages
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare

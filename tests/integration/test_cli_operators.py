@@ -5,13 +5,14 @@ from uuid import uuid4
 
 from psycopg import Connection
 
-from db import limits, transcripts
-from db.transcript_form import Entry
+from db.jobs import limits
+from db.transcripts import transcripts
+from db.transcripts.form import Entry
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare
 from tests.commandline import baton as baton
-from worker import host
+from worker.process import identity
 
 
 def test_a_job_is_shown_with_its_processes_steps_and_sessions(baton: Baton, conn: Connection):
@@ -112,7 +113,7 @@ def test_unlocking_takes_at_once_from_a_process_that_is_gone_here(
     baton: Baton, conn: Connection
 ):
     job = ledger.begun(conn)
-    conn.execute("update jobs set boot = %s, pid = 1, pid_started = 1", (host.boot(),))
+    conn.execute("update jobs set boot = %s, pid = 1, pid_started = 1", (identity.boot(),))
     assert baton("project", "p", "--unlock").code == 0
     assert ledger.job_row(conn, job.id) == "queued"
 

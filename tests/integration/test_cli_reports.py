@@ -6,8 +6,10 @@ from uuid import uuid4
 import pytest
 from psycopg import Connection
 
-from db import limits, transcripts, upkeep, workers
-from db.workers import Worker
+from db.jobs import limits, workers
+from db.jobs.workers import Worker
+from db.operations import upkeep
+from db.transcripts import transcripts
 from tests import ledger
 from tests.commandline import Baton
 from tests.commandline import bare as bare

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from psycopg import Connection
 
-from dev.noted import Services
-from dev.services import note
+from dev.stack.noted import Services
+from dev.stack.services import note
 from tests import ledger
 from tests.commandline import BATON, failed
 from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
-from worker.command_table import COMMANDS, Commands
-from worker.console import app
+from worker.cli.command_table import COMMANDS, Commands
+from worker.cli.console import app
 
 HEAVY = {
     *("celery", "kombu", "billiard", "flower", "tornado", "claude_agent_sdk", "mcp", "anyio"),

@@ -17,16 +17,16 @@ import pytest
 import redis
 from psycopg import Connection
 
-from db import listing, workers
-from db.listing import Wanted
-from db.workers import Worker
+from db.jobs import listing, workers
+from db.jobs.listing import Wanted
+from db.jobs.workers import Worker
 from tests import ledger
 from tests.commandline import BATON
 from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
 from tests.waiting import wait_until
-from worker.checkpoints import PROGRESS
-from worker.progress import NOTED
+from worker.live.checkpoints import PROGRESS
+from worker.live.progress import NOTED
 
 ASKED = ("enqueue", "build", "--project", "p", "--user", "u", "--prompt", "x", "--wait")
 CLEARED = "\x1b[2K"  # what Ctrl-C finds of the live line is taken off the screen

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg import Connection
 
-from db import limits, workers
-from db.workers import Worker
+from db.jobs import limits, workers
+from db.jobs.workers import Worker
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare

@@ -12,13 +12,15 @@ import pytest
 from psycopg import Connection, sql
 from structlog.testing import capture_logs
 
-from db import pool, transcripts
+from db.core import pool
+from db.transcripts import transcripts
 from tests.conftest import Configure
 from tests.ledger import blocked
 from tests.machine import needs_pgbouncer
 from tests.pooler import pgbouncer
 from tests.waiting import wait_until
-from worker import doctor, postgres
+from worker.cli import doctor
+from worker.process import postgres
 
 P = "shop"
 

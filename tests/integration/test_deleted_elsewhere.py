@@ -8,10 +8,10 @@ from config.settings import settings
 from tests.hosts import Hosts, aside, files, git
 from tests.hosts import hosts as hosts
 from tests.running import AtWork, P
-from worker import history, remains, repositories, workspace
 from worker.cli import main
 from worker.client import Build
-from worker.trees import Trees
+from worker.workspace import leftovers, refs, repositories, workspace
+from worker.workspace.trees import Trees
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -91,7 +91,7 @@ def test_nor_what_a_turn_of_it_had_only_begun(hosts: Hosts):
     (place / "secret.txt").write_text("of ann")
     trees = Trees(workspace.repository(P), place)
     trees.create()
-    trees.point(f"{history.BEGUN}/x", trees.snapshot("as found", parent=None))
+    trees.point(f"{refs.BEGUN}/x", trees.snapshot("as found", parent=None))
     hosts.on("one")
     assert main(["delete", "user", ANN, "--yes"]) == 0, "projects of a deleted user are deleted"
     hosts.on("two")
@@ -120,8 +120,8 @@ def test_what_the_next_owner_made_stays_whatever_becomes_of_the_head(hosts: Host
     """As a worker leaves it that died before its first turn was committed."""
     assert build(hosts.at_work, BOB, "write b.txt: of bob") == "done"
     trees = Trees(workspace.repository(P), two)
-    trees.forget(history.HEAD)
-    remains.clear(hosts.at_work.conn, P)
+    trees.forget(refs.HEAD)
+    leftovers.clear(hosts.at_work.conn, P)
     assert repositories.run_once() == 1
     assert files(two) == {"b.txt": "of bob"}
     assert trees.exist()

@@ -17,8 +17,10 @@ import pytest
 from psycopg import Connection, sql
 
 from config.settings import settings
-from db import deletion, jobs, receipts, transcripts, upkeep
-from db.deletion import Held
+from db.jobs import jobs
+from db.operations import deletion, receipts, upkeep
+from db.operations.deletion import Held
+from db.transcripts import transcripts
 from tests import ledger
 from tests.commandline import Baton
 from tests.commandline import bare as bare
@@ -27,10 +29,11 @@ from tests.conftest import Configure
 from tests.invariants import violations
 from tests.ledger import ask, begun, blocked, built, claim, commit, finish, job_row, one, turn
 from tests.waiting import wait_until
-from worker import checkpoints, progress, publish
-from worker import deletion as deleting
-from worker.checkpoints import CHECKPOINTS, PROGRESS, Checkpoint, client
+from worker.broker import publish
+from worker.cleanup import deletion as deleting
 from worker.client import Build, Refused, enqueue
+from worker.live import checkpoints, progress
+from worker.live.checkpoints import CHECKPOINTS, PROGRESS, Checkpoint, client
 
 SECRET = "the-words-of-a-user"
 

@@ -12,7 +12,7 @@ from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
 from tests.hosts import Hosts
 from tests.hosts import hosts as hosts
-from worker import diff
+from worker.workspace import diff
 
 pytestmark = pytest.mark.agent("direct")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from db import branches, projects
+from db.projects import branches, projects
 from tests import ledger
 from tests.running import AtWork, P, U
-from worker import digest
 from worker.client import Build
+from worker.session import digest
 
 pytestmark = pytest.mark.agent("direct")
 

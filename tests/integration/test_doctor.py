@@ -13,18 +13,22 @@ from claude_agent_sdk._cli_version import __cli_version__
 from psycopg import Connection
 from structlog.testing import capture_logs
 
-from db import beats, limits, messages, relays, upkeep, workers
-from db.jobs import NEVER
-from db.workers import Worker
-from dev.embedded import open_redis
+from db.jobs import beats, limits, messages, relays, workers
+from db.jobs.jobs import NEVER
+from db.jobs.workers import Worker
+from db.operations import upkeep
+from dev.stack.embedded import open_redis
 from dev.standin.server import standin
 from tests import ledger
 from tests.conftest import Configure
 from tests.waiting import wait_until
-from worker import checkpoints, doctor, host, periodic
 from worker.agent import version
-from worker.broker import fitness
-from worker.doctor import START_RELAY
+from worker.broker import periodic
+from worker.broker.connection import fitness
+from worker.cli import doctor
+from worker.cli.doctor import START_RELAY
+from worker.live import checkpoints
+from worker.process import identity
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 Checks = Callable[..., dict[str, tuple[str, str]]]
@@ -133,10 +137,10 @@ def test_a_relay_that_is_busy_is_told_from_one_that_is_dead_stopped_or_stuck(
     assert "lives, and yet a job has been due for 1 m 0 s" in relay()[1]
     assert "pid 4711 on h has said nothing for 1 m 0 s" in relay(silent="1 min")[1]
     with subprocess.Popen(["sleep", "60"]) as process:
-        mine = host.boot()
+        mine = identity.boot()
         assert "has hung" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
         process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: host.stopped(process.pid), description="it is stopped")
+        wait_until(lambda: identity.stopped(process.pid), description="it is stopped")
         assert "is stopped (SIGSTOP)" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
         process.kill()
     assert "is gone" in relay(boot=mine, pid=process.pid, silent="1 min")[1]
@@ -192,7 +196,7 @@ def test_a_probe_that_succeeds_clears_the_parked_credential(
     with standin(scenario="plain") as model:
         env = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": "sk-test"}
         configure(**env)
-        credential = host.credential()
+        credential = identity.credential()
         workers.report(conn, _worker(credential))
         job = ledger.ask(conn)
         limits.impose(conn, credential, wait=None, reason="authentication_failed")

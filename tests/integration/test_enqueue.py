@@ -12,8 +12,8 @@ import pytest
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import dict_row
 
-from db import events, ledger_settings
-from db.codes import refusal
+from db.core import events, ledger_settings
+from db.core.codes import refusal
 from tests.conftest import Configure
 from tests.ledger import (
     advance,

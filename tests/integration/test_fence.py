@@ -5,9 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from worker import fence, git
-from worker.errors import Stopped
-from worker.trees import Trees
+from worker.failures.errors import Stopped
+from worker.process import fence
+from worker.workspace import git
+from worker.workspace.trees import Trees
 
 
 def test_a_workspace_is_left_alone_once_the_hold_is_over(tmp_path: Path):

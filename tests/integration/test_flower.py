@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dev.flower import door
-from dev.procfile import read_procfile
+from dev.stack.flower import door
+from dev.stack.procfile import read_procfile
 from tests.commandline import NOWHERE, Baton
 from tests.commandline import bare as bare
-from worker.flower import closed
+from worker.broker.flower import closed
 
 
 @pytest.mark.parametrize("given", [None, "ann:secret,bob:"])

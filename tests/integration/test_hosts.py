@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from config.settings import BadSettings, settings
-from db import jobs, rescue
+from db.jobs import jobs, rescue
 from tests.conftest import Configure
 from tests.hosts import Hosts, aside, files, git, kept, trees, writes
 from tests.hosts import hosts as hosts
 from tests.invariants import violations
 from tests.running import P, U
-from worker import points
-from worker.agent import Request, Turn, box
+from worker.agent import Request, Turn
 from worker.agent.claude import claude
 from worker.client import Build, ChatPlan, Update
-from worker.errors import HeadMoved
+from worker.failures.errors import HeadMoved
+from worker.process import crash_points
+from worker.sandbox import box
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -161,11 +162,11 @@ def test_what_a_lost_attempt_has_sent_is_cleaned_away(
         if point == "commit.before":
             raise HeadMoved("as if another had been quicker")
 
-    monkeypatch.setattr(points, "strike", strike)
+    monkeypatch.setattr(crash_points, "strike", strike)
     job = at_work.build("write b.txt: b")
     assert job.error_class == "head_moved"
     assert len(hosts.sent()) == 2, "the lost one is there"
-    monkeypatch.setattr(points, "strike", None)
+    monkeypatch.setattr(crash_points, "strike", None)
     hosts.on(rescued_on)
     assert at_work.again(job.id).state == "done"
     assert hosts.sent() == set(trees(at_work))

@@ -11,7 +11,7 @@ import pytest
 from claude_agent_sdk import ClaudeAgentOptions, query
 from psycopg import Connection
 
-from db import transcripts
+from db.transcripts import transcripts
 from tests.commandline import Baton, bare
 from tests.invariants import violations
 from tests.ledger import contents

@@ -12,11 +12,11 @@ import pytest
 from claude_agent_sdk import SessionKey
 from psycopg import Connection
 
-from db import transcripts
+from db.transcripts import transcripts
 from tests.waiting import wait_until
-from worker import fence
 from worker.agent.store import JobStore, PostgresStore, Transaction
-from worker.errors import AttemptReplaced, CaptureIncomplete
+from worker.failures.errors import AttemptReplaced, CaptureIncomplete
+from worker.process import fence
 
 P = "project"
 MODE: Any = {"type": "mode"}

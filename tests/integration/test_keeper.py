@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import wait_until
-from worker import host
-from worker.agent import keeper
-from worker.agent.leash import KEEPER, Box, Leash
+from worker.process import identity
+from worker.sandbox import keeper
+from worker.sandbox.leash import KEEPER, Box, Leash
 
 
 @contextmanager
@@ -81,11 +81,11 @@ def test_what_the_agent_leaves_behind_is_killed(tmp_path: Path):
         f"setsid sleep 300 & echo $! > {tmp_path}/pid; (setsid sleep 301 &) ; exit 0", tmp_path
     ) as process:
         assert process.wait(5) == 0
-    assert host.started(int((tmp_path / "pid").read_text())) is None
+    assert identity.started(int((tmp_path / "pid").read_text())) is None
 
 
 def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
-    leash = Leash("test", host.now() + 0.5)
+    leash = Leash("test", identity.now() + 0.5)
     env = leash.environ
     env.pop("BATON_CLI")
     began = time.monotonic()
@@ -96,12 +96,14 @@ def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
 
 
 def test_a_start_that_took_long_is_not_added_to_the_lease(tmp_path: Path):
-    leash = Leash("test", host.now() + 0.3)
+    leash = Leash("test", identity.now() + 0.3)
     env = leash.environ
     env.pop("BATON_CLI")
-    wait_until(lambda: host.now() > float(env["BATON_UNTIL"]), description="the lease's end")
+    wait_until(
+        lambda: identity.now() > float(env["BATON_UNTIL"]), description="the lease's end"
+    )
     with kept(f"touch {tmp_path}/begun; sleep 300", tmp_path, **env) as process:
-        late = host.now() - 0.1
+        late = identity.now() - 0.1
         code = wait_until(lambda: fed(leash, process, late), timeout=5, description="its end")
         assert code == 137
     assert not (tmp_path / "begun").exists()
@@ -109,7 +111,7 @@ def test_a_start_that_took_long_is_not_added_to_the_lease(tmp_path: Path):
 
 
 def test_a_start_that_outlasted_a_renewal_begins_the_agent(tmp_path: Path):
-    leash = Leash("test", host.now() - 1)
+    leash = Leash("test", identity.now() - 1)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept("exit 5", tmp_path, **env) as process:
@@ -119,7 +121,7 @@ def test_a_start_that_outlasted_a_renewal_begins_the_agent(tmp_path: Path):
 
 
 def test_a_keeper_that_is_fed_lets_the_agent_go_on(tmp_path: Path):
-    leash = Leash("test", host.now() + 0.4)
+    leash = Leash("test", identity.now() + 0.4)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept("sleep 1.2; exit 5", tmp_path, **env) as process:
@@ -132,12 +134,12 @@ def test_a_keeper_that_is_fed_lets_the_agent_go_on(tmp_path: Path):
 def fed(
     leash: Leash, process: "subprocess.Popen[bytes]", until: float | None = None
 ) -> int | None:
-    leash.feed(until or host.now() + 0.4)
+    leash.feed(until or identity.now() + 0.4)
     return process.poll()
 
 
 def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
-    leash = Leash("test", host.now() + 60)
+    leash = Leash("test", identity.now() + 60)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept(f"echo $$ > {tmp_path}/pid; exec sleep 300", tmp_path, **env) as process:
@@ -147,7 +149,7 @@ def test_a_keeper_whose_worker_lets_go_kills(tmp_path: Path):
 
 
 def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Path):
-    leash = Leash("test", host.now() + 60)
+    leash = Leash("test", identity.now() + 60)
     env = leash.environ
     env.pop("BATON_CLI")
     script = f"trap 'echo bye > {tmp_path}/said; exit 143' TERM; touch {tmp_path}/up; sleep 300 & wait"
@@ -160,7 +162,7 @@ def test_an_agent_that_is_asked_to_end_may_write_down_where_it_was(tmp_path: Pat
 
 
 def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
-    leash = Leash("test", host.now() + 1.0)
+    leash = Leash("test", identity.now() + 1.0)
     env = leash.environ
     env.pop("BATON_CLI")
     with kept(
@@ -173,12 +175,12 @@ def test_an_agent_that_will_not_end_is_killed_with_the_lease(tmp_path: Path):
 
 
 def test_only_a_child_of_the_worker_is_taken_for_its_keeper(tmp_path: Path):
-    leash = Leash("test", host.now() + 60)
+    leash = Leash("test", identity.now() + 60)
     name = leash.environ["BATON_KEEPER"]
     with socket.socket(socket.AF_UNIX) as stranger:  # this process is no child of itself
         stranger.connect(f"\0{name}")
         stranger.send(b"not a number")
-        leash.feed(host.now() + 1)
+        leash.feed(identity.now() + 1)
         assert leash.agent_pid is None
         leash.end()  # and this process lives on
     leash.close()

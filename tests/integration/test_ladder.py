@@ -5,14 +5,14 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
-from db import projects
+from db.projects import projects
+from dev.agents.scripted import scripted
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import ladder
-from worker.agent.scripted import scripted
 from worker.client import Build, Update
-from worker.sentences import SENTENCES
-from worker.telling import LOST_SESSION
+from worker.failures.sentences import SENTENCES
+from worker.job.job_events import LOST_SESSION
+from worker.session import ladder
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -247,7 +247,7 @@ def test_a_request_that_wants_to_be_asked_waits_with_its_prompt(at_work: AtWork)
 
 
 def test_start_new_lets_a_waiting_request_begin_fresh(at_work: AtWork):
-    from db.turns import answer
+    from db.sessions.turns import answer
 
     (head,) = heads(at_work, 1)
     at_work.lose(head)
@@ -262,7 +262,7 @@ def test_start_new_lets_a_waiting_request_begin_fresh(at_work: AtWork):
 
 
 def test_retry_lets_a_waiting_request_look_for_the_session_again(at_work: AtWork):
-    from db.turns import answer
+    from db.sessions.turns import answer
 
     (head,) = heads(at_work, 1)
     kept = at_work.rows("select * from transcript_sessions where session_id = %s", head)

@@ -12,9 +12,12 @@ import pytest
 from psycopg import Connection
 from psycopg.errors import UniqueViolation
 
-from db import attempts, chat, events, heads, projects, registry, turns
-from db.attempts import Claimed
-from db.turns import Try
+from db.core import events
+from db.jobs import attempts
+from db.jobs.attempts import Claimed
+from db.projects import heads, projects
+from db.sessions import chat, registry, turns
+from db.sessions.turns import Try
 from tests.invariants import violations
 from tests.ledger import (
     LEASE,

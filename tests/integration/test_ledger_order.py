@@ -7,8 +7,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection
 
-from db import attempts, endings
-from db.endings import Wait
+from db.jobs import attempts, endings
+from db.jobs.endings import Wait
 from tests.ledger import (
     LEASE,
     RUNNER,

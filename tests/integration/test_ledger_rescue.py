@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import Connection
 
-from db import attempts, jobs, rescue
-from db.attempts import Claimed
+from db.jobs import attempts, jobs, rescue
+from db.jobs.attempts import Claimed
 from tests.invariants import violations
 from tests.ledger import (
     RUNNER,

@@ -8,12 +8,12 @@ from uuid import UUID
 import psycopg
 from psycopg import Connection
 
-from db import endings, limits, outbox, workers
-from db.attempts import Claimed
-from db.endings import Wait
-from db.events import Event
-from db.jobs import NEVER
-from db.workers import Worker
+from db.core.events import Event
+from db.jobs import endings, limits, outbox, workers
+from db.jobs.attempts import Claimed
+from db.jobs.endings import Wait
+from db.jobs.jobs import NEVER
+from db.jobs.workers import Worker
 from tests.invariants import violations
 from tests.ledger import (
     RUNNER,

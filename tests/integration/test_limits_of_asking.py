@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import Connection, sql
 
-from db import ledger_settings, listing
-from db.codes import refusal
-from db.jobs import NEVER
-from db.listing import Wanted
+from db.core import ledger_settings
+from db.core.codes import refusal
+from db.jobs import listing
+from db.jobs.jobs import NEVER
+from db.jobs.listing import Wanted
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
 from tests.ledger import ask, at_once, begun, commit, finish, job_row, one

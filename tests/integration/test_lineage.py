@@ -15,11 +15,12 @@ from hypothesis.stateful import (
 )
 from psycopg import Connection
 
-from db import branches, chat, imports, projects
-from db.attempts import Claimed
-from db.chat import Past
-from db.imports import Figures
-from db.transcripts import Summary
+from db.jobs.attempts import Claimed
+from db.projects import branches, projects
+from db.sessions import chat, imports
+from db.sessions.chat import Past
+from db.sessions.imports import Figures
+from db.transcripts.transcripts import Summary
 from tests.invariants import violations
 from tests.ledger import begun, built, commit
 

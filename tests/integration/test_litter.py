@@ -13,13 +13,13 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
-from db import transcript_upkeep, transcripts
+from db.transcripts import listings, transcripts
 from tests.conftest import Configure
 from tests.running import AtWork, P
 from worker.agent import Request, Turn, Watch
 from worker.agent.claude import claude
 from worker.agent.store import JobStore
-from worker.litter import sweep_directories
+from worker.cleanup.litter import sweep_directories
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -94,7 +94,7 @@ def _make_old(at_work: AtWork, session: str) -> None:
     aged = [entry | ({"timestamp": old} if "timestamp" in entry else {}) for entry in entries]
     assert aged != entries
     with at_work.conn.transaction():
-        transcript_upkeep.delete(at_work.conn, P, session)
+        listings.delete(at_work.conn, P, session)
         transcripts.append(at_work.conn, P, session, aged)
     at_work.conn.execute(
         "update transcript_sessions set updated_at = now() - %s", (MONTHS_AGO,)

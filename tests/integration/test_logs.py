@@ -9,10 +9,10 @@ from pathlib import Path
 import structlog
 from structlog.testing import capture_logs
 
+from dev.agents.scripted import scripted
 from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
 from tests.running import AtWork, P, U
-from worker.agent.scripted import scripted
 from worker.client import Build
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z ")

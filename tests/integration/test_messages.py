@@ -18,7 +18,8 @@ from psycopg import Connection
 from tenacity import stop_after_attempt
 
 from config.settings import settings
-from db import jobs, messages, pool
+from db.core import pool
+from db.jobs import jobs, messages
 from tests.commandline import NOWHERE, Baton
 from tests.commandline import bare as bare
 from tests.commandline import baton as baton
@@ -27,10 +28,11 @@ from tests.invariants import violations
 from tests.ledger import ask, begun, job_row, one
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker import delivery, revoking
 from worker.app import app
+from worker.broker import revokes
 from worker.client import Build, ChatPlan, enqueue, refusal
-from worker.notes import Notes
+from worker.job import delivery
+from worker.process.notes import Notes
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -67,7 +69,7 @@ def test_a_revoke_of_anybodys_is_a_cancel_while_only_a_relay_is_online(
 @contextmanager
 def listening() -> Generator[None]:
     ended = threading.Event()
-    thread = threading.Thread(target=revoking.listen_for_good, args=(ended,))
+    thread = threading.Thread(target=revokes.listen_for_good, args=(ended,))
     thread.start()
     try:
         yield
@@ -188,7 +190,9 @@ def test_a_refused_message_goes_back_while_nobody_can_write_it_down(
     configure(DATABASE_URL=NOWHERE)
     pool.close()
     monkeypatch.setattr(pool, "WAIT", 0.1)
-    monkeypatch.setattr("worker.refused_messages._kept.retry.stop", stop_after_attempt(1))
+    monkeypatch.setattr(
+        "worker.broker.refused_messages._kept.retry.stop", stop_after_attempt(1)
+    )
     task: Any = SimpleNamespace(name="tasks.build", request=SimpleNamespace(id="order 7"))
     with pytest.raises(Reject) as put_back:
         delivery.deliver(task, "build", (), {"job_id": "no id"})

@@ -9,9 +9,12 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import chat, listing, migrate, projects
-from db.listing import Wanted
-from db.migrate import FILES, FUNCTIONS, MigrationRefused, check_version, pending
+from db.core import migrate
+from db.core.migrate import FILES, FUNCTIONS, MigrationRefused, check_version, pending
+from db.jobs import listing
+from db.jobs.listing import Wanted
+from db.projects import projects
+from db.sessions import chat
 from tests.invariants import violations
 from tests.ledger import ask, begun, commit, one
 

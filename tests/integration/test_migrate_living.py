@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import migration_files
-from db.migrate import FILES, MigrationRefused, migrate
+from db.core import migration_files
+from db.core.migrate import FILES, MigrationRefused, migrate
 from tests.commandline import BATON
 from tests.commandline import checkout as checkout
 from tests.ledger import ask, one

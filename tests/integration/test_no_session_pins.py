@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from db.jobs import Job
+from db.jobs.jobs import Job
+from dev.agents.scripted import scripted
 from tests.integration.test_turns_settle import Failing, registered
 from tests.running import AtWork, P, U
 from worker.agent import Request, Turn, Watch
-from worker.agent.scripted import scripted
 from worker.agent.store import JobStore
 from worker.client import ChatPlan, Compaction, Metadata
-from worker.errors import AgentFailed, CaptureIncomplete, Stopped
-from worker.verdicts import AGENT, ELSEWHERE, Verdict
+from worker.failures.errors import AgentFailed, CaptureIncomplete, Stopped
+from worker.failures.verdicts import AGENT, ELSEWHERE, Verdict
 
 PARKED = {word for word, (_, resumed) in AGENT.items() if resumed is Verdict.PARK}
 WAITING = {word for word, (_, resumed) in AGENT.items() if resumed is Verdict.WAIT}

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from config.settings import settings
+from dev.agents.scripted import scripted
 from tests.commandline import Baton
 from tests.commandline import bare as bare
 from tests.hosts import Hosts, git, kept
@@ -23,10 +24,9 @@ from tests.hosts import hosts as hosts
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker.agent import Agent, Request, Turn
-from worker.agent.scripted import scripted
+from worker.broker.publish import stream
 from worker.client import Build
-from worker.errors import AgentFailed
-from worker.publish import stream
+from worker.failures.errors import AgentFailed
 
 pytestmark = pytest.mark.agent("direct")
 

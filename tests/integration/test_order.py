@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import attempts, endings, limits, outbox, workers
-from db.endings import Wait
-from db.events import Event
-from db.jobs import NEVER
-from db.outbox import Room
-from db.workers import Worker
+from db.core.events import Event
+from db.jobs import attempts, endings, limits, outbox, workers
+from db.jobs.endings import Wait
+from db.jobs.jobs import NEVER
+from db.jobs.outbox import Room
+from db.jobs.workers import Worker
 from tests.invariants import violations
 from tests.ledger import (
     LEASE,

@@ -6,9 +6,11 @@ from uuid import uuid4
 import pytest
 from psycopg import Connection
 
-from db import branches, projects, registry, upkeep
-from db.attempts import Claimed
-from db.heads import HeadHeld
+from db.jobs.attempts import Claimed
+from db.operations import upkeep
+from db.projects import branches, projects
+from db.projects.heads import HeadHeld
+from db.sessions import registry
 from tests.invariants import violations
 from tests.ledger import ask as asked_for
 from tests.ledger import begun, built, claim, commit, contents, finish

@@ -12,12 +12,13 @@ import pytest
 import redis
 from psycopg import Connection
 
-from db import events, outbox, pool, workers
-from db.attempts import CLAIM
-from db.endings import FINISH
-from db.lanes import Message
-from db.sessions import ADVANCE
-from db.workers import Worker
+from db.core import events, pool
+from db.jobs import outbox, workers
+from db.jobs.attempts import CLAIM
+from db.jobs.endings import FINISH
+from db.jobs.lanes import Message
+from db.jobs.workers import Worker
+from db.sessions.commits import ADVANCE
 from tests.conftest import Configure
 from tests.invariants import violations
 from tests.ledger import (
@@ -38,10 +39,12 @@ from tests.ledger import (
     turn,
     types,
 )
-from worker import checkpoints, publish, relay
+from worker import relay
 from worker.app import app
-from worker.bell import Bell
-from worker.queues import QUEUE
+from worker.broker import publish
+from worker.broker.bell import Bell
+from worker.broker.queues import QUEUE
+from worker.live import checkpoints
 
 WORKER = Worker(
     "w1",

@@ -10,14 +10,16 @@ import pytest
 from psycopg import Connection
 
 from config.settings import settings
-from db.codes import Refusal, refusal
+from db.core.codes import Refusal, refusal
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
 from tests.ledger import ask, built, job_row, one
-from worker import checkpoints, progress, publish, repositories, workspace
+from worker.broker import publish
 from worker.client import BadInput, Build, answer, enqueue
-from worker.delivery import RefusedMessage, accept
-from worker.trees import Trees
+from worker.job.delivery import RefusedMessage, accept
+from worker.live import checkpoints, progress
+from worker.workspace import repositories, workspace
+from worker.workspace.trees import Trees
 
 __all__ = ["bare", "baton"]
 

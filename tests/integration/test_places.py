@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import ledger_settings
-from db.codes import refusal
+from db.core import ledger_settings
+from db.core.codes import refusal
 from tests.conftest import Configure
 from tests.ledger import ask, at_once, begun, blocked, one
 from tests.running import AtWork, U

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from dev.bench_fill import Amount, fill
-from dev.bench_scale_work import Work, works
+from dev.bench.fill import Amount, fill
+from dev.bench.scale_work import Work, works
 from tests.conftest import database
 
 AMOUNT = Amount(3000, archived=1, done=4, queued=3)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 USES_IT = """
-from db.pool import connection
+from db.core.pool import connection
 with connection() as conn:
     print(conn.execute("select 1").fetchone()[0])
 """

@@ -7,15 +7,17 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import deletion, migrate, pool
-from db.deletion import Held
+from db.core import migrate, pool
+from db.operations import deletion
+from db.operations.deletion import Held
 from tests.conftest import Configure
 from tests.invariants import violations
 from tests.ledger import ask, at_once, begun, claim
 from tests.machine import needs_pgbouncer
 from tests.pooler import pgbouncer
 from tests.running import AtWork
-from worker import doctor, relay
+from worker import relay
+from worker.cli import doctor
 
 pytestmark = needs_pgbouncer
 

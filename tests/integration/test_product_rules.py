@@ -8,17 +8,17 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import migrate
-from db.migrate import MigrationRefused
-from db.product_rules import strange
-from db.refusals import FOR_GOOD
-from db.rehearsal import rehearse
+from db.core import migrate
+from db.core.migrate import MigrationRefused
+from db.core.product_rules import strange
+from db.core.refusals import FOR_GOOD
+from db.sessions.rehearsal import rehearse
 from tests.commandline import Baton, bare, baton
 from tests.ledger import ask, begun, blocked, built, commit, contents, finish, job_row, one
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
 from worker.client import BadVersion, Build, enqueue
-from worker.sentences import for_people
+from worker.failures.sentences import for_people
 
 pytestmark = pytest.mark.agent("direct")
 

@@ -11,15 +11,18 @@ from uuid import uuid4
 
 import pytest
 
-from db import attempts, jobs, projects, turns
+from db.jobs import attempts, jobs
+from db.projects import projects
+from db.sessions import turns
 from tests.dying import killed_after, killed_at, recovered
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import drain, host, recovery
 from worker.agent import Request, Turn, Watch
 from worker.agent.claude import claude
 from worker.agent.store import JobStore
 from worker.client import Build, ChatPlan, Metadata, Update
+from worker.process import drain, identity
+from worker.session import recovery
 
 
 def text(at_work: AtWork, name: str) -> str:
@@ -329,7 +332,7 @@ def test_a_turn_that_was_ended_and_will_not_do_is_not_found_again(at_work: AtWor
         at_work.conn,
         asked,
         attempt=uuid4(),
-        runner=host.runner("w"),
+        runner=identity.runner("w"),
         limit=3,
         lease=timedelta(seconds=30),
     )

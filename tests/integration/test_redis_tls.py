@@ -15,13 +15,13 @@ from kombu.exceptions import OperationalError
 
 from config.rules import check
 from config.settings import BadSettings, settings
-from dev.server import ServiceError
-from dev.services import services
+from dev.stack.server import ServiceError
+from dev.stack.services import services
 from tests.conftest import Configure
 from tests.tls import Signer, tls_before
-from worker import doctor
-from worker.broker import address
-from worker.checkpoints import BROKER, client
+from worker.broker.connection import address
+from worker.cli import doctor
+from worker.live.checkpoints import BROKER, client
 
 Tls = Callable[..., str]
 
@@ -49,7 +49,7 @@ def tls(redis_url: str, signer: Signer, configure: Configure) -> Iterator[Tls]:
 
 def sends() -> bool:
     """Whether Celery's side sends a message, by the settings."""
-    with Celery(set_as_current=False, amqp="worker.broker:Amqp") as app:
+    with Celery(set_as_current=False, amqp="worker.broker.connection:Amqp") as app:
         app.conf.update(**address())
         try:
             with app.connection_for_write() as broker:
@@ -177,7 +177,7 @@ def test_what_the_url_says_of_postgres_counts_at_each_door(
     mode: str, dsn: str, configure: Configure
 ):
     """Our Postgres has no TLS, so each door must refuse it."""
-    from db import migrate, pool
+    from db.core import migrate, pool
 
     url = (
         f"{dsn}?sslmode={mode}&sslrootcert=system"

@@ -12,14 +12,15 @@ import pytest
 from psycopg import AsyncConnection, Connection
 from psycopg.types.json import Jsonb
 
-from db import codes, ledger_settings, pool, receipts
-from db.codes import CODES, Refusal, refusal
+from db.core import codes, ledger_settings, pool
+from db.core.codes import CODES, Refusal, refusal
+from db.operations import receipts
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
 from tests.ledger import ask, contents
-from worker import refused
 from worker.client import Busy, Refused, enqueue, enqueue_async
-from worker.delivery import ASKS, RefusedMessage, accept
+from worker.failures import refused
+from worker.job.delivery import ASKS, RefusedMessage, accept
 
 __all__ = ["bare", "baton"]
 CHECKOUT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ that go by what the turn says.
 
 import pytest
 
+from dev.agents.scripted import scripted
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker.agent.scripted import scripted
 from worker.client import Build
 
 pytestmark = pytest.mark.agent("direct")

@@ -6,12 +6,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db import attempts
+from db.jobs import attempts
+from dev.agents.scripted import scripted
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import host, relay
-from worker.agent.scripted import scripted
+from worker import relay
 from worker.client import Build, ChatPlan
+from worker.process import identity
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -20,7 +21,7 @@ GONE = 1  # a pid that began at another time than the runner's
 
 
 def claimed_by_the_dead(at_work: AtWork, job: UUID) -> None:
-    runner = replace(host.runner("w"), pid=GONE, pid_started=1)
+    runner = replace(identity.runner("w"), pid=GONE, pid_started=1)
     lease = timedelta(seconds=30)
     assert attempts.claim(
         at_work.conn, job, attempt=uuid4(), runner=runner, lease=lease, limit=3
@@ -64,7 +65,7 @@ def test_an_outage_sets_no_job_aside(at_work: AtWork):
     """Its worker may live, and be about to say so."""
     at_work.configure(BATON_RESCUE_LIMIT="3")
     asked = at_work.ask(ChatPlan(project=P, user=U, prompt="begin"))
-    runner = host.runner("w")  # this process: it lives
+    runner = identity.runner("w")  # this process: it lives
     lease = timedelta(0)
     assert attempts.claim(
         at_work.conn, asked, attempt=uuid4(), runner=runner, lease=lease, limit=3

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from db import receipts
+from db.operations import receipts
 from tests.hosts import files, git, writes
 from tests.ledger import one
 from tests.machine import needs_sshd
 from tests.remotes import USER, GitServer, http_server, ssh_server
 from tests.running import AtWork, P
 from worker.cli import main
-from worker.errors import WorkspaceAway
-from worker.transport import address
-from worker.trees import Trees
+from worker.failures.errors import WorkspaceAway
+from worker.workspace.transport import address
+from worker.workspace.trees import Trees
 
 pytestmark = pytest.mark.agent("direct")
 

@@ -4,7 +4,8 @@ from uuid import uuid4
 
 from psycopg import Connection
 
-from db import projects, registry
+from db.projects import projects
+from db.sessions import registry
 from tests.ledger import ask, begun, built, claim, commit, next_job, one
 
 

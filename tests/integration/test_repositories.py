@@ -11,17 +11,19 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
-from db import branches, projects
+from db.projects import branches, projects
 from tests.hosts import Hosts, aside, files, git, kept, writes
 from tests.hosts import hosts as hosts
 from tests.running import AtWork, P, U
-from worker import git as git_module
-from worker import history, points, repositories, workspace
 from worker.agent import Request, Turn
 from worker.client import Build
-from worker.repositories import Tended, tend
-from worker.repository import Repository
-from worker.trees import ATTRIBUTES, Trees
+from worker.process import crash_points
+from worker.workspace import git as git_module
+from worker.workspace import refs as history
+from worker.workspace import repositories, workspace
+from worker.workspace.repositories import Tended, tend
+from worker.workspace.repository import Repository
+from worker.workspace.trees import ATTRIBUTES, Trees
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -286,10 +288,10 @@ def test_a_turn_that_did_not_wait_for_it_loses_nothing(
         age(workspace.repository(P))
         repository().pack()
 
-    monkeypatch.setattr(points, "strike", strike)
+    monkeypatch.setattr(crash_points, "strike", strike)
     for n in range(3):
         assert at_work.build(f"write b{n}.txt: {n}").state == "done"
-    monkeypatch.setattr(points, "strike", None)
+    monkeypatch.setattr(crash_points, "strike", None)
     assert {"workspace.begun", "tree.made", "workspace.confirmed"} <= set(reached)
     git(workspace.repository(P), "fsck", "--strict", "--no-dangling")
     assert files(at_work.place) == {"a.txt": "a", "b0.txt": "0", "b1.txt": "1", "b2.txt": "2"}

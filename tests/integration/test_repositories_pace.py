@@ -9,12 +9,12 @@ import pytest
 from psycopg import Connection
 
 from config.settings import settings
-from db import pool
+from db.core import pool
 from tests.conftest import Configure
-from worker import repositories, workspace
-from worker.repositories import MANY, NOTES, OFTEN
-from worker.repository import SAMPLE
-from worker.trees import Trees
+from worker.workspace import repositories, workspace
+from worker.workspace.repositories import MANY, NOTES, OFTEN
+from worker.workspace.repository import SAMPLE
+from worker.workspace.trees import Trees
 
 
 @pytest.fixture(autouse=True)

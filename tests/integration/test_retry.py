@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
-from db import jobs
+from db.jobs import jobs
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
 from tests.ledger import ask, begun, built, commit, finish, job_row, next_job, one

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from config.settings import settings
-from db import upkeep
+from db.operations import upkeep
 from tests.commandline import Baton
 from tests.commandline import bare as bare
 from tests.hosts import Hosts, aside, files, kept, trees
 from tests.hosts import hosts as hosts
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import points
 from worker.client import Update
-from worker.errors import AgentFailed
+from worker.failures.errors import AgentFailed
+from worker.process import crash_points
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -110,9 +110,9 @@ def test_what_a_dead_attempt_left_makes_way_too(
         if point == "commit.before":
             raise AgentFailed("start_failed", "no")
 
-    monkeypatch.setattr(points, "strike", strike)
+    monkeypatch.setattr(crash_points, "strike", strike)
     assert at_work.build("write half.txt: half").state == "failed"
-    monkeypatch.setattr(points, "strike", None)
+    monkeypatch.setattr(crash_points, "strike", None)
     bare("project", "shop", "--rewind", first)
     assert files(at_work.place) == {"a.txt": "one"}
     (ref,) = aside(at_work)

@@ -2,7 +2,7 @@
 
 from psycopg import Connection
 
-from dev.schema import FILE, schema
+from dev.stack.schema import FILE, schema
 
 
 def test_the_file_of_the_schema_is_what_the_migrations_make(conn: Connection) -> None:

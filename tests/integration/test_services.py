@@ -15,11 +15,11 @@ import psycopg
 import pytest
 import redis
 
-from dev import processes, server
-from dev.noted import find
-from dev.processes import Process
-from dev.server import ServiceError
-from dev.services import services
+from dev.stack import processes, server
+from dev.stack.noted import find
+from dev.stack.processes import Process
+from dev.stack.server import ServiceError
+from dev.stack.services import services
 from tests.machine import needs_setpriv
 from tests.waiting import wait_until
 
@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).parents[2]
 HOLD = """
 import signal, sys
 from pathlib import Path
-from dev.services import services
+from dev.stack.services import services
 with services(Path(sys.argv[1])):
     print("up", flush=True)
     signal.pause()
@@ -148,7 +148,7 @@ def test_a_given_server_that_does_not_answer_is_told_without_its_password(tmp_pa
 def test_a_given_redis_that_takes_the_call_and_says_nothing_is_not_waited_for(
     tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dev.services.CONNECT", 1)
+    monkeypatch.setattr("dev.stack.services.CONNECT", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         with pytest.raises(ServiceError, match="look at REDIS_URL"):

@@ -12,8 +12,9 @@ from tests.commandline import Baton
 from tests.commandline import bare as bare
 from tests.commandline import baton as baton
 from tests.conftest import Configure
-from worker import progress, silence
-from worker.checkpoints import PROGRESS
+from worker.live import progress
+from worker.live.checkpoints import PROGRESS
+from worker.reports import silence
 
 NOWHERE = "redis://127.0.0.1:1/0"
 

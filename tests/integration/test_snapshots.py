@@ -12,10 +12,10 @@ import pytest
 
 from tests.integration.test_workspace_places import another_holds
 from tests.machine import without_override
-from worker import lockfile, removal, trees
-from worker.errors import WorkspaceBusy, WorkspaceFailed
-from worker.named import LONGEST, LeftOut
-from worker.trees import Trees
+from worker.failures.errors import WorkspaceBusy, WorkspaceFailed
+from worker.text.file_names import LONGEST, LeftOut
+from worker.workspace import lockfile, removal, trees
+from worker.workspace.trees import Trees
 
 MIB = 2**20
 
@@ -184,7 +184,7 @@ CLOSED = """
 import sys
 from pathlib import Path
 from worker import reading
-from worker.trees import Trees
+from worker.workspace.trees import Trees
 place = Path(sys.argv[1])
 trees = Trees(place.with_suffix(".git"), place)
 trees.create()

@@ -8,10 +8,10 @@ import pytest
 
 from tests.running import AtWork, P, U
 from worker.app import app
-from worker.checkpoints import BROKER, client
+from worker.broker.lost_messages import Strays
+from worker.broker.queues import PLAIN, QUEUE
 from worker.client import ChatPlan
-from worker.queues import PLAIN, QUEUE
-from worker.strays import Strays
+from worker.live.checkpoints import BROKER, client
 
 pytestmark = pytest.mark.agent("direct")
 

@@ -2,8 +2,8 @@
 
 import json
 
-from db import transcript_upkeep, transcripts
-from db.transcript_form import Entry
+from db.transcripts import listings, transcripts
+from db.transcripts.form import Entry
 from tests.running import AtWork, P
 
 ITS_PROMPT = "write sub.txt: from the sub-agent"
@@ -19,7 +19,7 @@ DELEGATES = "use Agent " + json.dumps(
 def sub_agents(at_work: AtWork, session: str | None) -> dict[str, list[Entry]]:
     """The transcripts of a session's sub-agents, by subpath."""
     assert session
-    stored = transcript_upkeep.listed(at_work.conn, P, session)
+    stored = listings.listed(at_work.conn, P, session)
     return {
         one.subpath: transcripts.load(at_work.conn, P, session, subpath=one.subpath) or []
         for one in stored
@@ -49,8 +49,8 @@ def test_a_fork_has_its_parents_sub_agents_and_keeps_them_when_that_is_pruned(
     assert sub_agents(at_work, child) == before == sub_agents(at_work, parent)
 
     with at_work.conn.transaction():
-        transcript_upkeep.delete(at_work.conn, P, str(parent))
-        transcript_upkeep.sweep_entries(at_work.conn, P)
+        listings.delete(at_work.conn, P, str(parent))
+        listings.sweep_entries(at_work.conn, P)
     assert at_work.tries(at_work.build("write b.txt: 2").id) == [(child, "resumed", None)]
     assert sub_agents(at_work, at_work.head()) == before
 

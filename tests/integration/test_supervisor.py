@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dev import processes
-from dev.supervisor import Supervisor
+from dev.stack import processes
+from dev.stack.supervisor import Supervisor
 from tests.waiting import wait_until
 
 Told = list[tuple[str, str]]
@@ -110,8 +110,8 @@ def test_only_the_leader_is_asked_to_end(tmp_path: Path):
 def test_one_that_will_not_end_is_killed_after_its_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dev.supervisor.SECOND_TERM", 0.1)
-    monkeypatch.setattr("dev.supervisor.LAST_CALL", 0.1)
+    monkeypatch.setattr("dev.stack.supervisor.SECOND_TERM", 0.1)
+    monkeypatch.setattr("dev.stack.supervisor.LAST_CALL", 0.1)
     with _supervised({"one": STUBBORN}, tmp_path) as (supervisor, told):
         wait_until(lambda: ("one", "deaf") in told, description="it to be deaf")
         left = _family(supervisor)
@@ -133,7 +133,7 @@ def test_in_a_hurry_there_is_no_grace(tmp_path: Path):
 
 
 def test_one_that_left_its_group_is_killed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dev.supervisor.OWN_END", 0.1)
+    monkeypatch.setattr("dev.stack.supervisor.OWN_END", 0.1)
     with _supervised({"one": ESCAPED}, tmp_path) as (supervisor, told):
         wait_until(lambda: ("one", "away") in told, description="it to be away")
         left = _family(supervisor)
@@ -174,8 +174,8 @@ def test_one_that_is_held_stays_down_until_it_is_resumed(tmp_path: Path):
 
 
 def test_a_paused_one_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dev.supervisor.SECOND_TERM", 0.1)
-    monkeypatch.setattr("dev.supervisor.LAST_CALL", 0.1)
+    monkeypatch.setattr("dev.stack.supervisor.SECOND_TERM", 0.1)
+    monkeypatch.setattr("dev.stack.supervisor.LAST_CALL", 0.1)
     with _supervised({"one": SLEEP}, tmp_path) as (supervisor, _):
         os.kill(_pid(supervisor, "one"), signal.SIGSTOP)
         left = _family(supervisor)

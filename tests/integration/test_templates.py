@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from db import deletion, receipts, transcript_upkeep, transcripts
-from db.transcript_form import Entry
+from db.operations import deletion, receipts
+from db.transcripts import listings, transcripts
+from db.transcripts.form import Entry
+from dev.agents.scripted import scripted
 from tests.integration.test_sub_agents import DELEGATES, ITS_PROMPT, told
 from tests.integration.test_turns_settle import BROKEN, STRANGE, Failing, registered
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker.agent.scripted import scripted
 from worker.client import Build, Update
-from worker.errors import AgentFailed, JobError
+from worker.failures.errors import AgentFailed, JobError
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -102,7 +103,7 @@ def sub_agents(at_work: AtWork, project: str) -> dict[str, list[Entry] | None]:
     session = session_of(at_work, project)
     return {
         one.subpath: transcripts.load(at_work.conn, project, session, subpath=one.subpath)
-        for one in transcript_upkeep.listed(at_work.conn, project, session)
+        for one in listings.listed(at_work.conn, project, session)
         if one.subpath
     }
 

@@ -6,17 +6,17 @@ from uuid import uuid4
 
 import pytest
 
-from db import imports, registry
-from db.imports import Figures
+from db.sessions import imports, registry
+from db.sessions.imports import Figures
+from dev.agents.scripted import scripted
 from tests import ledger
 from tests.integration.test_templates import TEMPLATE, made
 from tests.integration.test_turns_settle import STRANGE, Failing
 from tests.running import AtWork, P, U
-from worker import digest
-from worker.agent.scripted import scripted
 from worker.agent.store import summarise
 from worker.client import Build, Update
-from worker.spoken import said, spoken
+from worker.session import digest
+from worker.session.conversation import said, spoken
 
 Entry = dict[str, Any]
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from psycopg import Connection
 
-from db import transcript_upkeep, transcripts
-from db.transcript_forks import carry
-from db.transcripts import TranscriptDamaged
+from db.transcripts import listings, transcripts
+from db.transcripts.forks import carry
+from db.transcripts.transcripts import TranscriptDamaged
 from tests.integration.test_transcripts import append, count, entry, exactly, forked, said
 
 in_short_runs = settings(
@@ -95,8 +95,8 @@ def test_from_another_project_that_is_named_sub_agents_are_copied(conn: Connecti
     assert copied(conn, "child") == 0
 
     with conn.transaction():
-        transcript_upkeep.delete(conn, "another", "parent")
-        transcript_upkeep.sweep_entries(conn, "another")
+        listings.delete(conn, "another", "parent")
+        listings.sweep_entries(conn, "another")
     assert whole
     assert exactly(agent(conn, "child")) == exactly([*whole, *said("new", 1)])
     assert agent(conn, "child", "subagents/agent-2") == said("other", 2)
@@ -144,8 +144,8 @@ def test_forks_made_at_once_while_the_parent_is_pruned_are_each_whole_or_without
         with psycopg.connect(dsn, autocommit=True) as own:
             together.wait(10)
             with own.transaction():
-                transcript_upkeep.delete(own, P, "parent")
-                transcript_upkeep.sweep_entries(own, P)
+                listings.delete(own, P, "parent")
+                listings.sweep_entries(own, P)
 
     with ThreadPoolExecutor(7) as threads:
         pruned = threads.submit(prune)
@@ -189,16 +189,16 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(name=names)
     def prune(self, name: str) -> None:
         with self.conn.transaction():
-            transcript_upkeep.delete(self.conn, self.project, name)
+            listings.delete(self.conn, self.project, name)
         self.known = {key: value for key, value in self.known.items() if key[0] != name}
 
     @rule(limit=st.integers(1, 50))
     def sweep(self, limit: int) -> None:
         with self.conn.transaction():
-            transcript_upkeep.sweep_entries(self.conn, self.project, limit=limit)
+            listings.sweep_entries(self.conn, self.project, limit=limit)
 
     def teardown(self) -> None:
-        stored = transcript_upkeep.listed(self.conn, self.project)
+        stored = listings.listed(self.conn, self.project)
         assert {(one.session_id, one.subpath) for one in stored} == set(self.known)
         for (name, subpath), entries in self.known.items():
             loaded = transcripts.load(self.conn, self.project, name, subpath=subpath)

@@ -9,15 +9,19 @@ import pytest
 import redis
 from psycopg import Connection
 
-from db import projects, registry, transcript_limit, transcript_upkeep, transcripts, upkeep
-from db.events import since
-from db.heads import HeadHeld
-from db.transcript_upkeep import Held
+from db.core.events import since
+from db.operations import upkeep
+from db.projects import projects
+from db.projects.heads import HeadHeld
+from db.sessions import registry
+from db.transcripts import listings, quota, transcripts
+from db.transcripts.listings import Held
 from tasks.upkeep import prune_to_size
 from tests.conftest import Configure
 from tests.invariants import violations
 from tests.ledger import begun, built, commit, finish, one, turn
-from worker import checkpoints, ladder
+from worker.live import checkpoints
+from worker.session import ladder
 
 DAY = timedelta(days=1)
 SIZE = 10_000  # bytes that an entry's body takes at least, compressed
@@ -46,7 +50,7 @@ def kept(conn: Connection) -> set[str]:
 
 
 def held(conn: Connection) -> list[Held]:
-    return transcript_upkeep.projects(conn, after="", limit=100)
+    return listings.projects(conn, after="", limit=100)
 
 
 def resumable(conn: Connection, session: str) -> bool:
@@ -64,14 +68,14 @@ def apart(conn: Connection, count: int) -> list[str]:
 
 def test_the_oldest_go_until_the_project_is_below_its_limit(conn: Connection):
     first, second, third, head = apart(conn, 4)
-    (size,) = transcript_limit.measured(conn, ["p"])
+    (size,) = quota.measured(conn, ["p"])
     assert 4 * SIZE < size.stored < size.bytes
-    (done,) = transcript_limit.prune(conn, size.stored - 1, ["p"])
+    (done,) = quota.prune(conn, size.stored - 1, ["p"])
     assert (done.sessions, kept(conn)) == (1, {second, third, head})
-    assert done.stored == transcript_limit.measured(conn, ["p"])[0].stored
+    assert done.stored == quota.measured(conn, ["p"])[0].stored
     assert not resumable(conn, first)
     assert resumable(conn, second)
-    assert transcript_limit.prune(conn, done.stored, ["p"]) == []
+    assert quota.prune(conn, done.stored, ["p"]) == []
     assert violations(conn) == []
 
 
@@ -79,7 +83,7 @@ def test_the_head_and_the_newest_version_stay_whatever_they_take(conn: Connectio
     *old, newest = apart(conn, 3)
     chat = commit(conn, begun(conn, "chat_plan"), source="chat_plan").head
     head = write(conn, chat, [entry()])
-    (done,) = transcript_limit.prune(conn, 1, ["p"])
+    (done,) = quota.prune(conn, 1, ["p"])
     assert (done.sessions, kept(conn)) == (len(old), {newest, head})
     assert done.stored > 1, "over its limit, and that is said"
     assert all(transcripts.exists(conn, "p", session) for session in (newest, head))
@@ -90,7 +94,7 @@ def test_a_session_that_repeats_what_is_kept_frees_nothing_and_stays(conn: Conne
     first = write(conn, built(conn, version="v1").head, shared)
     aside = write(conn, built(conn, version="v2").head, [own])
     head = write(conn, built(conn, version="v3").head, [*shared, entry()])
-    transcript_limit.prune(conn, 1, ["p"])
+    quota.prune(conn, 1, ["p"])
     assert kept(conn) == {first, head}
     assert not resumable(conn, aside)
     assert transcripts.load(conn, "p", first) == shared
@@ -100,10 +104,10 @@ def test_what_an_open_job_works_on_stays(conn: Connection):
     parent, head = apart(conn, 2)
     job = begun(conn)
     minted = write(conn, turn(conn, job, parent=parent), [entry()])
-    transcript_limit.prune(conn, 1, ["p"])
+    quota.prune(conn, 1, ["p"])
     assert kept(conn) == {parent, head, minted}
     finish(conn, job, "failed")
-    transcript_limit.prune(conn, 1, ["p"])
+    quota.prune(conn, 1, ["p"])
     assert kept(conn) == {head}
 
 
@@ -111,7 +115,7 @@ def test_a_session_that_was_pruned_is_passed_over_with_a_reason(
     conn: Connection, configure: Configure
 ):
     old, head = apart(conn, 2)
-    transcript_limit.prune(conn, 1, ["p"])
+    quota.prune(conn, 1, ["p"])
     job = begun(conn, version="v0", previous_session_id=old)
     choice = ladder.choose(conn, job, barred={head: "killed"})
     assert choice.parent is None

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from db import transcript_upkeep, transcripts
-from db.transcripts import TranscriptDamaged
+from db.transcripts import listings, transcripts
+from db.transcripts.transcripts import TranscriptDamaged
 from tests.waiting import wait_until
 
 Entry = dict[str, Any]
@@ -171,7 +171,7 @@ def test_a_fingerprint_changes_with_the_session_and_with_no_other(conn: Connecti
 def test_a_session_made_anew_under_the_same_id_has_another_fingerprint(conn: Connection):
     append(conn, "s", said("a", 1))
     before = transcripts.fingerprint(conn, P, "s")
-    transcript_upkeep.delete(conn, P, "s")
+    listings.delete(conn, P, "s")
     append(conn, "s", said("b", 1))
     assert transcripts.fingerprint(conn, P, "s") != before
 
@@ -182,12 +182,12 @@ def test_deleting_a_session_leaves_what_others_share(conn: Connection):
     append(conn, "parent", said("agent", 2), subpath="subagents/agent-1")
     append(conn, "child", forked(history, "child"))
 
-    assert transcript_upkeep.delete(conn, P, "parent") == 2
-    assert transcript_upkeep.sweep_entries(conn, P) == 2  # the sub-agent's alone
+    assert listings.delete(conn, P, "parent") == 2
+    assert listings.sweep_entries(conn, P) == 2  # the sub-agent's alone
     assert transcripts.load(conn, P, "child") == forked(history, "child")
-    assert transcript_upkeep.delete(conn, P, "child") == 1
-    assert transcript_upkeep.sweep_entries(conn, P, limit=3) == 3
-    assert transcript_upkeep.sweep_entries(conn, P, limit=3) == 2
+    assert listings.delete(conn, P, "child") == 1
+    assert listings.sweep_entries(conn, P, limit=3) == 3
+    assert listings.sweep_entries(conn, P, limit=3) == 2
     assert [
         count(conn, f"transcript_{name}") for name in ("entries", "batches", "sessions")
     ] == [
@@ -199,7 +199,7 @@ def test_deleting_a_session_leaves_what_others_share(conn: Connection):
 
 def test_a_sweep_touches_no_other_project(conn: Connection):
     append(conn, "s", said("a", 2), project="another")
-    assert transcript_upkeep.sweep_entries(conn, P) == 0
+    assert listings.sweep_entries(conn, P) == 0
     assert transcripts.load(conn, "another", "s") == said("a", 2)
 
 
@@ -222,7 +222,7 @@ def test_only_what_no_head_and_no_version_names_is_unreachable(conn: Connection)
         " values ('v', %s, 'version')",
         (P,),
     )
-    found = transcript_upkeep.unreachable(conn, [P, "another"], idle=timedelta(days=1))
+    found = listings.unreachable(conn, [P, "another"], idle=timedelta(days=1))
     assert found[0] == (P, "older")
     assert sorted(found[1:]) == [("another", "head"), (P, "left")]
 
@@ -250,10 +250,10 @@ def test_two_forks_of_one_parent_appended_at_once_are_both_whole(conn: Connectio
 
 def test_a_sweep_leaves_a_body_that_an_append_is_taking_up_again(conn: Connection, dsn: str):
     append(conn, "old", said("a", 3))
-    transcript_upkeep.delete(conn, P, "old")
+    listings.delete(conn, P, "old")
     with psycopg.connect(dsn) as writer, ThreadPoolExecutor() as threads:
         transcripts.append(writer, P, "new", said("a", 3))
-        swept = threads.submit(lambda: in_own_transaction(dsn, transcript_upkeep.sweep_entries))
+        swept = threads.submit(lambda: in_own_transaction(dsn, listings.sweep_entries))
         wait_until(lambda: waiters(conn) == 1, description="the sweep waits for the append")
         writer.commit()
         assert swept.result(10) == 0
@@ -262,9 +262,9 @@ def test_a_sweep_leaves_a_body_that_an_append_is_taking_up_again(conn: Connectio
 
 def test_an_append_stores_again_what_a_sweep_is_taking_away(conn: Connection, dsn: str):
     append(conn, "old", said("a", 3))
-    transcript_upkeep.delete(conn, P, "old")
+    listings.delete(conn, P, "old")
     with psycopg.connect(dsn) as sweeper, ThreadPoolExecutor() as threads:
-        assert transcript_upkeep.sweep_entries(sweeper, P) == 3
+        assert listings.sweep_entries(sweeper, P) == 3
         appended = threads.submit(
             lambda: in_own_transaction(dsn, lambda c, _: append(c, "new", said("a", 3)))
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from db import jobs
+from db.jobs import jobs
 from tests.running import AtWork, P, U
 from worker.client import Build, Compaction, Update
 

@@ -14,15 +14,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db import attempts, jobs, rescue
+from db.jobs import attempts, jobs, rescue
+from dev.agents.scripted import scripted
 from tests.machine import needs_bubblewrap
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
 from tests.workers import worker
-from worker import host, lease, points
 from worker.agent.claude import claude
-from worker.agent.scripted import scripted
 from worker.client import Build, Update
+from worker.job import lease
+from worker.process import crash_points, identity
 
 TOLD = "<interrupted-request>"
 LONG = "write a.txt: 1\nrun: sleep 60"
@@ -218,13 +219,13 @@ def test_a_worker_whose_lease_is_gone_begins_no_turn(
     at_work: AtWork, monkeypatch: pytest.MonkeyPatch
 ):
     at_work.configure(BATON_LEASE="1", BATON_RENEW_EVERY="60")
-    over = host.now() + 1
+    over = identity.now() + 1
 
     def wait(point: str) -> None:
         if point == "workspace.begun":
-            wait_until(lambda: host.now() > over, description="the lease's end")
+            wait_until(lambda: identity.now() > over, description="the lease's end")
 
-    monkeypatch.setattr(points, "strike", wait)
+    monkeypatch.setattr(crash_points, "strike", wait)
     asked = at_work.ask(Build(project=P, user=U, prompt="begin"))
     assert at_work.run(asked, scripted()).error_class == "lease_lost"
     assert at_work.turns(asked) == []
@@ -258,13 +259,13 @@ def test_a_hold_that_is_over_does_not_come_back_by_a_late_renewal(at_work: AtWor
         at_work.conn,
         asked,
         attempt=uuid4(),
-        runner=host.runner("w"),
+        runner=identity.runner("w"),
         limit=3,
         lease=timedelta(seconds=30),
     )
     assert job
     until = at_work.value("select lease_until from jobs")
-    held = lease.Lease(job, trusted_until=host.now() - 1)
+    held = lease.Lease(job, trusted_until=identity.now() - 1)
     lease._ask(held, renew=True)  # pyright: ignore[reportPrivateUsage]
     assert at_work.value("select lease_until from jobs") == until
     assert held.reason() == "lease_lost"

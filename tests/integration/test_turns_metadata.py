@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from db.jobs import Job
+from db.jobs.jobs import Job
+from dev.agents.scripted import scripted
 from tests.running import AtWork, P, U
 from worker.agent import Request, Turn
-from worker.agent.scripted import scripted
 from worker.client import Build, Metadata
 
 GOOD: dict[str, Any] = {
@@ -25,7 +25,7 @@ def answering(structured: Any, text: str = "Done.") -> Any:
     def agent(request: Request, **more: Any) -> Turn:
         from dataclasses import replace
 
-        from worker.plain import plain_data
+        from worker.text.storable import plain_data
 
         turn = scripted(says=text)(request, **more)
         return replace(turn, structured=plain_data(structured)) if request.schema else turn

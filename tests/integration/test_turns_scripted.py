@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from db import branches, transcripts
+from db.projects import branches
+from db.transcripts import transcripts
+from dev.agents.scripted import Ids, scripted
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import ladder
 from worker.agent import relation
-from worker.agent.scripted import Ids, scripted
 from worker.client import Build, ChatPlan, Update
+from worker.session import ladder
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from dev.agents.scripted import scripted
 from tests.running import AtWork
 from worker.agent import Request, Turn, Watch
-from worker.agent.scripted import scripted
 from worker.agent.store import JobStore
-from worker.errors import AgentFailed, judge
+from worker.failures.errors import AgentFailed, judge
 
 BROKEN = AgentFailed("malformed_response", "The stream broke off.")
 STRANGE = AgentFailed("something_new", "What a new CLI says.")

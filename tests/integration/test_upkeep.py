@@ -8,7 +8,10 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db import projects, registry, transcript_upkeep, transcripts, upkeep
+from db.operations import upkeep
+from db.projects import projects
+from db.sessions import registry
+from db.transcripts import listings, transcripts
 from tests.invariants import violations
 from tests.ledger import (
     advance,
@@ -122,7 +125,7 @@ def test_a_head_that_moves_back_while_its_transcript_is_pruned_keeps_it(
     conn.execute("update project_versions set ai_session_id = null")
     assert first
     store(conn, first)
-    assert transcript_upkeep.unreachable(conn, ["p"], idle=DAY) == [("p", first)]
+    assert listings.unreachable(conn, ["p"], idle=DAY) == [("p", first)]
     with psycopg.connect(dsn) as operator, ThreadPoolExecutor() as threads:
         operator.execute("select 1")  # in a transaction from here on
         projects.rewind(operator, "p", first)

@@ -9,16 +9,16 @@ import pytest
 import redis
 from psycopg import Connection
 
-from db import census, reports, upkeep
-from db.walks import Walk
+from db.core.walks import Walk
+from db.operations import census, reports, upkeep
 from tasks import upkeep as periodic
 from tests.commandline import Baton
 from tests.commandline import bare as bare
 from tests.commandline import baton as baton
 from tests.conftest import Configure
 from tests.ledger import one
-from worker import checkpoints
-from worker.litter import sweep_checkpoints
+from worker.cleanup.litter import sweep_checkpoints
+from worker.live import checkpoints
 
 DAY = timedelta(days=1)
 

@@ -10,10 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from db import endings, limits, receipts, relays, waiting, workers
-from db.endings import Wait
-from db.lanes import FIRST
-from db.workers import Worker
+from db.jobs import endings, limits, relays, waiting, workers
+from db.jobs.endings import Wait
+from db.jobs.lanes import FIRST
+from db.jobs.workers import Worker
+from db.operations import receipts
 from tests import ledger
 from tests.commandline import Baton
 from tests.commandline import bare as bare

@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
-from db.attempts import Claimed
-from worker import reading, workspace
-from worker.errors import BadRequest, GitEnded
-from worker.named import LeftOut
-from worker.trees import Trees
-from worker.workspace import AsFound
+from db.jobs.attempts import Claimed
+from worker.failures.errors import BadRequest, GitEnded
+from worker.text.file_names import LeftOut
+from worker.workspace import reading, workspace
+from worker.workspace.trees import Trees
+from worker.workspace.workspace import AsFound
 
 NEVER = "nothing is committed"
 

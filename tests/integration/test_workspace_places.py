@@ -16,8 +16,8 @@ from tests.commandline import bare as bare
 from tests.hosts import files, writes
 from tests.invariants import violations
 from tests.running import AtWork, P, U
-from worker import trees
 from worker.client import Build, Refused
+from worker.workspace import trees
 
 pytestmark = pytest.mark.agent("direct")
 

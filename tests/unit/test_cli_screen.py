@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.moments import Beyond
-from worker.layout import Facts, Table
-from worker.screen import Screen, as_json
-from worker.units import clean, duration, money, shortened, size
+from db.core.moments import Beyond
+from worker.cli.pages.layout import Facts, Table
+from worker.cli.screen import Screen, as_json
+from worker.text.units import clean, duration, money, shortened, size
 
 
 @given(st.text())

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from worker.live import console, drawn
-from worker.units import clean
-from worker.watch import Happening, line, plain, worth_a_line
+from worker.cli.live_display import console, drawn
+from worker.cli.watch import Happening, line, plain, worth_a_line
+from worker.text.units import clean
 
 EVENTS = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 TYPES = re.findall(r"^\| `([a-z_.]+)` \|", EVENTS, re.MULTILINE)

@@ -12,13 +12,14 @@ import pytest
 from psycopg import Connection
 
 from config.settings import Settings, name
-from db.codes import CODES
+from db.core.codes import CODES
 from dev.cli import OWN
 from dev.standin.faults import KINDS as FAULTS
-from worker import errors, points, refused
-from worker.command_table import COMMANDS
+from worker.cli.command_table import COMMANDS
+from worker.failures import errors, refused
+from worker.failures.verdicts import AGENT, BLAMED, ELSEWHERE, STOPS, TRIES
+from worker.process import crash_points
 from worker.reports import waits
-from worker.verdicts import AGENT, BLAMED, ELSEWHERE, STOPS, TRIES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -142,7 +143,7 @@ def test_every_command_is_in_the_reference():
 
 def test_every_event_is_in_the_reference_and_no_other():
     written = {"job.quarantined"}  # a statement makes it of the state
-    for path in {*CODE, *SQL} - {Path(points.__file__)}:
+    for path in {*CODE, *SQL} - {Path(crash_points.__file__)}:
         text = path.read_text()
         found = [
             one for one in DOTTED.finditer(text) if not NO_EVENT.search(text[: one.start()])

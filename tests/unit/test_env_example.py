@@ -5,7 +5,7 @@ import re
 import pytest
 
 from config.settings import Settings, name, number, settings, span
-from dev.procfile import CODE
+from dev.stack.procfile import CODE
 from tests.conftest import Configure
 
 LINES = (CODE / ".env.example").read_text().splitlines()

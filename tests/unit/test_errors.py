@@ -7,12 +7,12 @@ import psycopg_pool
 import pytest
 import redis
 
-from db.transcripts import TranscriptDamaged
-from worker import errors, sentences
+from db.transcripts.transcripts import TranscriptDamaged
 from worker.agent.failures import said
 from worker.client import Refused
-from worker.errors import AgentFailed, Verdict, judge
-from worker.sentences import for_people
+from worker.failures import errors, sentences
+from worker.failures.errors import AgentFailed, Verdict, judge
+from worker.failures.sentences import for_people
 
 SESSION = "0f0e0d0c-0b0a-4908-8706-050403020100"
 

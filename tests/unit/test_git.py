@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker import git
+from worker.workspace import git
 
 
 def test_an_agents_git_stops_below_each_directory_that_can_be_named():

@@ -16,7 +16,7 @@ SDK = ("claude_agent_sdk", "mcp", "mcp_types")
             id="beat and Flower",
         ),
         pytest.param(["worker.relay"], id="relay"),
-        pytest.param(["dev.up", "worker.doctor"], id="command line"),
+        pytest.param(["dev.stack.up", "worker.cli.doctor"], id="command line"),
     ],
 )
 def test_only_a_worker_loads_the_agent_sdk(modules: list[str]):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.layout import Facts, Name, Table, cells, drawn, plain, wrapped
+from worker.cli.pages.layout import Facts, Name, Table, cells, drawn, plain, wrapped
 
 STYLE = re.compile(r"\x1b\[\d+m")
 WORDS = st.text(st.characters(codec="ascii", exclude_categories=("C", "Z")), min_size=1)

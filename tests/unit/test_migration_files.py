@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from db import migration_files
-from db.migrate import FILES
-from db.migration_files import Migration
+from db.core import migration_files
+from db.core.migrate import FILES
+from db.core.migration_files import Migration
 
 MIGRATIONS = migration_files.read(FILES)
 # Only clean-up writes into the archive, and an index of a table in parts cannot be built beside.

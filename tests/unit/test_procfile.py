@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.processes import LOOPBACK, free_port
-from dev.procfile import CODE, BadProcfile, read_procfile
+from dev.stack.processes import LOOPBACK, free_port
+from dev.stack.procfile import CODE, BadProcfile, read_procfile
 
 
 def test_our_procfile_names_the_four_processes():

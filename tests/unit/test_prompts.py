@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from db.chat import Past
+from db.sessions.chat import Past
 from tests.conftest import Configure
-from worker import prompts
+from worker.session import prompts
 
 NOTHING = Past(summary=None, said=[], versions=[])
 SAID = Past(

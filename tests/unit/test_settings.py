@@ -24,8 +24,8 @@ from config.settings import (
 )
 from config.start import unknown
 from tests.conftest import Configure
-from worker import lease
-from worker.retry import backoff
+from worker.failures.retry import backoff
+from worker.job import lease
 
 SECRET = "hunter2"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from db.transcript_form import body, overlay, restore, runs_of, since_gap, soundness
+from db.transcripts.form import body, overlay, restore, runs_of, since_gap, soundness
 
 Entry = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 import time
 
-from db.walks import Key, Walk
+from db.core.walks import Key, Walk
 
 ROWS = list(range(10))
 

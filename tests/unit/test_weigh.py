@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Configure
-from worker.weigh import weigh
+from worker.session.cheapest import weigh
 
 BOTH = ("resume", "compact", "fresh")
 

@@ -44,7 +44,7 @@ class Turn:
     text: str
     structured: Any = None
     raw_cost_usd: float | None = None
-    weight: float = 0.0  # of what was used and is not in `raw_cost_usd` (db/costs.py)
+    weight: float = 0.0  # of what was used and is not in `raw_cost_usd` (db/sessions/costs.py)
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
@@ -84,7 +84,7 @@ class Agent(Protocol):
     def __call__(self, request: Request, *, store: "JobStore", watch: Watch) -> Turn:
         """Run one turn, on a fork of `request.resume` or on a new session.
 
-        Raises the errors of `worker.errors`: AgentFailed, Stopped, CaptureIncomplete.
+        Raises the errors of `worker.failures.errors`: AgentFailed, Stopped, CaptureIncomplete.
         """
         ...
 
@@ -102,7 +102,7 @@ def relation(observed: str, *, minted: str, parent: str | None) -> Relation:
 
     `fresh` and `forked` are as asked; `continued` kept the parent's id, `rolled` took an
     id of its own. `reset`, an agent that dropped the parent and began anew, shows only in
-    the transcript (worker/chain.py looks).
+    the transcript (worker/job/attempt.py looks).
     """
     if parent is None:
         return "fresh"

@@ -27,9 +27,8 @@ from claude_agent_sdk import (
 from claude_agent_sdk.types import SessionStore
 
 from config.settings import STANDIN_KEY, settings
-from db.pool import POSTGRES_AWAY
-from db.transcripts import TranscriptDamaged
-from worker import git, reading, removal
+from db.core.pool import POSTGRES_AWAY
+from db.transcripts.transcripts import TranscriptDamaged
 from worker.agent import Request, Turn, Watch, relation
 from worker.agent.failures import (
     Report,
@@ -37,19 +36,20 @@ from worker.agent.failures import (
     failure,
     whole,
 )
-from worker.agent.home import own_directory, unwritable
-from worker.agent.leash import launcher
 from worker.agent.listening import dropped_lines, note
 from worker.agent.store import JobStore
 from worker.agent.usage import context, count
-from worker.errors import (
+from worker.failures.errors import (
     AgentFailed,
     CaptureIncomplete,
     JobError,
     NoRoom,
     Stopped,
 )
-from worker.plain import plain, plain_data
+from worker.sandbox.home import own_directory, unwritable
+from worker.sandbox.leash import launcher
+from worker.text.storable import plain, plain_data
+from worker.workspace import git, reading, removal
 
 PROJECT_NOTES = "CLAUDE.md"
 NOTES_LIMIT = 20_000  # characters of it that the agent is told

@@ -8,9 +8,9 @@ of these comes to the same class as there is held by tests/contracts/test_compac
 
 import re
 
-from worker.errors import AgentFailed
-from worker.verdicts import AGENT, Verdict
-from worker.vocabulary import class_of
+from worker.failures.errors import AgentFailed
+from worker.failures.verdicts import AGENT, Verdict
+from worker.failures.vocabulary import class_of
 
 STATUS = re.compile(r"API Error: (\d{3})\b|rejected \((\d{3})\)")
 WORDS = [  # the first that fits

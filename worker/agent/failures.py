@@ -22,8 +22,8 @@ from claude_agent_sdk import (
 
 from worker.agent import compacting
 from worker.agent.usage import weight
-from worker.errors import AgentFailed, JobError
-from worker.vocabulary import STARTUP, SUBTYPES, WHOLE
+from worker.failures.errors import AgentFailed, JobError
+from worker.failures.vocabulary import STARTUP, SUBTYPES, WHOLE
 
 PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start

@@ -23,9 +23,9 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from worker import points
 from worker.agent import Watch
 from worker.agent.failures import Report, rate_limited
+from worker.process import crash_points
 
 DROPPED = logging.getLogger("claude_agent_sdk._internal.message_parser")
 
@@ -85,7 +85,7 @@ def _note_system(subtype: str, data: dict[str, Any], watch: Watch, report: Repor
             report.cli_version = data.get("claude_code_version")
             report.model = data.get("model")
             report.seen_ids.append(str(data.get("session_id")))
-            points.reach("agent.ready")
+            crash_points.reach("agent.ready")
         case "compact_boundary":
             report.boundary = data.get("compact_metadata") or {}
         case "status" if data.get("compact_result") == "failed":

@@ -1,6 +1,6 @@
 """The SDK's SessionStore on Postgres, and the one that a job gives to its agent.
 
-    SDK ── append(key, entries) ──► JobStore ──► PostgresStore ──► db.transcripts
+    SDK ── append(key, entries) ──► JobStore ──► PostgresStore ──► db.transcripts.transcripts
             key names a directory    key names the project; the fence is checked
                                      in the transaction that writes
 
@@ -18,14 +18,15 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from db import pool, transcript_upkeep, transcripts
-from db.transcript_forks import carry
-from db.transcript_form import Entry
-from db.transcript_upkeep import Stored
-from db.transcripts import Summary
-from worker import fence, points
-from worker.errors import AttemptReplaced, CaptureIncomplete
-from worker.retry import awaited_while_held
+from db.core import pool
+from db.transcripts import listings, transcripts
+from db.transcripts.forks import carry
+from db.transcripts.form import Entry
+from db.transcripts.listings import Stored
+from db.transcripts.transcripts import Summary
+from worker.failures.errors import AttemptReplaced, CaptureIncomplete
+from worker.failures.retry import awaited_while_held
+from worker.process import crash_points, fence
 
 if TYPE_CHECKING:  # half of what a worker loads is the SDK's; others look transcripts up too
     from claude_agent_sdk.types import (
@@ -121,7 +122,7 @@ class PostgresStore:
 
     def _delete(self, key: SessionKey) -> None:
         with self._transaction() as conn:
-            transcript_upkeep.delete(
+            listings.delete(
                 conn, key["project_key"], key["session_id"], subpath=key.get("subpath")
             )
 
@@ -130,7 +131,7 @@ class PostgresStore:
 
     def _list(self, project_id: str, session_id: str | None) -> list[Stored]:
         with self._transaction() as conn:
-            return transcript_upkeep.listed(conn, project_id, session_id)
+            return listings.listed(conn, project_id, session_id)
 
 
 class JobStore:
@@ -175,7 +176,7 @@ class JobStore:
         patiently = awaited_while_held(fence.left, within=PATIENCE)
         await patiently(self._store.append, self._ours(key), entries)
         self._whole_forks.add(key["session_id"])
-        points.reach("transcript.stored")
+        crash_points.reach("transcript.stored")
         self.appended += len(entries)
         self.messages += sum(entry["type"] in ("user", "assistant") for entry in entries)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from db.costs import WEIGHTS
+from db.sessions.costs import WEIGHTS
 
 NAMES = {  # of the API's, by kind of token
     "input": "input_tokens",

@@ -11,7 +11,7 @@ from functools import cache
 
 import structlog
 
-from worker.agent.leash import cli
+from worker.sandbox.leash import cli
 
 log = structlog.get_logger()
 

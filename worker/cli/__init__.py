@@ -3,6 +3,6 @@
 `app` takes further commands (those that run Baton here), `main` runs one.
 """
 
-from worker.console import app, main
+from worker.cli.console import app, main
 
 __all__ = ["app", "main"]

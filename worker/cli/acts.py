@@ -5,11 +5,11 @@ from typing import Annotated
 
 from psycopg.errors import LockNotAvailable
 
-from db import jobs, messages
-from worker.console import AsJson, app, flag, ledger, screen
-from worker.failed import Failed
-from worker.naming import Id, known_job
-from worker.pages.jobs import cancelled
+from db.jobs import jobs, messages
+from worker.cli.console import AsJson, app, flag, ledger, screen
+from worker.cli.naming import Id, known_job
+from worker.cli.pages.jobs import cancelled
+from worker.failures.failed import Failed
 from worker.reports import jobs as documents
 
 
@@ -65,7 +65,7 @@ class Choice(StrEnum):
 @app.command("answer")
 def answer_job(job: Id, choice: Choice, _json: AsJson = False) -> None:
     """Tell a job that asked what to do about its lost session."""
-    from db import turns
+    from db.sessions import turns
 
     with ledger() as conn:
         found = known_job(conn, job)

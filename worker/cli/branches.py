@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from db import branches
-from db.branches import Branch
-from worker import naming
-from worker.console import AsJson, ProjectId, app, known_project, ledger, screen
-from worker.layout import Table
-from worker.pages.ids import named
+from db.projects import branches
+from db.projects.branches import Branch
+from worker.cli import naming
+from worker.cli.console import AsJson, ProjectId, app, known_project, ledger, screen
+from worker.cli.pages.ids import named
+from worker.cli.pages.layout import Table
 
 
 @app.command("branches")

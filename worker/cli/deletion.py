@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from db import receipts
-from db.receipts import Receipt
-from worker.complaints import WrongUsage
-from worker.console import AsJson, app, flag, ledger, screen
-from worker.failed import Failed
-from worker.layout import Facts, Page, Table
-from worker.units import number
+from db.operations import receipts
+from db.operations.receipts import Receipt
+from worker.cli.complaints import WrongUsage
+from worker.cli.console import AsJson, app, flag, ledger, screen
+from worker.cli.pages.layout import Facts, Page, Table
+from worker.failures.failed import Failed
+from worker.text.units import number
 
 if TYPE_CHECKING:
-    from worker.deletion import Deleted  # slow to import
+    from worker.cleanup.deletion import Deleted  # slow to import
 
 MOST = 200  # projects or directories that are named
 
@@ -30,7 +30,7 @@ def delete_all(
     _json: AsJson = False,
 ) -> None:
     """Delete all there is of a project or a user, for good."""
-    from worker import deletion
+    from worker.cleanup import deletion
 
     with ledger() as conn:
         rows = deletion.found(conn, what, subject)

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from worker import asking, naming
-from worker.console import AsJson, app, flag, ledger, screen
+from worker.cli import asking, naming
+from worker.cli.console import AsJson, app, flag, ledger, screen
 from worker.reports import jobs as documents
 
 if TYPE_CHECKING:

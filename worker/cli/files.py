@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from psycopg import Connection
 
-from db import events, heads, projects
-from db.events import Event
-from worker import naming
-from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
-from worker.units import clean
+from db.core import events
+from db.core.events import Event
+from db.projects import heads, projects
+from worker.cli import naming
+from worker.cli.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
+from worker.text.units import clean
 
 MOST_NAMED = 5  # of what an import left out
 MOST_LINES = 5000  # of a patch, at a terminal
@@ -26,7 +27,8 @@ def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
 
     Raises HeadHeld, with nothing changed, also where the session does not load.
     """
-    from worker import ladder, workspace
+    from worker.session import ladder
+    from worker.workspace import workspace
 
     with conn.transaction():
         tree = projects.rewind(conn, project_id, session)
@@ -53,7 +55,8 @@ def rewind(conn: Connection, project_id: str, session: str) -> list[str]:
 
 def import_project(conn: Connection, project_id: str, user: str, source: str) -> None:
     """Make the project of files that are there."""
-    from worker import importing, named
+    from worker.text import file_names
+    from worker.workspace import importing
 
     found = importing.import_place(conn, project_id, user_id=user, source=source)
     page = [f"{found.files} files are version {found.version_id} of project {project_id}."]
@@ -61,7 +64,7 @@ def import_project(conn: Connection, project_id: str, user: str, source: str) ->
         some = ", ".join(f"{each.name} ({each.why})" for each in found.left_out[:MOST_NAMED])
         more = " and others" if len(found.left_out) > MOST_NAMED else ""
         page.append(f"Left out: {len(found.left_out)}, {some}{more}.")
-    left_out = named.told(found.left_out)
+    left_out = file_names.told(found.left_out)
     document = {
         **asdict(found),
         "left_out": left_out["names"],
@@ -81,7 +84,7 @@ def show_diff(
     _json: AsJson = False,
 ) -> None:
     """Print what a version changed, as a git patch."""
-    from worker.diff import MOST, diff
+    from worker.workspace.diff import MOST, diff
 
     with ledger() as conn:
         known_project(conn, project)

@@ -11,16 +11,16 @@ import typer
 from psycopg import Connection
 
 from config.settings import BadSettings
-from db import listing
-from db.jobs import Job
-from db.listing import Wanted
-from db.pool import NoDatabase
-from worker import naming
-from worker.complaints import Left, WrongUsage
-from worker.console import AsJson, app, flag, known_project, ledger, screen
-from worker.failed import Failed
-from worker.moments import Since
-from worker.pages import jobs as pages
+from db.core.pool import NoDatabase
+from db.jobs import listing
+from db.jobs.jobs import Job
+from db.jobs.listing import Wanted
+from worker.cli import naming
+from worker.cli.complaints import Left, WrongUsage
+from worker.cli.console import AsJson, app, flag, known_project, ledger, screen
+from worker.cli.moments import Since
+from worker.cli.pages import jobs as pages
+from worker.failures.failed import Failed
 from worker.reports import jobs as documents
 
 
@@ -147,7 +147,7 @@ def _show_named(given: str, *, watch: bool) -> None:
 
 def _show_one(conn: Connection, job: Job, *, watch: bool) -> None:
     if watch:
-        from worker import asking
+        from worker.cli import asking
 
         asking.follow(conn, job)
         return
@@ -170,7 +170,7 @@ def _watch(conn: Connection, wanted: Wanted, *, narrowed: bool) -> None:
 
 
 def _redraw(conn: Connection, wanted: Wanted, *, narrowed: bool) -> None:
-    from worker.redraw import redrawn
+    from worker.cli.redraw import redrawn
 
     with redrawn() as draw:
         while True:

@@ -5,14 +5,13 @@ from typing import Annotated
 import typer
 from psycopg import Connection
 
-from db import projects
-from db.projects import Project
-from worker import naming
-from worker.cli import files
-from worker.complaints import WrongUsage
-from worker.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
-from worker.failed import Failed
-from worker.pages import projects as pages
+from db.projects import projects
+from db.projects.projects import Project
+from worker.cli import files, naming
+from worker.cli.complaints import WrongUsage
+from worker.cli.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
+from worker.cli.pages import projects as pages
+from worker.failures.failed import Failed
 from worker.reports.projects import detailed, path
 
 
@@ -81,7 +80,7 @@ def _did(project_id: str, done: list[str]) -> None:
 
 
 def _unlock(conn: Connection, project_id: str) -> None:
-    from worker.unlock import unlock
+    from worker.cli.unlock import unlock
 
     found = unlock(conn, project_id)
     if found.held:

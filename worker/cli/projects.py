@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from db import listing
-from worker import naming
-from worker.console import AsJson, app, flag, ledger, screen
-from worker.failed import Failed
-from worker.moments import Since
-from worker.pages.projects import projects_page
+from db.jobs import listing
+from worker.cli import naming
+from worker.cli.console import AsJson, app, flag, ledger, screen
+from worker.cli.moments import Since
+from worker.cli.pages.projects import projects_page
+from worker.failures.failed import Failed
 
 EMPTY = "There are no projects: the first `baton enqueue build` makes one."
 NONE_SUCH = "No project is like that."

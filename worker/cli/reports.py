@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 import typer
 from psycopg import Connection
 
-from worker import naming
-from worker.complaints import WrongUsage
-from worker.console import AsJson, app, flag, known_project, ledger, screen
-from worker.layout import Page
-from worker.pages import figures as pages
+from worker.cli import naming
+from worker.cli.complaints import WrongUsage
+from worker.cli.console import AsJson, app, flag, known_project, ledger, screen
+from worker.cli.pages import figures as pages
+from worker.cli.pages.layout import Page
 from worker.reports import figures
 
 About = Literal["sync", "resume", "cost", "health"]
@@ -54,7 +54,7 @@ def show_report(
 
 
 def _health(conn: Connection) -> tuple[dict[str, Any], Page]:
-    from worker.pages.health import health_jobs, health_page
+    from worker.cli.pages.health import health_jobs, health_page
     from worker.reports.health import health
 
     found = health(conn)
@@ -64,7 +64,7 @@ def _health(conn: Connection) -> tuple[dict[str, Any], Page]:
 @app.command("doctor")
 def examine_all(_json: AsJson = False) -> None:
     """Check everything that jobs need, a line each."""
-    from worker.doctor import Check, examine
+    from worker.cli.doctor import Check, examine
 
     found = list[Check]()
     for check in examine():

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from worker import naming
-from worker.complaints import WrongUsage
-from worker.console import AsJson, ProjectId, app, flag, ledger, screen
-from worker.failed import Failed
-from worker.layout import Page
-from worker.pages.sessions import session_page
-from worker.units import size
+from worker.cli import naming
+from worker.cli.complaints import WrongUsage
+from worker.cli.console import AsJson, ProjectId, app, flag, ledger, screen
+from worker.cli.pages.layout import Page
+from worker.cli.pages.sessions import session_page
+from worker.failures.failed import Failed
+from worker.text.units import size
 
 
 @app.command("session")
@@ -21,8 +21,8 @@ def show_session(
     _json: AsJson = False,
 ) -> None:
     """Show a session, and whether it can be resumed."""
-    from db import reports
-    from worker.sessions import describe
+    from db.operations import reports
+    from worker.reports.sessions import describe
 
     with ledger() as conn:
         session_id = naming.session_named(conn, session)
@@ -50,14 +50,14 @@ def import_session(
     _json: AsJson = False,
 ) -> None:
     """Take in a session that the agent CLI recorded without Baton."""
-    from worker import recorded
+    from worker.session import recordings
 
     if session and len(session) < naming.WHOLE:
         raise WrongUsage(
             f"{session} is not whole: a session from elsewhere is known to nobody."
         )
     with ledger() as conn:
-        found, is_head = recorded.import_session(
+        found, is_head = recordings.import_session(
             conn, project, file, user_id=user, session=session, head=not no_head
         )
     bytes_read = file.stat().st_size

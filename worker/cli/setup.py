@@ -4,15 +4,15 @@ import sys
 
 import typer
 
-from worker.complaints import INTERRUPTED
-from worker.console import AsJson, app, screen
-from worker.units import clean
+from worker.cli.complaints import INTERRUPTED
+from worker.cli.console import AsJson, app, screen
+from worker.text.units import clean
 
 
 @app.command("migrate")
 def bring_up_to_date(_json: AsJson = False) -> None:
     """Bring the database up to date, while others work with it."""
-    from db import migrate
+    from db.core import migrate
 
     def tell(line: str) -> None:
         print(clean(line), file=sys.stderr if screen.json else sys.stdout, flush=True)

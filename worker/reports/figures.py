@@ -6,9 +6,10 @@ from typing import Any
 
 from psycopg import Connection
 
-from db import census, reports, windows
-from db.reports import Row
-from db.windows import NEWEST, Window
+from db.operations import census, reports
+from db.operations.reports import Row
+from db.sessions import windows
+from db.sessions.windows import NEWEST, Window
 
 LOOKED_AT = 500  # projects
 RESUMED = ("resumed", "older", "recovered")  # ways in which a turn goes on from the past

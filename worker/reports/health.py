@@ -5,10 +5,10 @@ from dataclasses import asdict
 from psycopg import Connection
 
 from config.settings import settings
-from db import beats, census, limits, messages, receipts, reports, workers
-from db.reports import Row
-from worker import silence
-from worker.reports import waits
+from db.jobs import beats, limits, messages, workers
+from db.operations import census, receipts, reports
+from db.operations.reports import Row
+from worker.reports import silence, waits
 
 AGES = ("up to 1 h", "up to 24 h", "up to 7 d", "older")
 

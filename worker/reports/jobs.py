@@ -6,10 +6,10 @@ from typing import Any
 
 from psycopg import Connection
 
-from db import jobs, reports
-from db.jobs import Job
-from worker import silence
-from worker.reports import waits
+from db.jobs import jobs
+from db.jobs.jobs import Job
+from db.operations import reports
+from worker.reports import silence, waits
 
 Row = dict[str, Any]
 

@@ -4,8 +4,10 @@ from typing import Any
 
 from psycopg import Connection
 
-from db import listing, projects, reports
-from db.projects import Project
+from db.jobs import listing
+from db.operations import reports
+from db.projects import projects
+from db.projects.projects import Project
 from worker.reports.jobs import listed
 
 Row = dict[str, Any]

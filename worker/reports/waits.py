@@ -2,7 +2,7 @@
 
 RULES are asked in order, and the first that knows answers: what is about the job itself, then
 what goes before it in its lane, then whether anybody is there to take it. A new reason is a
-function of the facts (db/waiting.py) in its place in that list, and a line in docs/jobs.md.
+function of the facts (db/jobs/waiting.py) in its place in that list, and a line in docs/jobs.md.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,10 +14,11 @@ from uuid import UUID
 from psycopg import Connection
 
 from config.settings import settings
-from db import names, waiting
-from db.jobs import NEVER
-from db.waiting import Facts, Fleet
-from worker.units import duration, instant
+from db.core import names
+from db.jobs import waiting
+from db.jobs.jobs import NEVER
+from db.jobs.waiting import Facts, Fleet
+from worker.text.units import duration, instant
 
 OVERDUE = 10.0  # seconds that a relay may be silent, and a due job lie (it looks each 100 ms)
 LONG = 30.0  # seconds after which a message may be lost
@@ -136,7 +137,7 @@ def _limited(fact: Facts, _: Fleet) -> Waits | None:
 
 
 def _credential(reason: str | None, until: datetime, wait_s: float | None) -> Waits:
-    from worker.sentences import SENTENCES  # with what it imports it takes a while
+    from worker.failures.sentences import SENTENCES  # with what it imports it takes a while
 
     told = SENTENCES.get(reason or "", "Its credential may not be used ({reason}).")
     told = told.replace("{reason}", reason or "no reason is noted").replace("{text}", "")

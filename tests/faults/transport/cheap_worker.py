@@ -21,13 +21,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from worker import delivery
+from dev.agents.scripted import scripted
 from worker.agent import Request, Turn, Watch
 from worker.agent.claude import claude
-from worker.agent.scripted import scripted
 from worker.agent.store import JobStore
 from worker.app import app
-from worker.run import run
+from worker.job import delivery
+from worker.job.run import run
 
 __all__ = ["app"]
 

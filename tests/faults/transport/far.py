@@ -5,7 +5,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from dev.processes import LOOPBACK, free_port
+from dev.stack.processes import LOOPBACK, free_port
 
 PIECE = 2**16  # bytes
 

@@ -16,15 +16,15 @@ from uuid import UUID
 import redis
 from celery import Celery
 
-from dev.processes import Process, look, pids
-from dev.server import Server
+from dev.stack.processes import Process, look, pids
+from dev.stack.server import Server
 from tests.acceptance.outside import LONG, Baton
 from tests.conftest import keys_without_end
 from tests.faults.transport.cheap_worker import CHEAP, RUNS
 from tests.invariants import violations
 from tests.waiting import wait_until
+from worker.broker.queues import QUEUE
 from worker.client import Build, ChatPlan, enqueue
-from worker.queues import QUEUE
 
 WORKER = "celery -A tests.faults.transport.cheap_worker worker --loglevel INFO"
 BEAT = "celery -A worker.app beat --loglevel INFO --scheduler celery.beat:Scheduler"

@@ -9,7 +9,7 @@ from tests.acceptance.outside import baton_up
 from tests.faults.conftest import Tally
 from tests.faults.transport.struck import RELAY, WORKER, Struck
 from tests.waiting import wait_until
-from worker.queues import PLAIN, QUEUE
+from worker.broker.queues import PLAIN, QUEUE
 
 DEAF_AFTER = 3.0  # seconds
 AGAIN = 60.0  # seconds until a new worker has taken what waits, on a busy machine

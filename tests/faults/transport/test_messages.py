@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from celery import Celery
 
-from dev.up import stack
+from dev.stack.up import stack
 from tests.faults.conftest import Tally
 from tests.faults.transport.struck import RELAY, WORKER, Struck
 from tests.invariants import violations
 from tests.waiting import wait_until
+from worker.broker.queues import PLAIN, QUEUE
 from worker.client import ChatPlan, enqueue
-from worker.queues import PLAIN, QUEUE
 
 pytestmark = pytest.mark.timeout(800)
 

@@ -8,7 +8,7 @@ from tests.acceptance.outside import LONG
 from tests.faults.conftest import Tally
 from tests.faults.transport.struck import BEATS, EVERY, RELAYS, Struck
 from tests.waiting import wait_until
-from worker import signs
+from worker.cli import signs
 
 pytestmark = pytest.mark.timeout(360)
 

@@ -8,16 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from dev.embedded import open_redis
-from dev.processes import LOOPBACK
-from dev.server import Server
+from dev.stack.embedded import open_redis
+from dev.stack.processes import LOOPBACK
+from dev.stack.server import Server
 from tests.acceptance.outside import LONG, baton_up
 from tests.faults.conftest import Tally
 from tests.faults.transport.far import far
 from tests.faults.transport.struck import COMMANDS, Struck
 from tests.tls import Signer, tls_before
 from tests.waiting import wait_until
-from worker.queues import QUEUE
+from worker.broker.queues import QUEUE
 
 pytestmark = pytest.mark.timeout(480)
 

@@ -1,0 +1,124 @@
+"""One connection pool per process, of connections of our own (db/core/connections.py).
+
+A connection is autocommit: a statement is its own transaction unless `transaction()` makes
+a block of several.
+"""
+
+import atexit
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import Connection, errors
+
+from config.settings import asking
+from db.core.connections import LIVENESS, Own
+
+if TYPE_CHECKING:  # a command of `baton` has one connection, and needs no pool
+    from psycopg_pool import ConnectionPool
+
+
+# Postgres is away, or takes no writes for now. Of a statement that ends like this nobody
+# knows whether it was done: read before going on (a pool's time-out is one of the first).
+POSTGRES_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+    errors.TransactionTimeout,
+)
+
+
+# Seconds for which the pool itself tries to connect, with growing pauses; whoever asks for a
+# connection then begins anew. The longer, the longer it finds out late that Postgres is back.
+RECONNECT = 5.0
+WAIT = 10.0  # seconds for which a connection is waited for
+
+
+class NoDatabase(Exception):
+    """No database is named, or it does not answer; the text says what to do."""
+
+
+def connect(url: str | None = None) -> Own:
+    """A connection of its own, for a process that is not a pool's. Raises NoDatabase."""
+    url = url or asking().database_url
+    if not url:
+        raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
+    try:
+        return Own.connect(url, autocommit=True, prepare_threshold=0, **LIVENESS).begin()
+    except psycopg.ProgrammingError as exc:
+        if exc.sqlstate:
+            raise
+        raise NoDatabase(
+            "DATABASE_URL is not usable: write it as postgresql://user:password@host/name."
+        ) from exc
+    except psycopg.OperationalError as exc:
+        _, refused, why = str(exc).partition("FATAL:")
+        if refused:
+            raise NoDatabase(
+                f"Postgres refuses the connection ({why.splitlines()[0].strip()}): correct DATABASE_URL, or the server."
+            ) from exc
+        raise NoDatabase(
+            "Postgres does not answer at DATABASE_URL: start it, or correct the address."
+        ) from exc
+
+
+@cache
+def pool() -> "ConnectionPool[Own]":
+    """The pool, opened on first use: after Celery has forked, never before."""
+    if not asking().database_url:
+        raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
+    from psycopg_pool import ConnectionPool
+
+    atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
+    return ConnectionPool(
+        asking().database_url,
+        connection_class=Own,
+        min_size=1,
+        max_size=4,
+        timeout=WAIT,
+        open=True,
+        configure=_begin,
+        check=_check,
+        reconnect_timeout=RECONNECT,
+        kwargs={"autocommit": True, "prepare_threshold": 0, **LIVENESS},
+    )
+
+
+def _begin(conn: Own) -> None:
+    conn.begin()
+
+
+def _check(conn: Connection) -> None:
+    """Raises for a connection that has died. The others of the pool have most likely died
+    with it: all are made anew now, instead of one after the other with growing pauses."""
+    from psycopg_pool import ConnectionPool
+
+    try:
+        ConnectionPool.check_connection(conn)
+    except psycopg.Error:
+        pool().drain()
+        raise
+
+
+@contextmanager
+def connection(timeout: float = WAIT) -> Generator[Own]:
+    """A connection for single statements, each its own transaction; waited for `timeout` s."""
+    with pool().connection(timeout=min(timeout, WAIT)) as conn:
+        yield conn
+
+
+@contextmanager
+def transaction() -> Generator[Own]:
+    """A connection whose work commits when the block ends, and rolls back if it raises."""
+    with pool().connection() as conn, conn.transaction():
+        yield conn
+
+
+def close() -> None:
+    """Close this process's pool, if it has one: at the end of a process, or before a fork."""
+    if pool.cache_info().currsize:
+        pool().close()
+        pool.cache_clear()

@@ -1,0 +1,1 @@
+"""What operators ask of the ledger, what is deleted for them, and its own clean-up."""

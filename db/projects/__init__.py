@@ -1,0 +1,1 @@
+"""Projects, their versions and their lines of work."""

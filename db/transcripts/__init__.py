@@ -1,0 +1,1 @@
+"""Transcripts of sessions: what several forks share is stored once."""

@@ -1,0 +1,1 @@
+"""`baton bench`: what Baton itself costs, and what grows."""

@@ -1,0 +1,1 @@
+"""`baton demo`: the main job on real input, and what is checked of it at the end."""

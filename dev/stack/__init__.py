@@ -1,0 +1,1 @@
+"""`baton up`: the embedded servers, every process of the Procfile, and keeping them alive."""

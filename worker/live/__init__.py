@@ -1,0 +1,1 @@
+"""What is shown as it happens, in Redis. It decides nothing, and may be lost at any time."""
