@@ -10,7 +10,7 @@ create table baton_migrations (
     constraint baton_migrations_pkey PRIMARY KEY (name)
 );
 
--- Settings of the environment that hold for every door: the newest worker's, or those that were given to `baton migrate` (db/core/ledger_settings.py).
+-- Settings of the environment that hold for every door: the newest worker's, or those that were given to `baton migrate` (db/ledger_settings.py).
 create table baton_settings (
     name  text not null,
     value jsonb not null,

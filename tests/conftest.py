@@ -1,17 +1,16 @@
 """What every test stands on: a scrubbed environment, a real Postgres, a real Redis.
 
 One Postgres and one Redis serve a whole run (one each per xdist worker), started from
-the same programs as `baton up`. A test gets a database of its own, copied from a
-migrated template, and an empty Redis that must not hold a key without an end afterwards.
+the same programs as `baton up`. A test gets a database of its own, as a
+migrated template is (tests/databases.py), and an empty Redis that must not hold a key without
+an end afterwards.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -26,6 +25,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 from config.settings import settings  # noqa: E402  (the environment is scrubbed first)
 from dev.stack.embedded import open_postgres, open_redis  # noqa: E402
+from tests.databases import Databases, database, execute, within  # noqa: E402
 from tests.machine import LACKS  # noqa: E402
 from tests.sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler  # noqa: E402
 from worker.live import checkpoints  # noqa: E402
@@ -73,15 +73,20 @@ def template(postgres: str) -> str:
     """The name of a database with our schema and no rows, to be copied."""
     from db.core.migrate import migrate
 
-    _execute(postgres, f"create database {TEMPLATE}")
-    migrate(_in(postgres, TEMPLATE))
+    execute(postgres, f"create database {TEMPLATE}")
+    migrate(within(postgres, TEMPLATE))
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: str, template: str) -> Databases:
+    return Databases(postgres, template)
+
+
 @pytest.fixture
-def dsn(postgres: str, template: str) -> Iterator[str]:
+def dsn(databases: Databases) -> Iterator[str]:
     """The URL of a database of the test's own, with our schema and no rows."""
-    with database(postgres, f"template {template} strategy file_copy") as url:
+    with databases.one() as url:
         yield url
 
 
@@ -117,37 +122,17 @@ def redis_url(redis_server: str) -> Iterator[str]:
 def keys_without_end(url: str) -> list[str]:
     """The keys, as `database:name`, that nothing will ever remove and that are not the broker's."""
     found = list[str]()
-    for database in (0, 1, 2):
-        with redis.Redis.from_url(_in(url, str(database)), decode_responses=True) as client:
+    for number in (0, 1, 2):
+        with redis.Redis.from_url(within(url, str(number)), decode_responses=True) as client:
             for key in cast(Iterator[str], client.scan_iter(count=1000)):
-                ours = database > 0 or not _is_the_brokers(client, key)
+                ours = number > 0 or not _is_the_brokers(client, key)
                 if ours and client.ttl(key) == -1:
-                    found.append(f"{database}:{key}")
+                    found.append(f"{number}:{key}")
     return sorted(found)
 
 
 def _is_the_brokers(client: "redis.Redis", key: str) -> bool:
     return key.startswith(BROKERS_OWN) or client.type(key) == "list"  # a queue with messages
-
-
-@contextmanager
-def database(server: str, how: str) -> Generator[str]:
-    """The URL of a database of its own, made as `how` says, until the block ends."""
-    name = f"test_{uuid4().hex}"
-    _execute(server, f"create database {name} {how}")
-    try:
-        yield _in(server, name)
-    finally:
-        _execute(server, f"drop database {name} with (force)")
-
-
-def _execute(url: str, statement: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement.encode())
-
-
-def _in(url: str, database: str) -> str:
-    return f"{url.rpartition('/')[0]}/{database}"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

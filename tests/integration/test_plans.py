@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from dev.bench.fill import Amount, fill
 from dev.bench.scale_work import Work, works
-from tests.conftest import database
+from tests.databases import database
 
 AMOUNT = Amount(3000, archived=1, done=4, queued=3)
 # Tables that grow with the work that was done, or with those who ask for it.

@@ -183,7 +183,7 @@ def test_directories_nested_deeper_than_a_stack_are_removed(tmp_path: Path):
 CLOSED = """
 import sys
 from pathlib import Path
-from worker import reading
+from worker.workspace import reading
 from worker.workspace.trees import Trees
 place = Path(sys.argv[1])
 trees = Trees(place.with_suffix(".git"), place)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.agent("direct")
 HOLDS = """
 import sys
 from pathlib import Path
-from worker import lockfile
+from worker.workspace import lockfile
 with lockfile.taken(Path(sys.argv[1]), within=0) as alone:
     print(alone, flush=True)
     sys.stdin.read()
@@ -45,6 +45,7 @@ def another_holds(lock: Path) -> Generator[int]:
             holder.communicate(b"")
 
 
+@pytest.mark.agent("cli")
 def test_a_project_that_was_never_built_follows_the_root_of_workspaces(
     at_work: AtWork, tmp_path: Path
 ):

@@ -142,7 +142,7 @@ def test_every_command_is_in_the_reference():
 
 
 def test_every_event_is_in_the_reference_and_no_other():
-    written = {"job.quarantined"}  # a statement makes it of the state
+    written = {"job.quarantined", "job.failed"}  # statements make them of the state
     for path in {*CODE, *SQL} - {Path(crash_points.__file__)}:
         text = path.read_text()
         found = [
