@@ -86,6 +86,11 @@ class AtWork:
         kind = Update if self.head() else Build
         return self.one(kind(project=P, user=U, prompt=prompt, **more), agent)
 
+    def begin(self, prompt: str) -> Job:
+        """The project's first build, without the CLI: what is tested comes after it, and goes on
+        from its session."""
+        return self.build(prompt, agent=direct(self.model))
+
     def chat(self, prompt: str, *, agent: Agent | None = None, **more: Any) -> Job:
         return self.one(ChatPlan(project=P, user=U, prompt=prompt, **more), agent)
 

@@ -42,7 +42,7 @@ def compacted(at_work: AtWork) -> Job:
 def test_a_compaction_that_meets(
     at_work: AtWork, fault: str, more: dict[str, Any], state: str, error_class: str
 ):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     head = at_work.head()
     at_work.model.fault(fault, times=-1, on="compaction", **more)
     job = compacted(at_work)
@@ -81,7 +81,7 @@ def test_what_is_too_short_to_be_compacted_is_no_failure(at_work: AtWork):
 def test_a_conversation_near_the_window_that_cannot_be_compacted_now_waits(
     at_work: AtWork, fault: str, state: str, error_class: str, says: str
 ):
-    at_work.build("say one\n" + "lorem " * 20_000)
+    at_work.begin("say one\n" + "lorem " * 20_000)
     head = at_work.head()
     if says == "the CLI":
         at_work.configure(**{LIMIT: "20000"})
@@ -103,7 +103,7 @@ def test_a_conversation_near_the_window_that_cannot_be_compacted_now_waits(
 
 
 def test_what_cannot_be_compacted_at_all_begins_fresh_with_the_past_told(at_work: AtWork):
-    at_work.build("say one\n" + "lorem " * 20_000)
+    at_work.begin("say one\n" + "lorem " * 20_000)
     head = at_work.head()
     at_work.configure(**{LIMIT: "20000"})
     at_work.model.fault("400", times=-1, on="compaction")

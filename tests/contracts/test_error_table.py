@@ -125,7 +125,7 @@ def test_without_a_key_and_an_address_the_job_waits_for_one(at_work: AtWork):
 
 
 def test_a_server_that_refuses_connections_is_tried_again(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     before = at_work.head()
     at_work.model.stop()
     job = at_work.build("write b.txt: 2")
@@ -154,7 +154,7 @@ def test_a_request_that_times_out_is_tried_again(at_work: AtWork, configure: Con
 def test_a_limit_of_the_request_fails_it_and_keeps_the_head(
     at_work: AtWork, more: dict[str, Any], prompt: str, error_class: str
 ):
-    at_work.build("write z.txt: 0")
+    at_work.begin("write z.txt: 0")
     before = at_work.head()
     job = at_work.build(prompt, **more)
     assert (job.state, job.error_class) == ("failed", error_class)
@@ -224,7 +224,7 @@ def test_a_session_that_the_cli_ends_on_is_left_for_a_fresh_one(at_work: AtWork,
         "    print('TypeError: x is not a function', file=sys.stderr); sys.exit(1)\n"
         f"os.execv('{real}', ['claude', *sys.argv[1:]])",
     )
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     head = at_work.head()
     job = at_work.build("write b.txt: 2")
     assert (job.state, job.attempts) == ("done", 1)
@@ -250,7 +250,7 @@ def test_a_cli_that_ends_in_mid_turn_is_started_again(at_work: AtWork, cli: Path
 
 
 def test_what_the_cli_says_of_a_start_it_refuses_is_no_fault_of_the_session(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     head = at_work.head()
     at_work.configure(HTTPS_PROXY="no address")
     job = at_work.build("write b.txt: 2")
@@ -309,7 +309,7 @@ def test_a_workspace_that_goes_away_is_tried_once_more(at_work: AtWork):
 
 def test_a_session_that_the_cli_does_not_find_is_not_tried_again(at_work: AtWork):
     """The store has it, the CLI does not: no message of a conversation is among its entries."""
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     head = at_work.head()
 
     def forgetful(request: Any, *, store: Any, watch: Any) -> Any:

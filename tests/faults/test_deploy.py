@@ -125,6 +125,7 @@ def test_a_second_signal_is_obeyed_at_once_and_the_turn_is_gone_on_from(
     assert running.moves(project)[0]["source"] == "recovery"
 
 
+@pytest.mark.long
 def test_nothing_of_a_worker_outlives_its_main_process(running: Baton, tally: Tally):
     """Nobody but the kernel sees to it: this worker has no supervisor."""
     tally.fault = "SIGKILL of a worker's main process alone"

@@ -136,7 +136,7 @@ def test_a_worker_that_cannot_write_its_agents_directory_leaves_the_job_to_other
     at_work: AtWork, tmp_path: Path, tally: Tally
 ):
     tally.fault = "the CLI's config directory cannot be written"
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     (tmp_path / "in-the-way").write_text("a file where a directory should be")
     at_work.configure(BATON_AGENT_HOME=str(tmp_path / "in-the-way"))
     at_work.build(PROMPT)

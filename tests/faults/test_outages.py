@@ -106,7 +106,7 @@ def test_an_outage_while_a_session_is_loaded_costs_no_attempt(
     tally: Tally,
 ):
     tally.fault = "Postgres: away while a session is loaded to be resumed"
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     head, calls = at_work.head(), len(at_work.model.requests)
     with through_a_wire(at_work, dsn) as wire:
         asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))

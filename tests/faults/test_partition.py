@@ -212,6 +212,7 @@ def test_the_relay_ends_what_outlived_worker_and_keeper(
     tally.check(wrong(at_work))
 
 
+@pytest.mark.long
 def test_a_keeper_that_is_stopped_lets_nothing_outlive_the_lease(at_work: AtWork, tally: Tally):
     """Also not what has cleaned its environment and has a session of its own."""
     tally.fault = "keeper, SIGSTOP, and its lease ends, no box"

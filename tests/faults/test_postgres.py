@@ -108,6 +108,7 @@ def strike_at(
     crash_points.strike = None
 
 
+@pytest.mark.long
 def test_postgres_may_be_restarted_at_any_point_of_a_job(
     at_work: AtWork,
     server: Server,
@@ -287,7 +288,7 @@ def test_a_commit_waits_for_an_operator_who_holds_the_project(
     at_work: AtWork, dsn: str, tally: Tally
 ):
     tally.fault = "Postgres: an operator holds the project's row past the lease"
-    at_work.build("say 1")
+    at_work.begin("say 1")
     at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.3")
     asked = at_work.ask(Update(project=P, user=U, prompt="run: sleep 0.3\nsay 2"))
     with running(at_work, asked), held(dsn, P):
@@ -304,7 +305,7 @@ def test_a_commit_waits_for_an_operator_who_holds_the_project(
 
 def test_the_relay_waits_for_no_project_that_is_held(at_work: AtWork, dsn: str, tally: Tally):
     tally.fault = "Postgres: an operator holds a project's row, others wait for the relay"
-    at_work.build("say 1")
+    at_work.begin("say 1")
     at_work.ask(Update(project=P, user=U, prompt="say 2"))
     other = at_work.ask(Build(project="other", user=U, prompt="say 3"))
     looked = threading.Thread(target=look_for, args=(other, at_work))

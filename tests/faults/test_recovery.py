@@ -54,7 +54,7 @@ def test_a_fallback_that_had_ended_is_committed_as_the_fallback_it_was(at_work: 
 
 @pytest.mark.long
 def test_a_turn_that_was_to_begin_fresh_and_had_ended_is_committed(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     at_work.conn.execute("update projects set fresh_next = true")
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))
     killed_at(at_work, asked, "turn.ended")
@@ -94,7 +94,7 @@ def test_a_templates_fork_that_had_ended_is_committed(at_work: AtWork):
 
 @pytest.mark.long
 def test_a_turn_may_be_gone_on_from_more_than_once(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     head = at_work.head()
     prompt = "run: echo once\nrun: sleep 1\nrun: echo twice\nrun: sleep 1\nwrite c.txt: c"
     asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
@@ -109,7 +109,7 @@ def test_a_turn_may_be_gone_on_from_more_than_once(at_work: AtWork):
 
 @pytest.mark.long
 def test_a_worker_that_dies_before_it_went_on_leaves_what_there_was(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt=BROKE_OFF))
     partial = killed_after(at_work, asked, "once")
     killed_at(at_work, asked, "turn.recorded")
@@ -122,7 +122,7 @@ def test_a_worker_that_dies_before_it_went_on_leaves_what_there_was(at_work: AtW
 
 @pytest.mark.long
 def test_an_outage_of_the_model_costs_nothing_of_what_is_gone_on_from(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt=BROKE_OFF))
     partial = killed_after(at_work, asked, "once")
     at_work.configure(BATON_CLI_RETRIES="0")
@@ -136,7 +136,7 @@ def test_an_outage_of_the_model_costs_nothing_of_what_is_gone_on_from(at_work: A
 
 def test_a_turn_that_had_ended_and_changed_no_file_is_committed(at_work: AtWork):
     """Its commit of the workspace is the one that the head has already."""
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="say both"))
     killed_at(at_work, asked, "commit.before")
     calls = len(at_work.model.requests)
@@ -154,7 +154,7 @@ def test_a_turn_without_a_change_waits_for_the_remote_as_often_as_it_must(at_wor
     remote = Path.cwd() / "remote"
     remote.mkdir()
     at_work.configure(BATON_WORKSPACE_REMOTE=f"file://{remote}/{{project}}.git")
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="say both"))
     remote.rename(remote.with_name("away"))
     for _ in range(3):

@@ -30,7 +30,7 @@ def text(at_work: AtWork, name: str) -> str:
 
 
 def test_a_turn_that_had_ended_is_committed_and_not_run_again(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b\nsay both"))
     killed_at(at_work, asked, "turn.ended")
     calls = len(at_work.model.requests)
@@ -54,7 +54,7 @@ def test_a_turn_that_had_ended_is_committed_and_not_run_again(at_work: AtWork):
 def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
     at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b\nsay both"))
     killed = tmp_path / "bin" / "git"
     killed.parent.mkdir()
@@ -80,7 +80,7 @@ def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
 def test_a_workspace_that_is_gone_at_the_end_of_a_turn_is_provided_and_the_turn_run_again(
     at_work: AtWork,
 ):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))
 
     def and_all_is_gone(request: Request, *, store: JobStore, watch: Watch) -> Turn:
@@ -132,7 +132,7 @@ def test_a_signal_to_its_process_alone_is_a_death_like_any_other(at_work: AtWork
 
 
 def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say end"))
     killed_at(at_work, asked, "turn.ended")
     at_work.conn.execute(LONG_AGO)
@@ -143,7 +143,7 @@ def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):
 
 
 def test_a_turn_that_broke_off_long_ago_begins_again(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1"))
     killed_after(at_work, asked, "once")
     at_work.conn.execute(LONG_AGO)
@@ -157,7 +157,7 @@ LONG_AGO = """
 
 
 def test_a_turn_that_broke_off_is_gone_on_from(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     head = at_work.head()
     prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 2\nwrite c.txt: c"
     asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
@@ -180,7 +180,7 @@ def test_a_turn_that_broke_off_is_gone_on_from(at_work: AtWork):
 
 
 def test_what_turns_cost_whose_worker_died_is_counted_once(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(
         Update(project=P, user=U, prompt="run: echo once\nrun: sleep 2\nsay ok")
     )
@@ -214,7 +214,7 @@ def price(used: dict[str, Any]) -> float:
 
 
 def test_an_answer_that_was_given_is_not_asked_for_again(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Metadata(project=P, user=U))
     killed_at(at_work, asked, "turn.ended")
     assert at_work.run(asked).state == "done"
@@ -226,7 +226,7 @@ def test_an_answer_that_was_given_is_not_asked_for_again(at_work: AtWork):
 
 
 def test_a_turn_that_had_done_nothing_begins_again_from_the_head(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     head = at_work.head()
     asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say what"))
     killed_at(at_work, asked, "turn.recorded")
@@ -240,7 +240,7 @@ def test_what_was_left_on_another_host_is_given_up_with_its_session(at_work: AtW
     """Without its files, what the session says it did is not true."""
     (Path.cwd() / "remote").mkdir()
     at_work.configure(BATON_WORKSPACE_REMOTE=f"file://{Path.cwd()}/remote/{{project}}.git")
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 1"
     asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
     killed_after(at_work, asked, "once")
@@ -251,7 +251,7 @@ def test_what_was_left_on_another_host_is_given_up_with_its_session(at_work: AtW
 
 
 def test_after_a_rewind_the_dead_attempt_is_not_gone_on_from(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     first = at_work.head()
     at_work.build("write b.txt: b")
     asked = at_work.ask(Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1"))
@@ -264,7 +264,7 @@ def test_after_a_rewind_the_dead_attempt_is_not_gone_on_from(at_work: AtWork):
 
 
 def test_what_cannot_be_gone_on_from_is_put_aside_and_begun_again(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     head = at_work.head()
     prompt = "write b.txt: b\nrun: echo once | tee -a ran.txt\nrun: sleep 1"
     asked = at_work.ask(Update(project=P, user=U, prompt=prompt))
@@ -290,7 +290,7 @@ def test_a_first_build_that_broke_off_is_gone_on_from_too(at_work: AtWork):
 
 def test_a_finished_turn_of_a_drained_attempt_is_committed(at_work: AtWork):
     """The interruption came when the agent had just said its last word."""
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say end"))
     killed_at(at_work, asked, "turn.ended")
     at_work.conn.execute(
@@ -305,7 +305,7 @@ def test_a_finished_turn_of_a_drained_attempt_is_committed(at_work: AtWork):
 
 
 def test_a_damaged_head_under_a_dead_attempt_ends_in_a_fresh_session(at_work: AtWork):
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     head = at_work.head()
     asked = at_work.ask(
         Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1\nsay ok")
@@ -325,7 +325,7 @@ def test_a_damaged_head_under_a_dead_attempt_ends_in_a_fresh_session(at_work: At
 
 def test_a_turn_that_was_ended_and_will_not_do_is_not_found_again(at_work: AtWork):
     """Its answer is not of the form that was asked for: the model is asked anew."""
-    at_work.build("write a.txt: a")
+    at_work.begin("write a.txt: a")
     asked = at_work.ask(Metadata(project=P, user=U))
     killed_at(at_work, asked, "turn.ended")
     job = attempts.claim(

@@ -119,7 +119,7 @@ def test_what_a_replaced_attempt_made_is_not_written(at_work: AtWork):
 
 @pytest.mark.parametrize("when", ["during", "after"])
 def test_no_head_without_a_whole_transcript(at_work: AtWork, when: str):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     before = at_work.head()
 
     class Refusing:

@@ -53,7 +53,7 @@ def test_recommendations_and_documentation_move_the_head_one_after_the_other(at_
 
 
 def test_a_step_that_is_committed_is_not_run_again(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     begun = len(at_work.model.requests)
     at_work.model.fault("529", times=-1, when="DOCUMENTATION")
     asked = at_work.ask(Metadata(project=P, user=U))

@@ -60,7 +60,7 @@ def test_a_conversation_that_is_too_long_is_compacted_and_the_turn_tried_again(
 
 
 def test_what_cannot_be_compacted_begins_fresh_once_and_then_fails(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     before = at_work.head()
     at_work.model.fault("too_long", times=-1)
     job = at_work.build("write b.txt: 2")
@@ -73,7 +73,7 @@ def test_what_cannot_be_compacted_begins_fresh_once_and_then_fails(at_work: AtWo
 
 @pytest.mark.parametrize("status", ["400", "413"])
 def test_a_refused_request_is_sent_once_more_in_a_fresh_session(at_work: AtWork, status: str):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     before = at_work.head()
     at_work.model.fault(status, times=-1, when="b.txt")
     asked = at_work.build("write b.txt: 2")

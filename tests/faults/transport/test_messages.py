@@ -25,6 +25,7 @@ SCRIPTED = "agent scripted"
 KINDS = ("build", "metadata", "compaction", "chat_plan")
 
 
+@pytest.mark.long
 def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "duplicate, late and unknown deliveries", SCRIPTED
     drawn = random.Random(seed)

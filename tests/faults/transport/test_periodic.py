@@ -87,6 +87,7 @@ def test_no_beat_for_a_while(struck: Struck, tally: Tally, long: bool):
     tally.check(struck.wrong([old]))
 
 
+@pytest.mark.long
 def test_two_relays_of_which_one_is_killed(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "two relays, one of them killed", SCRIPTED
     drawn = random.Random(seed)
@@ -100,6 +101,7 @@ def test_two_relays_of_which_one_is_killed(struck: Struck, tally: Tally, seed: i
     tally.check(struck.wrong(asked))
 
 
+@pytest.mark.long
 def test_no_relay_for_a_while(struck: Struck, tally: Tally, long: bool):
     tally.fault, tally.simulated = "no relay for a while", SCRIPTED
     (chain,) = struck.builds(1, "pause 2")

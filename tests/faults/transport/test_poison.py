@@ -12,7 +12,8 @@ pytestmark = pytest.mark.timeout(360)
 LIMIT = 3  # BATON_RESCUE_LIMIT
 
 
-@pytest.mark.parametrize("kills", ["child", pytest.param("worker", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", ["child", "worker"])
 def test_poison(struck: Struck, tally: Tally, kills: str):
     tally.fault, tally.simulated = f"a job that kills its {kills} each time", "agent scripted"
     struck.same_worker = kills == "child"

@@ -40,6 +40,7 @@ def test_wiped_with_chains_queued(struck: Struck, tally: Tally, seed: int, long:
     tally.check(struck.wrong(asked))
 
 
+@pytest.mark.long
 def test_restarted_under_load(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "Redis restarted, with and without its data", SCRIPTED
     drawn = random.Random(seed)
@@ -66,7 +67,7 @@ def by_end(struck: Struck) -> Callable[[], None]:
     return struck.begin
 
 
-@pytest.mark.parametrize("away", [by_pause, by_end])
+@pytest.mark.parametrize("away", [pytest.param(by_pause, marks=pytest.mark.long), by_end])
 def test_away_for_a_while(
     struck: Struck, tally: Tally, long: bool, away: Callable[[Struck], Callable[[], None]]
 ):
