@@ -1,0 +1,1 @@
+"""What the environment says: settings, what they must be to each other, logging, starting."""

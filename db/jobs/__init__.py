@@ -1,1 +1,8 @@
-"""Jobs: asking for them, whose turn it is, who runs one, how an attempt ends, what waits and why."""
+"""Jobs: asking for them, whose turn it is, who runs one, how an attempt ends, what waits and why.
+
+    queued ── claim (attempts) ──► running ──► done, failed, cancelled (endings)
+      ▲                              │
+      └── put back, rescued ─────────┘
+
+`lanes` has what the statements share, `outbox` says for which jobs a message is owed.
+"""

@@ -1,1 +1,1 @@
-"""What operators ask of the ledger, what is deleted for them, and its own clean-up."""
+"""What operators ask of the ledger, what is deleted for them, and the ledger's own clean-up."""

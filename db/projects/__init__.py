@@ -1,1 +1,1 @@
-"""Projects, their versions and their lines of work."""
+"""Projects, their versions and lines of work, and how the head of a line moves (`heads`)."""

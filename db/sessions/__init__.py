@@ -1,1 +1,1 @@
-"""Sessions: the head of each line and how it moves, the registry of all, turns and what they cost."""
+"""Sessions: what a turn's commit writes, the registry of all, turns, costs, and the past to retell."""

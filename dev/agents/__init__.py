@@ -1,1 +1,1 @@
-"""Agents without a CLI."""
+"""Agents without a CLI, for the bench and for tests of the ledger."""

@@ -1,7 +1,9 @@
 """The agent: a function from a request to a turn.
 
-Real ones drive the Claude Code CLI (`claude.py`); scripted ones (`scripted.py`) do
-what other versions of the CLI have done with session ids.
+    Request ──► Agent (claude: the CLI, through the SDK) ──► Turn, or a failure (failures)
+                   └── transcript ──► store ──► db.transcripts
+
+`listening` follows the CLI's messages. Agents without a CLI are in dev/agents.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """An attempt at a job: what is held while it runs, and what is known so far.
 
 The functions that take one (`at`) are, in the order in which a job meets them: files.provide,
-turn.run_turn, commit.commit, ending.write.
+turn.run_turn, commit.commit; or endings.write, where it comes to nothing.
 """
 
 from dataclasses import dataclass, field

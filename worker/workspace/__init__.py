@@ -1,6 +1,8 @@
-"""A project's files: a directory at a stable path, and a git repository beside it.
+"""A project's files: a directory at a stable path, and a git repository that lies apart from it.
 
-Each version is a commit; `refs` says what the repository's names mean, `transport` and `remote`
-bring a tree to another host, `branches` has the directories of lines beside the main one, `upkeep`
-keeps repositories small, `survey` looks at what an agent left before git does.
+    directory ── survey: what can be kept ──► index ──► trees: a commit ──► transport ──► other hosts
+
+`workspace` is what a job calls; `refs` says what the repository's names mean, `branch_places` has
+the directories of lines beside the main one, `repositories` keeps repositories small, `leftovers`
+finds what a deleted project has left, `importing` and `diff` take files in and out for people.
 """

@@ -133,7 +133,7 @@ def run(
     Raises what `failed` makes of what git said, OSError when the disk is full, Stopped
     when the workspace is another attempt's by now; GitEnded when it was killed, or took too long.
 
-    Git ends with this process; what is left of it is found by the attempt (orphans.py)."""
+    Git ends with this process; what is left of it is found by the attempt (process/reaper.py)."""
     return told(*command, cwd=cwd, given=given, fine=fine, failed=failed, within=within)[0]
 
 
