@@ -1,4 +1,4 @@
-"""What of the product's own tables Baton can work beside, looked at before anything is done.
+"""Whether Baton can work with the product's own tables, checked before a migration changes any.
 
 Tables of these names may be the product's: what is there is kept, what is missing is
 added, no type is changed. So what cannot be completed is refused here, with a sentence.

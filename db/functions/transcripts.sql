@@ -1,4 +1,5 @@
--- Notes when transcripts were last taken away from.
+-- Notes the transaction that last took transcripts of a project away: a session's fingerprint has
+-- it, so that what was found sound before is read again.
 
 create or replace function transcript_note_removal() returns trigger language plpgsql as $$
 begin

@@ -4,5 +4,6 @@
       ▲                              │
       └── put back, rescued ─────────┘
 
-`lanes` has what the statements share, `outbox` says for which jobs a message is owed.
+`lanes` has what the statements share, `outbox` says for which jobs a message is owed. `workers`,
+`relays` and `beats` say which processes are there to carry them.
 """

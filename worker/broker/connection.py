@@ -1,4 +1,4 @@
-"""Celery's way to Redis, mended where it does not stand that Redis goes away, or is full.
+"""Celery's connection to Redis, repaired so that it survives a Redis that is away, or full.
 
 Connection   asked again within seconds, however long Redis was away (left alone, the
              pauses grow to half a minute); closing what is broken already is no error

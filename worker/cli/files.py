@@ -1,4 +1,4 @@
-"""The command that shows what changed in a project's files; and what others do with files."""
+"""`baton diff`; and what `baton project` does with files: import them, bring a rewind's here."""
 
 import socket
 import sys

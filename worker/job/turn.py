@@ -1,7 +1,7 @@
 """One turn of a job: on the best session there is, and on the next best where that fails.
 
     what a dead attempt left, else the ladder's choice ──► record the try ──► turn ──► whole
-                         ▲                                                      │
+                         ▲                                                     │
                          └─ next candidate, compacted, or fresh (fallback.py) ─┘ failed
 
 No transaction is open while the model thinks. A failed turn leaves the head where it was; a retry

@@ -1,4 +1,4 @@
-"""When what may go was first seen so: git does not say since when a ref is there."""
+"""Since when upkeep has known that a ref may be deleted: git does not say how old a ref is."""
 
 import json
 from collections.abc import Collection

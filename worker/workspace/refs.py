@@ -9,7 +9,8 @@ refs/baton/branches/<lane> the newest commit of a branch; each has a repository 
 refs/baton/kept/<commit>   what the ledger names to go back to, and head does not lead to
 refs/baton/lent/<lane>/…   the refs of a branch's repository: it borrows objects of this one
 
-Upkeep points kept and lent, and alone lets lost and aside go in time (worker/workspace/repositories.py).
+Only upkeep sets kept and lent, and only it deletes old lost and aside
+(worker/workspace/repositories.py).
 """
 
 import re
