@@ -1,25 +1,14 @@
 """Build a project, or change it: one turn of the agent on the project's session."""
 
-from typing import Any
-
-from celery.app.task import Task
-
 from db.core.pool import connection
 from db.jobs import attempts
 from db.jobs.lanes import MAIN
-from worker.broker.app import app
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
-from worker.job.delivery import SHOWN, deliver, does
+from worker.job.delivery import does
 from worker.job.legs import Work
 from worker.job.step import Step
 from worker.session import prompts
-
-
-@app.task(name="tasks.build", bind=True, throws=SHOWN)
-def build(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
-    """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    return deliver(self, "build", given, asked)
 
 
 @does("build")

@@ -1,22 +1,11 @@
 """Answer a question about a project from its latest session; the head moves on with it."""
 
-from typing import Any
-
-from celery.app.task import Task
-
-from worker.broker.app import app
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
-from worker.job.delivery import SHOWN, deliver, does
+from worker.job.delivery import does
 from worker.job.legs import conclude
 from worker.job.step import Step
 from worker.job.turn import run_turn
-
-
-@app.task(name="tasks.chat_plan", bind=True, throws=SHOWN)
-def chat_plan(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
-    """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    return deliver(self, "chat_plan", given, asked)
 
 
 @does("chat_plan")

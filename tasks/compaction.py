@@ -4,30 +4,19 @@ It counts only if the CLI said that it compacted and the new session is smaller 
 loads; otherwise the head stays where it is, and the job says so.
 """
 
-from typing import Any
-
-from celery.app.task import Task
-
 from config.settings import settings
 from db.core.pool import connection
 from db.sessions import registry
 from tasks.metadata import version_of
-from worker.broker.app import app
 from worker.failures.errors import NotResumable
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
 from worker.job.compaction import not_compacted
-from worker.job.delivery import SHOWN, deliver, does
+from worker.job.delivery import does
 from worker.job.endings import without_turn
 from worker.job.legs import conclude
 from worker.job.step import Step
 from worker.job.turn import discard, run_turn
-
-
-@app.task(name="tasks.compaction", bind=True, throws=SHOWN)
-def compaction(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
-    """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    return deliver(self, "compaction", given, asked)
 
 
 @does("compaction")

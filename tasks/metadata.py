@@ -5,9 +5,8 @@ A failure here hurts nothing of the build: its version stands, and the chain goe
 
 import stat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from celery.app.task import Task
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config.settings import settings
@@ -15,11 +14,10 @@ from db.core.pool import connection
 from db.jobs.lanes import MAIN
 from db.projects import projects
 from worker.agent import Turn
-from worker.broker.app import app
 from worker.failures.errors import AgentFailed, BadRequest, NotWhole
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
-from worker.job.delivery import SHOWN, deliver, does
+from worker.job.delivery import does
 from worker.job.legs import Work, conclude
 from worker.job.step import Step
 from worker.job.turn import run_turn
@@ -43,12 +41,6 @@ class Recommendations(BaseModel):
     model_config = ConfigDict(extra="ignore")
     summary: str
     recommendations: list[Recommendation]
-
-
-@app.task(name="tasks.metadata", bind=True, throws=SHOWN)
-def metadata(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
-    """Wake the job `job_id`; or, from a plain producer, the request itself."""
-    return deliver(self, "metadata", given, asked)
 
 
 @does("metadata")

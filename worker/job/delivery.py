@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from config.settings import settings
 from db.core.pool import POSTGRES_AWAY, NoDatabase, transaction
 from db.jobs import jobs, messages
+from worker.broker.app import app
 from worker.broker.refused_messages import RefusedMessage, keep
 from worker.client import Build as BuildAsk
 from worker.client import ChatPlan, Compaction, Metadata, Refused, Update, enqueue
@@ -56,10 +57,17 @@ SHOWN = (JobFailed, RefusedMessage)  # ends as expected: a line in the log, no t
 
 
 def does(kind: str) -> Callable[[Do], Do]:
-    """Marks what is done for a job of this kind."""
+    """Marks what is done for a job of this kind, and makes the task `tasks.<kind>`: its message
+    wakes the job `job_id`, or is, from a plain producer, the request itself."""
 
     def note(do: Do) -> Do:
         WORK[kind] = do
+
+        @app.task(name=f"tasks.{kind}", bind=True, throws=SHOWN)
+        def wake(self: Task[Any, Any], *given: Any, **asked: Any) -> str | None:
+            return deliver(self, kind, given, asked)
+
+        del wake  # Celery has it by its name
         return do
 
     return note
