@@ -6,7 +6,9 @@ VENV ?= .venv
 PYTHON ?= python3
 READY := $(VENV)/.ready
 TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance tests/faults
-FAULTS ?= tests/faults
+# With the tests of other folders that repeat what a shorter one shows.
+FAULTS ?= tests/faults tests/contracts tests/acceptance/test_hosts.py tests/integration/test_recovery.py \
+    tests/integration/test_repositories.py tests/integration/test_order.py
 CANDIDATES = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.14 python3.13 python3.12 python3.11)
 RUN := mkdir -p .baton/tmp &&
 LOCK := uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 \
@@ -62,7 +64,7 @@ install-check: $(READY) ## Install the wheel and the production lock from the re
 	@$(RUN) python -m venv --clear .baton/tmp/installed && \
 	export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 && \
 	.baton/tmp/installed/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock && \
-	INSTALLED="$$TMPDIR/installed" pytest tests/acceptance/test_install.py && \
+	INSTALLED="$$TMPDIR/installed" pytest --long tests/acceptance/test_install.py && \
 	rm -rf .baton/tmp/installed
 
 schema: $(READY) ## Write db/schema.sql, the schema of today, after a new migration

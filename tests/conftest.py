@@ -27,6 +27,10 @@ from config.settings import settings  # noqa: E402  (the environment is scrubbed
 from dev.stack.embedded import open_postgres, open_redis  # noqa: E402
 from tests.databases import Databases, database, execute, within  # noqa: E402
 from tests.machine import LACKS  # noqa: E402
+from tests.runs import long as long  # noqa: E402
+from tests.runs import pytest_addoption as pytest_addoption  # noqa: E402
+from tests.runs import pytest_collection_modifyitems as pytest_collection_modifyitems  # noqa: E402
+from tests.runs import pytest_configure as pytest_configure  # noqa: E402
 from tests.sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler  # noqa: E402
 from worker.live import checkpoints  # noqa: E402
 

@@ -58,6 +58,7 @@ def test_the_two_locks_agree():
     assert {name: development[name] for name in production} == production
 
 
+@pytest.mark.long
 def test_every_module_of_the_product_finds_what_it_imports(installed: Installed):
     done = installed.run("python", "-c", EVERY_MODULE)
     assert (done.returncode, done.stderr) == (0, "")
@@ -65,6 +66,7 @@ def test_every_module_of_the_product_finds_what_it_imports(installed: Installed)
     assert str(CODE / "worker") not in done.stdout, "these are the wheel's, not the checkout's"
 
 
+@pytest.mark.long
 def test_every_process_starts_and_a_job_runs_on_what_is_installed(
     installed: Installed, servers: dict[str, str]
 ):

@@ -25,16 +25,18 @@ def compacted(at_work: AtWork) -> Job:
     ("fault", "more", "state", "error_class"),
     [
         ("529", {}, "queued", "overloaded"),
-        ("500", {}, "queued", "server_error"),
-        ("reset", {}, "queued", "unreachable"),
+        pytest.param("500", {}, "queued", "server_error", marks=pytest.mark.long),
+        pytest.param("reset", {}, "queued", "unreachable", marks=pytest.mark.long),
         ("cut", {}, "queued", "unreachable"),
-        ("unfinished", {}, "queued", "malformed_response"),
-        ("garbage", {}, "queued", "malformed_response"),
+        pytest.param(
+            *("unfinished", {}, "queued", "malformed_response"), marks=pytest.mark.long
+        ),
+        pytest.param("garbage", {}, "queued", "malformed_response", marks=pytest.mark.long),
         ("401", {}, "parked", "authentication_failed"),
-        ("403", {}, "parked", "authentication_failed"),
+        pytest.param("403", {}, "parked", "authentication_failed", marks=pytest.mark.long),
         ("credit", {}, "parked", "billing_error"),
         ("429", {"retry": False}, "parked", "rate_limit"),
-        ("404", {}, "failed", "model_not_found"),
+        pytest.param("404", {}, "failed", "model_not_found", marks=pytest.mark.long),
         ("400", {}, "failed", "request_refused"),
         ("too_long", {}, "failed", "prompt_too_long"),
     ],
@@ -77,7 +79,7 @@ def test_what_is_too_short_to_be_compacted_is_no_failure(at_work: AtWork):
     ("fault", "state", "error_class"),
     [("529", "queued", "overloaded"), ("401", "parked", "authentication_failed")],
 )
-@pytest.mark.parametrize("says", ["the API", "the CLI"])
+@pytest.mark.parametrize("says", [pytest.param("the API", marks=pytest.mark.long), "the CLI"])
 def test_a_conversation_near_the_window_that_cannot_be_compacted_now_waits(
     at_work: AtWork, fault: str, state: str, error_class: str, says: str
 ):

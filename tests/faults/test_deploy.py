@@ -102,6 +102,7 @@ def test_a_worker_that_is_told_to_stop_lets_a_turn_end(running: Baton, tally: Ta
     )
 
 
+@pytest.mark.long
 def test_a_second_signal_is_obeyed_at_once_and_the_turn_is_gone_on_from(
     running: Baton, tally: Tally
 ):

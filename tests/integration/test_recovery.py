@@ -131,6 +131,7 @@ def test_a_signal_to_its_process_alone_is_a_death_like_any_other(at_work: AtWork
     assert at_work.job(asked).state == "running", "the relay rescues it, and counts"
 
 
+@pytest.mark.long
 def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):
     at_work.begin("write a.txt: a")
     asked = at_work.ask(ChatPlan(project=P, user=U, prompt="say end"))
@@ -142,6 +143,7 @@ def test_a_turn_that_had_ended_is_committed_however_long_ago(at_work: AtWork):
     assert recovered(at_work) == [("finished", "worker_died")]
 
 
+@pytest.mark.long
 def test_a_turn_that_broke_off_long_ago_begins_again(at_work: AtWork):
     at_work.begin("write a.txt: a")
     asked = at_work.ask(Update(project=P, user=U, prompt="run: echo once\nrun: sleep 1"))
@@ -250,6 +252,7 @@ def test_what_was_left_on_another_host_is_given_up_with_its_session(at_work: AtW
     assert text(at_work, "ran.txt") == "once\n"
 
 
+@pytest.mark.long
 def test_after_a_rewind_the_dead_attempt_is_not_gone_on_from(at_work: AtWork):
     at_work.begin("write a.txt: a")
     first = at_work.head()
@@ -279,6 +282,7 @@ def test_what_cannot_be_gone_on_from_is_put_aside_and_begun_again(at_work: AtWor
     assert told["ref"].startswith("refs/baton/lost/")
 
 
+@pytest.mark.long
 def test_a_first_build_that_broke_off_is_gone_on_from_too(at_work: AtWork):
     asked = at_work.ask(Build(project=P, user=U, prompt="run: echo once\nrun: sleep 1\nsay ok"))
     partial = killed_after(at_work, asked, "once")
@@ -288,6 +292,7 @@ def test_a_first_build_that_broke_off_is_gone_on_from_too(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.long
 def test_a_finished_turn_of_a_drained_attempt_is_committed(at_work: AtWork):
     """The interruption came when the agent had just said its last word."""
     at_work.begin("write a.txt: a")
@@ -304,6 +309,7 @@ def test_a_finished_turn_of_a_drained_attempt_is_committed(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.long
 def test_a_damaged_head_under_a_dead_attempt_ends_in_a_fresh_session(at_work: AtWork):
     at_work.begin("write a.txt: a")
     head = at_work.head()

@@ -88,6 +88,7 @@ def has(oid: str) -> bool:
     return subprocess.run(["git", where, "cat-file", "-e", oid], check=False).returncode == 0
 
 
+@pytest.mark.long
 def test_thirty_turns_are_small_after_it_and_one_can_go_back_to_each(at_work: AtWork):
     at_work.agent = writes_much
     sessions = list[str]()

@@ -230,7 +230,7 @@ def _value(field: str) -> st.SearchStrategy[timedelta | int | float]:
     return ends | st.floats(least, most).map(lambda value: round(value, 3))
 
 
-@trying(max_examples=60, deadline=None)
+@trying(max_examples=15, deadline=None)
 @given(environments())
 def test_no_combination_that_is_accepted_is_absurd(env: dict[str, str]):
     with pytest.MonkeyPatch.context() as here:

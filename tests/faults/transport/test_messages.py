@@ -18,14 +18,13 @@ from tests.waiting import wait_until
 from worker.broker.queues import PLAIN, QUEUE
 from worker.client import ChatPlan, enqueue
 
-pytestmark = pytest.mark.timeout(800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
 
 BATCH = 250  # messages sent at a time
 SCRIPTED = "agent scripted"
 KINDS = ("build", "metadata", "compaction", "chat_plan")
 
 
-@pytest.mark.long
 def test_delivered_again_and_again(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "duplicate, late and unknown deliveries", SCRIPTED
     drawn = random.Random(seed)
@@ -136,7 +135,6 @@ def test_a_plain_message_again(struck: Struck, tally: Tally, long: bool):
     tally.check(struck.wrong(asked))
 
 
-@pytest.mark.long
 def test_a_killed_workers_message_comes_back_much_later(struck: Struck, tally: Tally):
     """The time that a message stays with a silent worker is made to be over, not waited for."""
     tally.fault = "a killed worker's message redelivered"
@@ -159,7 +157,6 @@ def test_a_killed_workers_message_comes_back_much_later(struck: Struck, tally: T
     tally.check(struck.wrong([job]))
 
 
-@pytest.mark.long
 def test_a_plain_message_while_postgres_is_away(tmp_path: Path, tally: Tally):
     """A stack of its own, since every look at the shared one would fail."""
     tally.fault, tally.simulated = "a plain message while Postgres is gone", SCRIPTED

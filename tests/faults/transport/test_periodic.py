@@ -10,13 +10,12 @@ from tests.faults.transport.struck import BEATS, EVERY, RELAYS, Struck
 from tests.waiting import wait_until
 from worker.cli import signs
 
-pytestmark = pytest.mark.timeout(360)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(360)]
 
 SCRIPTED = "agent scripted"
 GONE = signs.SILENT + 3  # seconds without its pulse until doctor takes beat for dead
 
 
-@pytest.mark.long  # tests/acceptance/test_switches.py has it for the short run
 def test_two_beats(struck: Struck, tally: Tally):
     tally.fault = "two beats"
     asked, ticked = received(struck), ticks(struck)
@@ -44,7 +43,6 @@ def test_two_beats(struck: Struck, tally: Tally):
     tally.check(struck.wrong())
 
 
-@pytest.mark.long
 def test_no_beat_for_a_while(struck: Struck, tally: Tally, long: bool):
     tally.fault = "no beat for a while"
     (old,) = struck.chats(1)
@@ -87,7 +85,6 @@ def test_no_beat_for_a_while(struck: Struck, tally: Tally, long: bool):
     tally.check(struck.wrong([old]))
 
 
-@pytest.mark.long
 def test_two_relays_of_which_one_is_killed(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "two relays, one of them killed", SCRIPTED
     drawn = random.Random(seed)
@@ -101,7 +98,6 @@ def test_two_relays_of_which_one_is_killed(struck: Struck, tally: Tally, seed: i
     tally.check(struck.wrong(asked))
 
 
-@pytest.mark.long
 def test_no_relay_for_a_while(struck: Struck, tally: Tally, long: bool):
     tally.fault, tally.simulated = "no relay for a while", SCRIPTED
     (chain,) = struck.builds(1, "pause 2")

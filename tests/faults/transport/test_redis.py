@@ -19,7 +19,7 @@ from tests.tls import Signer, tls_before
 from tests.waiting import wait_until
 from worker.broker.queues import QUEUE
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(480)]
 
 AGAIN = 10.0  # seconds after Redis answers until jobs are taken, as promised
 SCRIPTED = "agent scripted"
@@ -40,7 +40,6 @@ def test_wiped_with_chains_queued(struck: Struck, tally: Tally, seed: int, long:
     tally.check(struck.wrong(asked))
 
 
-@pytest.mark.long
 def test_restarted_under_load(struck: Struck, tally: Tally, seed: int, long: bool):
     tally.fault, tally.simulated = "Redis restarted, with and without its data", SCRIPTED
     drawn = random.Random(seed)
@@ -67,7 +66,7 @@ def by_end(struck: Struck) -> Callable[[], None]:
     return struck.begin
 
 
-@pytest.mark.parametrize("away", [pytest.param(by_pause, marks=pytest.mark.long), by_end])
+@pytest.mark.parametrize("away", [by_pause, by_end])
 def test_away_for_a_while(
     struck: Struck, tally: Tally, long: bool, away: Callable[[Struck], Callable[[], None]]
 ):
@@ -93,7 +92,6 @@ def test_away_for_a_while(
     tally.check(struck.wrong([*asked, running, UUID(by_hand["id"])]))
 
 
-@pytest.mark.long
 def test_slow(struck: Struck, tally: Tally, long: bool):
     tally.fault, tally.simulated = "Redis slow (CLIENT PAUSE)", SCRIPTED
     asked = struck.builds(15 if long else 5)
@@ -107,7 +105,6 @@ def test_slow(struck: Struck, tally: Tally, long: bool):
     tally.check(struck.wrong(asked))
 
 
-@pytest.mark.long
 def test_far(tmp_path: Path, tally: Tally):
     """A stack of its own, whose every way to Redis leads through a slow proxy."""
     tally.fault, tally.simulated = "Redis far: each answer takes 40 ms", SCRIPTED
@@ -130,7 +127,6 @@ def test_far(tmp_path: Path, tally: Tally):
         tally.check(struck.wrong(asked))
 
 
-@pytest.mark.long
 def test_behind_tls(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch):
     """A stack of its own, whose every way to Redis leads through TLS; the system trusts who signs."""
     tally.fault, tally.simulated = "none: Redis behind TLS", SCRIPTED
@@ -159,7 +155,6 @@ def _port(server: Server) -> int:
     return int(server.url.rpartition(":")[2].partition("/")[0])
 
 
-@pytest.mark.long
 def test_full(struck: Struck, tally: Tally, long: bool):
     """Messages are in the worker, in the queue, and not yet sent, when nothing can be written."""
     tally.fault = "Redis full (noeviction)"
