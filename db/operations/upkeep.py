@@ -75,12 +75,15 @@ def mark_stale(conn: Connection, age: timedelta, walk: Walk | None = None) -> in
     return (walk or Walk()).go(page)
 
 
+# Materialized: joined as a subquery it may be run again for each row, and then the limit is none.
 STALE: LiteralString = """
+    with old as materialized (
+        select session_id from project_ai_session_metrics
+         where last_used_at < now() - %(age)s::interval and stale_at is null
+         order by last_used_at limit %(rows)s for no key update skip locked
+    )
     update project_ai_session_metrics m set stale_at = now(), status = 'expired'
-      from (select session_id from project_ai_session_metrics
-             where last_used_at < now() - %(age)s::interval and stale_at is null
-             order by last_used_at limit %(rows)s for no key update skip locked) old
-     where m.session_id = old.session_id"""
+      from old where m.session_id = old.session_id"""
 
 
 def archive_transitions(conn: Connection, age: timedelta, walk: Walk | None = None) -> int:
