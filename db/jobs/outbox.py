@@ -119,11 +119,13 @@ def recall(conn: Connection, *, older_than: timedelta) -> int:
     """
     return conn.execute(
         """
-        update jobs set publish_after = now()
-         where id in (select id from jobs
-                       where published_at is not null and published_at < now() - %s and state in ('queued', 'parked')
-                         and publish_after > now() and run_at <= now()
-                       limit %s for update skip locked)
+        with lost_messages as (  -- not in a subquery, which a plan may run again for each row
+            select id from jobs
+             where published_at is not null and published_at < now() - %s
+               and state in ('queued', 'parked') and publish_after > now() and run_at <= now()
+             limit %s for update skip locked
+        )
+        update jobs set publish_after = now() from lost_messages m where jobs.id = m.id
         """,
         (older_than, MANY),
     ).rowcount
@@ -180,8 +182,8 @@ def adopt(conn: Connection, *, silent_after: timedelta) -> int:
     return conn.execute(
         UNPARK
         + """
-         id in (select id from jobs where state = 'parked' and credential is not null
-                       limit %s for update skip locked)
+         id = any (array (select id from jobs where state = 'parked' and credential is not null
+                           limit %s for update skip locked))  -- an array is made once
            and baton_can_work(%s)
         """,
         (MANY, silent_after),
