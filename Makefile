@@ -5,10 +5,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 READY := $(VENV)/.ready
-TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance tests/faults
-# With the tests of other folders that repeat what a shorter one shows.
-FAULTS ?= tests/faults tests/contracts tests/acceptance/test_hosts.py tests/integration/test_recovery.py \
-    tests/integration/test_repositories.py tests/integration/test_order.py
+TESTS ?= tests/unit tests/integration tests/contracts tests/acceptance tests/live tests/faults
+# The long run: all of the last folder, and of the others what the short one leaves.
+FAULTS ?= $(TESTS)
 CANDIDATES = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.14 python3.13 python3.12 python3.11)
 RUN := mkdir -p .baton/tmp &&
 LOCK := uv --quiet --no-cache --system-certs pip compile --universal --python-version 3.11 \
@@ -16,6 +15,8 @@ LOCK := uv --quiet --no-cache --system-certs pip compile --universal --python-ve
     --custom-compile-command "make lock" pyproject.toml
 # The versions of production are those of development.
 PRODUCTION = cp requirements-dev.lock requirements.lock && $(LOCK) -o requirements.lock >/dev/null
+# What `make audit` asks with has an environment of its own: nothing of it is in ours.
+AUDIT := .baton/audit
 
 OUTSIDE := $(PATH)
 export PATH := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin:$(PATH)
@@ -32,7 +33,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check faults bench install-check schema lock sdk clean
+.PHONY: node help demo test up check audit faults bench study install-check schema lock sdk clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +42,7 @@ demo: $(READY) ## Build a small site, update it and ask about it, each job resum
 	@$(RUN) exec baton demo
 
 test: $(READY) ## Run the tests (some of them: make test TESTS=tests/unit; another Python: PYTHON=python3.13)
-	@$(RUN) exec pytest -n 3 --dist loadscope -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 4 --dist loadscope -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(TESTS)
 
 up: $(READY) ## Run every process of the Procfile, with a database and a broker, until Ctrl-C
@@ -50,8 +51,17 @@ up: $(READY) ## Run every process of the Procfile, with a database and a broker,
 check: $(READY) ## Check style, types and layers
 	@ruff check
 	@ruff format --check
+	@python -m dev.rules config db worker tasks gateway egress dev clients/python
+	@bandit --quiet --recursive --configfile pyproject.toml config db worker tasks gateway egress dev clients/python
 	@pyright
 	@lint-imports
+
+audit: $(READY) $(AUDIT)/.ready ## Ask for known vulnerabilities, look at licences, write .baton/audit/sbom.json
+	@$(RUN) exec python -m dev.audit $(AUDIT)
+
+$(AUDIT)/.ready: requirements-audit.lock
+	@python -m venv --clear $(AUDIT) && export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 && \
+	$(AUDIT)/bin/python -m pip install --quiet --require-hashes -r requirements-audit.lock && touch $@
 
 faults: $(READY) ## Kill, stop and cut off every part, many times, and print what held and how long it took
 	@$(RUN) exec pytest -n 3 --dist loadscope --no-loadscope-reorder --long --timeout 900 -o tmp_path_retention_policy=failed \
@@ -60,6 +70,9 @@ faults: $(READY) ## Kill, stop and cut off every part, many times, and print wha
 bench: $(READY) ## Measure throughput and latency
 	@$(RUN) exec baton bench
 
+study: $(READY) ## Compare what updates cost: fresh sessions, resumed ones, compacted ones, our policy
+	@$(RUN) exec baton bench study
+
 install-check: $(READY) ## Install the wheel and the production lock from the registry, and run a job with them
 	@$(RUN) python -m venv --clear .baton/tmp/installed && \
 	export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 && \
@@ -67,12 +80,17 @@ install-check: $(READY) ## Install the wheel and the production lock from the re
 	INSTALLED="$$TMPDIR/installed" pytest --long tests/acceptance/test_install.py && \
 	rm -rf .baton/tmp/installed
 
+node: ## What the tests of the page need of npm
+	@mkdir -p .baton/node && cp tests/live/package.json .baton/node/ && \
+	npm install --silent --no-audit --no-fund --prefix .baton/node
+
 schema: $(READY) ## Write db/schema.sql, the schema of today, after a new migration
 	@$(RUN) python -m dev.stack.schema
 
 lock: $(READY) ## Choose the versions of all packages anew and write them down with their hashes
 	@$(LOCK) --extra dev --upgrade -o requirements-dev.lock >/dev/null
 	@$(PRODUCTION)
+	@$(subst pyproject.toml,,$(LOCK)) --group audit --upgrade -o requirements-audit.lock >/dev/null
 
 sdk: $(READY) ## Move the agent SDK and its CLI: make sdk TO=0.2.190 (docs/agent-sdk.md)
 	@test -n "$(TO)" || { echo "Say to which version: make sdk TO=0.2.190" >&2; exit 2; }

@@ -15,6 +15,8 @@ from string import Formatter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pydantic import SecretStr
+
 from config.settings import BadSettings, Settings, name, number
 
 LEAST_SILENCE = timedelta(seconds=31)
@@ -43,8 +45,16 @@ class Rule:
 
 
 def _told(field: str, value: Any) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+        if not value.startswith("file:"):  # what else there is may hold a password
+            return name(field)
     plain = value if isinstance(value, str | Path) else number(value)
     return f"{name(field)} ({plain})"
+
+
+def _is_tls(url: SecretStr) -> bool:
+    return url.get_secret_value().startswith("rediss:")
 
 
 def _apart(first: Path, second: Path) -> bool:
@@ -63,6 +73,13 @@ def _elsewhere(remote: str, *places: Path) -> bool:
     return not any(within.fullmatch(str(p)) or top.is_relative_to(p) for p in places)
 
 
+def _shows_none(named: str, *ours: Path) -> bool:
+    """Whether no place that agents may read is, or holds, one that they may not."""
+    places = [Path(each).resolve() for each in named.split(":") if each]
+    private = (*ours, Path(".baton"), Path(".env"), Path.home()) if places else ()
+    return not any(one.resolve().is_relative_to(place) for one in private for place in places)
+
+
 RULES = (
     # A renewal is due, is looked for at the next look, and may fail once; the agent is ended
     # a sixth of the lease before its end.
@@ -72,7 +89,7 @@ RULES = (
         " one late answer of Postgres ends a job that runs.",
     ),
     Rule(
-        lambda s: not s.redis_ca or not s.redis_url or s.redis_url.startswith("rediss:"),
+        lambda s: not s.redis_ca or not s.redis_url or _is_tls(s.redis_url),
         "{redis_ca} is for a REDIS_URL that begins with rediss://: correct one of them.",
     ),
     Rule(
@@ -128,7 +145,12 @@ RULES = (
         " place.",
     ),
     Rule(
-        lambda s: _elsewhere(s.workspace_remote, s.workspaces, s.agent_home),
+        lambda s: _shows_none(s.box_read, s.workspaces, s.agent_home),
+        "{box_read} must not hold {workspaces}, {agent_home}, the worker's home, `.baton` or"
+        " `.env`: every agent could read them. Name what lies beside them.",
+    ),
+    Rule(
+        lambda s: _elsewhere(s.workspace_remote.get_secret_value(), s.workspaces, s.agent_home),
         "{workspace_remote} must lie apart from {workspaces} and {agent_home}: a project's"
         " repository would come to lie among their files.",
     ),

@@ -25,18 +25,28 @@ from config.values import (
     Certificates,
     Directory,
     Duration,
+    EgressHosts,
     FlowerUrl,
     GitUrl,
+    Hosts,
+    Networks,
+    Places,
     PostgresUrl,
+    Prices,
+    RealtimeUrl,
+    SigningSecrets,
+    listed,
 )
 
+ANTHROPIC = "https://api.anthropic.com"
 STANDIN_KEY = "stand-in"  # what the CLI is given as a key when the model is the stand-in
 PREFIX = "BATON_"
+NO_SECRET = SecretStr("")
 
 
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=s) for s in (1, 60, 3600, 86400))
 EVER = 3650 * DAY  # as long as anybody keeps anything
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 
 
 def _lasts(default: timedelta, least: timedelta, most: timedelta) -> Any:
@@ -67,27 +77,40 @@ class Asking(BaseSettings):
         str_strip_whitespace=True,
     )
 
-    database_url: PostgresUrl = Field("", validation_alias="DATABASE_URL")
+    database_url: PostgresUrl = Field(NO_SECRET, validation_alias="DATABASE_URL")
     workspaces: Directory = Path(".baton/workspaces")  # root of every workspace
     # A git URL with {project} in it; empty: workspaces are shared
-    workspace_remote: GitUrl = ""
+    workspace_remote: GitUrl = NO_SECRET
     prompt_limit: int = Field(200_000, ge=1, le=10_000_000)  # bytes
 
 
 class Settings(Asking):
     """All of them, with the range of each."""
 
-    redis_url: BrokerUrl = Field("", validation_alias="REDIS_URL")
+    redis_url: BrokerUrl = Field(NO_SECRET, validation_alias="REDIS_URL")
+    plain_broker_url: BrokerUrl = NO_SECRET  # told plain producers; empty: redis_url
     redis_ca: Certificates = ""  # a file of those that sign Redis's; empty: the system's
-    anthropic_api_key: ApiKey = Field(SecretStr(""), validation_alias="ANTHROPIC_API_KEY")
+    anthropic_api_key: ApiKey = Field(NO_SECRET, validation_alias="ANTHROPIC_API_KEY")
+    anthropic_auth_token: ApiKey = Field(NO_SECRET, validation_alias="ANTHROPIC_AUTH_TOKEN")
     anthropic_base_url: ApiUrl = Field("", validation_alias="ANTHROPIC_BASE_URL")
     agent_home: Directory = Path(".baton/agent")  # the CLI's config directory
 
     # The agent
     model: str = ""  # empty: the CLI's own default
     metadata_model: str = ""  # empty: as `model` (another model forfeits the prompt cache)
+    subagents: bool = True  # whether agents may begin agents of their own
     max_turns: int = Field(200, ge=1, le=100_000)
     budget_usd: float | None = Field(None, ge=0.01, le=1_000_000)  # per turn of the agent
+    # What all turns of a job may cost, and how many they may be; of a project, a user and the
+    # whole fleet in a day that begins at 00:00 UTC (worker/job/budgets.py)
+    budget_job_usd: float | None = Field(None, ge=0.01, le=1_000_000)
+    budget_job_turns: int | None = Field(None, ge=1, le=1_000_000)
+    budget_project_usd: float | None = Field(None, ge=0.01, le=1_000_000)
+    budget_project_turns: int | None = Field(None, ge=1, le=1_000_000)
+    budget_user_usd: float | None = Field(None, ge=0.01, le=1_000_000)
+    budget_user_turns: int | None = Field(None, ge=1, le=1_000_000)
+    budget_day_usd: float | None = Field(None, ge=0.01, le=1_000_000)
+    budget_day_turns: int | None = Field(None, ge=1, le=1_000_000)
     cli_path: str = ""  # empty: the CLI bundled with the SDK
     cli_retries: int = Field(2, ge=0, le=10)  # CLAUDE_CODE_MAX_RETRIES
     turn_timeout: Duration = _lasts(HOUR, SECOND / 10, 7 * DAY)
@@ -95,8 +118,33 @@ class Settings(Asking):
         lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND / 10, 7 * DAY
     )
     max_message_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)  # one line of the CLI's
-    sandbox: Literal["auto", "off"] = "auto"  # auto: bubblewrap where it is present
+    sandbox: Literal["strict", "auto", "off"] = "auto"  # worker/sandbox/box.py has MODES
     agent_uid: int = Field(61_000, ge=1, le=2**32 - 2)  # in the box, where the worker is root
+    box_read: Places = ""  # what more of the host agents may read: absolute paths, with colons
+    box_tmp: int = Field(GIB, ge=MIB, le=1024 * GIB)  # bytes of /tmp, HOME, /dev/shm in the box
+    # What a turn may use of its host, boxed or not
+    limit_memory: int = Field(8 * GIB, ge=GIB // 4, le=1024 * GIB)  # bytes, all of it together
+    limit_processes: int = Field(2000, ge=64, le=1_000_000)  # and threads, at a time
+    limit_file: int = Field(10 * GIB, ge=64 * MIB, le=1024 * GIB)  # bytes of one file
+    limit_open_files: int = Field(16_384, ge=256, le=1_048_576)  # of one process
+    limit_cpu: Duration = _follows(  # of one process
+        lambda given: max(MINUTE, 4 * given["turn_timeout"]), SECOND, 28 * DAY
+    )
+    workspace_bytes: int = Field(10 * GIB, ge=0, le=10**18)  # that it may hold; 0: no limit
+    workspace_files: int = Field(500_000, ge=0, le=10**9)  # and directories; 0: no limit
+    # A check of what a turn has made (docs/checks.md)
+    check: str = ""  # a shell line for every build that names none; empty: no check
+    check_seconds: Duration = _follows(
+        lambda given: min(10 * MINUTE, given["turn_timeout"]), SECOND / 10, DAY
+    )
+    check_memory: int = Field(4 * GIB, ge=GIB // 16, le=1024 * GIB)  # bytes, all of it together
+    check_output: int = Field(16_000, ge=1000, le=1_000_000)  # bytes kept of what it prints
+    check_tries: int = Field(2, ge=0, le=10)  # repairs after a check that failed
+    on_check_failed: Literal["keep", "rewind", "ask"] = "keep"
+    egress: EgressHosts = (
+        ""  # hosts that agents may reach beside the model: host[:port], commas
+    )
+    egress_home: Directory = Path(".baton/egress")  # where the egress proxy has its socket
 
     # Resuming
     resume_enabled: bool = True
@@ -107,6 +155,8 @@ class Settings(Asking):
     compact: Literal["auto", "always", "never"] = "auto"
     structural_change: float = Field(0.5, ge=0.01, le=1)  # share of files that came or went
     cache_ttl: Duration = _lasts(5 * MINUTE, SECOND, DAY)  # the provider's, of a prompt
+    prompt_cache: Literal["auto", "5m", "1h"] = "auto"  # how long prompts are kept there
+    prices: Prices = ""  # of models: family=USD for a million tokens of input, by commas
     compact_threshold: float = Field(0.6, ge=0.05, le=1)  # of the context window
     context_window: int = Field(200_000, ge=1000, le=10_000_000)  # tokens
     digest_chars: int = _follows(  # what a fresh session is told of the past
@@ -133,6 +183,7 @@ class Settings(Asking):
     # jobs that a user may ask for in a minute, at all doors; 0: no limit
     user_rate: int = Field(0, ge=0, le=1000)
     plain_celery: bool = True  # off: messages that are not ours are refused
+    remote_control: bool = True  # off: workers listen to nobody over the broker
 
     # The relay
     relay_poll: Duration = _lasts(SECOND / 10, SECOND / 100, MINUTE)
@@ -151,15 +202,37 @@ class Settings(Asking):
     project_bytes: int = Field(0, ge=0, le=10**18)  # of its stored transcripts; 0: no limit
     upkeep_every: Duration = _lasts(5 * MINUTE, SECOND, 30 * DAY)
 
-    flower_url: FlowerUrl = ""  # http://user:password@host:port, for `baton doctor`
+    # The live gateway
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(8320, ge=1, le=65_535)
+    web_url: str = ""  # how it is reached from outside; empty: http://host:port
+    web_origins: str = ""  # of pages that may connect, by commas; its own may always
+    secret: SecretStr = SecretStr("")  # signs tickets; the same for every gateway
+
+    # Webhooks
+    callback_hosts: Hosts = ""  # that may be told, by commas; *.example.com: all below it
+    callback_networks: Networks = ""  # private ones that may be reached all the same
+    callback_secret: SigningSecrets = NO_SECRET  # empty: made from `secret`
+
+    # Voice
+    openai_api_key: ApiKey = Field(NO_SECRET, validation_alias="OPENAI_API_KEY")
+    realtime_url: RealtimeUrl = "wss://api.openai.com/v1/realtime"
+    realtime_rotate: Duration = _lasts(50 * MINUTE, SECOND / 10, HOUR)  # the provider's limit
+    realtime_model: str = "gpt-realtime"  # of practice calls; other clients name their own
+    twilio_token: SecretStr = NO_SECRET  # empty: media streams are not asked for a signature
+    call_wait: Duration = _lasts(2 * MINUTE, SECOND / 10, HOUR)  # for the other side of a call
+    calls_open: int = Field(100, ge=1, le=100_000)  # of one account
+
+    flower_url: FlowerUrl = NO_SECRET  # http://user:password@host:port, for `baton doctor`
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
     @property
     def hard_limit(self) -> timedelta:
-        """After so long Celery kills a job's process: it has several turns at the most."""
-        return 4 * self.turn_timeout + 10 * MINUTE
+        """After so long Celery kills a job's process: it has several turns at the most, and checks
+        between them."""
+        return 6 * self.turn_timeout + 10 * MINUTE
 
     @property
     def delivered_again(self) -> timedelta:
@@ -172,9 +245,23 @@ class Settings(Asking):
         """How often a worker says that it is there."""
         return min(10 * SECOND, self.worker_silent_after / 3)
 
+    @property
+    def callbacks_to(self) -> list[str]:
+        """The hosts that webhooks may go to, as `callback_hosts` has them."""
+        return listed(self.callback_hosts.lower())
+
     def redis_way(self, url: str | None = None) -> Way:
         """How to reach the Redis of `redis_url`, which must not be empty; or that at `url`."""
-        return redis.way(url or self.redis_url, self.redis_ca)
+        return redis.way(url or self.redis_url.get_secret_value(), self.redis_ca)
+
+    def model_keys(self) -> dict[str, str]:
+        """The headers by which the model's API knows who asks; none: there is no key."""
+        key = self.anthropic_api_key.get_secret_value()
+        bearer = self.anthropic_auth_token.get_secret_value()
+        if self.anthropic_base_url and not (key or bearer):
+            key = STANDIN_KEY
+        keys = {"x-api-key": key, "authorization": f"Bearer {bearer}" if bearer else ""}
+        return {name: value for name, value in keys.items() if value}
 
     def missing(self) -> str | None:
         """The name of an address that a worker cannot do without, if one is not set."""

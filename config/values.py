@@ -3,6 +3,8 @@
 A complaint says what a right value looks like, and never repeats an address or a key.
 """
 
+import base64
+import ipaddress
 import math
 import re
 from datetime import timedelta
@@ -12,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, TypeAdapter, ValidationError
 
-from config import redis
+from config import hosts, redis
 
 WRITTEN = TypeAdapter(timedelta)
 
@@ -31,8 +33,9 @@ def _seconds(value: Any) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _postgres(value: str) -> str:
+def _postgres(given: SecretStr) -> SecretStr:
     """As psycopg reads it. Its own complaint may hold the password, so it is not told."""
+    value = given.get_secret_value()
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -40,16 +43,16 @@ def _postgres(value: str) -> str:
         conninfo_to_dict(value)
     except ProgrammingError as exc:
         raise ValueError("must be postgresql://user:password@host:port/name") from exc
-    return value
+    return given
 
 
-def _broker(value: str) -> str:
+def _broker(given: SecretStr) -> SecretStr:
     """Ours are databases 0, 1 and 2, so the address may not name another one."""
-    if value:
+    if value := given.get_secret_value():
         redis.way(value)
         if not _has_a_port(value):
             raise ValueError(redis.HOW)
-    return value
+    return given
 
 
 def _certificates(value: str) -> str:
@@ -64,14 +67,25 @@ def _api(value: str) -> str:
         re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", value) and _has_a_port(value)
     ):
         raise ValueError("must be an http or https URL, such as https://api.anthropic.com")
+    if urlsplit(value).username is not None:
+        raise ValueError("must be without user and password: the key is ANTHROPIC_API_KEY")
     return value
 
 
-def _flower(value: str) -> str:
+def _realtime(value: str) -> str:
+    if not re.fullmatch(r"(ws|http)s?://[^/\s?#]+[^\s#]*", value) or not _has_a_port(value):
+        raise ValueError("must be a wss or ws URL, such as wss://api.openai.com/v1/realtime")
+    if urlsplit(value).username is not None:
+        raise ValueError("must be without user and password: the key is OPENAI_API_KEY")
+    return value
+
+
+def _flower(given: SecretStr) -> SecretStr:
     """With user and password before the host; its pages are no part of it."""
+    value = given.get_secret_value()
     if value and not (re.fullmatch(r"https?://[^/\s?#]+/?", value) and _has_a_port(value)):
         raise ValueError("must be http://user:password@host:port")
-    return value.rstrip("/")
+    return SecretStr(value.rstrip("/"))
 
 
 def _has_a_port(url: str) -> bool:
@@ -89,7 +103,8 @@ def _key(value: SecretStr) -> SecretStr:
     return SecretStr(value.get_secret_value().strip())
 
 
-def _for_each_project(value: str) -> str:
+def _for_each_project(given: SecretStr) -> SecretStr:
+    value = given.get_secret_value()
     if value and not re.fullmatch(
         r"(file:///|(ssh|https?)://[^/\s]+/)[^{}\s]*\{project\}[^{}\s]*", value
     ):
@@ -97,7 +112,7 @@ def _for_each_project(value: str) -> str:
             "must be a file, ssh or https URL with {project} in its path,"
             " such as ssh://git@host/{project}.git"
         )
-    return value
+    return given
 
 
 def _directory(value: Path) -> Path:
@@ -108,12 +123,85 @@ def _directory(value: Path) -> Path:
     return found
 
 
+def _places(value: str) -> str:
+    """Several, each as it is written."""
+    if not all(path.startswith("/") and path.strip("/") for path in value.split(":") if path):
+        raise ValueError("must be absolute paths with colons between them, and not / itself")
+    return value
+
+
+def listed(value: str) -> list[str]:
+    """What stands between commas."""
+    return [one.strip() for one in value.split(",") if one.strip()]
+
+
+def _hosts(value: str) -> str:
+    """Names of hosts, not addresses of pages."""
+    for one in listed(value):
+        if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", one):
+            raise ValueError(
+                "must be hosts with commas between them, such as hooks.example.com, *.example.com"
+            )
+    return value
+
+
+def _prices(value: str) -> str:
+    for one in listed(value):
+        if not re.fullmatch(r"[a-z0-9.-]+=\d{1,4}(\.\d{1,4})?", one):
+            raise ValueError(
+                "must be families of models with their price, such as opus=5,haiku=1"
+            )
+    return value
+
+
+def _networks(value: str) -> str:
+    try:
+        for one in listed(value):
+            ipaddress.ip_network(one)
+    except ValueError:
+        raise ValueError(
+            "must be networks with commas between them, such as 10.1.0.0/16,fd00::/8"
+        ) from None
+    return value
+
+
+def _signing(given: SecretStr) -> SecretStr:
+    """As Standard Webhooks writes secrets; the first is the newest."""
+    for one in listed(given.get_secret_value()):
+        try:
+            key = base64.b64decode(one.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            key = b""
+        if not 24 <= len(key) <= 64:
+            raise ValueError(
+                "must be whsec_ and 24 to 64 random bytes in base64; several with commas between"
+            )
+    return given
+
+
+def _egress_hosts(value: str) -> str:
+    """Each is read as the proxy reads it."""
+    try:
+        list(hosts.read_all(value))
+    except hosts.BadHost as exc:
+        raise ValueError(hosts.HOW) from exc
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 Directory = Annotated[Path, AfterValidator(_directory)]
-PostgresUrl = Annotated[str, AfterValidator(_postgres)]
-BrokerUrl = Annotated[str, AfterValidator(_broker)]
+# Addresses that may hold a password: nobody shows one by mistake.
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
+BrokerUrl = Annotated[SecretStr, AfterValidator(_broker)]
 Certificates = Annotated[str, AfterValidator(_certificates)]
-FlowerUrl = Annotated[str, AfterValidator(_flower)]
+FlowerUrl = Annotated[SecretStr, AfterValidator(_flower)]
 ApiUrl = Annotated[str, AfterValidator(_api)]
+RealtimeUrl = Annotated[str, AfterValidator(_realtime)]
 ApiKey = Annotated[SecretStr, AfterValidator(_key)]
-GitUrl = Annotated[str, AfterValidator(_for_each_project)]
+GitUrl = Annotated[SecretStr, AfterValidator(_for_each_project)]
+Places = Annotated[str, AfterValidator(_places)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
+Networks = Annotated[str, AfterValidator(_networks)]
+SigningSecrets = Annotated[SecretStr, AfterValidator(_signing)]
+Prices = Annotated[str, AfterValidator(_prices)]
+EgressHosts = Annotated[str, AfterValidator(_egress_hosts)]

@@ -3,6 +3,40 @@
 -- Functions, and views as they are computed, stand in db/functions/. The months of
 -- session_transitions_archive are made as they come, and are left out.
 
+-- Whose a project is: the account whose key first used it. A project without a row is nobody's yet.
+create table account_projects (
+    project_id text not null,
+    account_id text not null,
+    created_at timestamptz not null default now(),
+    constraint account_projects_pkey PRIMARY KEY (project_id)
+);
+CREATE INDEX account_projects_account ON account_projects USING btree (account_id);
+
+-- Who asks over HTTP: a producer with keys of its own.
+create table accounts (
+    id              text not null,
+    -- Tokens that voice may still use before topup_remaining is used; null: they are not limited.
+    token_remaining bigint,
+    topup_remaining bigint not null default 0,
+    created_at      timestamptz not null default now(),
+    constraint accounts_pkey PRIMARY KEY (id)
+);
+
+create table api_keys (
+    id           bigint not null generated always as identity,
+    account_id   text not null,
+    -- SHA-256 in hex; the key itself is shown once and never kept.
+    key_hash     text not null,
+    name         text not null default ''::text,
+    scopes       text[] not null default '{jobs}'::text[],
+    created_at   timestamptz not null default now(),
+    last_used_at timestamptz,
+    revoked_at   timestamptz,
+    constraint api_keys_pkey PRIMARY KEY (id)
+);
+CREATE INDEX api_keys_account ON api_keys USING btree (account_id);
+CREATE UNIQUE INDEX api_keys_hash ON api_keys USING btree (key_hash);
+
 create table baton_migrations (
     name       text not null,
     digest     text not null,
@@ -51,6 +85,37 @@ CREATE INDEX branches_head ON branches USING btree (project_id, head);
 CREATE INDEX branches_used ON branches USING btree (updated_at) WHERE promoted_at IS NULL;
 CREATE INDEX branches_user ON branches USING btree (user_id);
 
+-- What happened in a call, numbered without a gap, for its page.
+create table call_events (
+    call text not null,
+    seq  bigint not null,
+    type text not null,
+    body jsonb not null default '{}'::jsonb,
+    at   timestamptz not null default now(),
+    constraint call_events_pkey PRIMARY KEY (call, seq)
+);
+
+-- Practice calls. config_version 0: no configuration came yet.
+create table calls (
+    call            text not null,
+    account_id      text not null,
+    status          text not null default 'created'::text,
+    reason          text,
+    config          jsonb,
+    config_version  integer not null default 0,
+    applied_version integer not null default 0,
+    stream_sid      text,
+    event_seq       bigint not null default 0,
+    created_at      timestamptz not null default now(),
+    seen_at         timestamptz not null default now(),
+    ended_at        timestamptz,
+    constraint calls_pkey PRIMARY KEY (call),
+    constraint calls_status_check CHECK (status = ANY (ARRAY['created'::text, 'waiting'::text, 'associated'::text, 'active'::text, 'ended'::text]))
+);
+CREATE INDEX calls_ended ON calls USING btree (ended_at) WHERE status = 'ended'::text;
+CREATE INDEX calls_open ON calls USING btree (account_id) WHERE status <> 'ended'::text;
+CREATE INDEX calls_seen ON calls USING btree (seen_at) WHERE status <> 'ended'::text;
+
 create table chat_plan_sessions (
     session_id text not null,
     project_id text not null,
@@ -61,6 +126,42 @@ create table chat_plan_sessions (
 );
 CREATE INDEX idx_chat_plan_sessions_project ON chat_plan_sessions USING btree (project_id);
 CREATE INDEX idx_chat_plan_sessions_user ON chat_plan_sessions USING btree (user_id);
+
+-- Each command of a check that came to an end: what it was, how it ended, what it printed.
+create table checks (
+    id           bigint not null generated always as identity,
+    job_id       uuid not null,
+    attempt      uuid not null,
+    project_id   text not null,
+    version_id   text,
+    -- 0: after the request's own turn; n: after the n-th repair.
+    round        integer not null,
+    -- Which of the commands, in their order, from 1.
+    number       integer not null,
+    command      text not null,
+    outcome      text not null,
+    exit_status  integer,
+    signal       integer,
+    -- Why it was ended: timeout or limit; null: it ended by itself, or by the signal.
+    reason       text,
+    duration_ms  bigint not null,
+    output_head  text not null,
+    -- What follows what was left out after output_head; empty where nothing was.
+    output_tail  text not null,
+    output_bytes bigint not null,
+    -- A digest of how it failed: the same failure again has the same. Null: it passed.
+    failure      text,
+    -- The git commit of the workspace that was checked.
+    tree         text,
+    -- The version's own files that the command has changed.
+    changed      jsonb not null default '[]'::jsonb,
+    at           timestamptz not null default now(),
+    constraint checks_pkey PRIMARY KEY (id),
+    constraint checks_job_id_round_number_key UNIQUE (job_id, round, number),
+    constraint checks_outcome_check CHECK (outcome = ANY (ARRAY['passed'::text, 'failed'::text]))
+);
+CREATE INDEX checks_at ON checks USING btree (at);
+CREATE INDEX checks_project ON checks USING btree (project_id);
 
 -- One row a `baton delete`: how much of what went. It names nobody once it has ended.
 create table deletions (
@@ -150,10 +251,13 @@ create table jobs (
     scheduled           boolean not null default false,
     -- First in its lane, and no message is out: the relay may choose it.
     ready               boolean not null default false,
+    -- Of a request: the address that is told when its chain has ended. Null: none, or it follows in a chain.
+    callback_url        text,
     constraint jobs_pkey PRIMARY KEY (id),
     constraint fenced_when_running CHECK (state <> 'running'::text OR attempt IS NOT NULL),
     constraint finished_when_final CHECK ((finished_at IS NOT NULL) = (state = ANY (ARRAY['done'::text, 'failed'::text, 'cancelled'::text, 'quarantined'::text]))),
     constraint jobs_kind_check CHECK (kind = ANY (ARRAY['build'::text, 'metadata'::text, 'compaction'::text, 'chat_plan'::text])),
+    constraint jobs_of_one_owner FOREIGN KEY (chain_id, project_id, user_id) REFERENCES jobs(id, project_id, user_id),
     constraint jobs_state_check CHECK (state = ANY (ARRAY['queued'::text, 'running'::text, 'parked'::text, 'done'::text, 'failed'::text, 'cancelled'::text, 'quarantined'::text])),
     constraint leased_when_running CHECK ((lease_until IS NOT NULL) = (state = 'running'::text)),
     constraint publish_after_can_be_read CHECK (publish_after >= '2000-01-01 00:00:00+00'::timestamptz AND publish_after <= '9999-12-31 00:00:00+00'::timestamptz) NOT VALID,
@@ -183,7 +287,9 @@ CREATE INDEX jobs_untold ON jobs USING btree (id) WHERE untold;
 CREATE INDEX jobs_user ON jobs USING btree (user_id COLLATE "C");
 CREATE INDEX jobs_version ON jobs USING btree (version_id) WHERE finished_at IS NULL AND version_id IS NOT NULL;
 CREATE INDEX jobs_waiting ON jobs USING btree (run_at) WHERE state = 'queued'::text;
+CREATE CONSTRAINT TRIGGER jobs_chain_ended AFTER UPDATE OF finished_at ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (old.finished_at IS NULL AND new.finished_at IS NOT NULL) EXECUTE FUNCTION baton_chain_ended();
 CREATE TRIGGER jobs_ended AFTER UPDATE OF finished_at ON jobs FOR EACH ROW WHEN (old.finished_at IS NULL AND new.finished_at IS NOT NULL) EXECUTE FUNCTION baton_lane_ended();
+CREATE TRIGGER jobs_racer_ended AFTER UPDATE OF finished_at ON jobs FOR EACH ROW WHEN (old.finished_at IS NULL AND new.finished_at IS NOT NULL AND new.args ? 'racer'::text) EXECUTE FUNCTION baton_racer_ended();
 
 -- Lanes in which something ended while others waited: the relay looks at the first of them, and takes the row away. Only ever inserted, so that nobody waits for a lock, and none is missed.
 create table lane_ends (
@@ -201,6 +307,23 @@ create table limits (
     created_at timestamptz not null default now(),
     constraint limits_pkey PRIMARY KEY (credential)
 );
+
+-- Browsers and phones that are, or lately were, connected to a gateway.
+create table live_connections (
+    conn           uuid not null,
+    project_id     text not null,
+    user_id        text not null,
+    tab            text,
+    gateway        text not null,
+    status         text not null default 'active'::text,
+    created_at     timestamptz not null default now(),
+    last_active_at timestamptz not null default now(),
+    constraint live_connections_pkey PRIMARY KEY (conn),
+    constraint live_connections_status_check CHECK (status = ANY (ARRAY['active'::text, 'disconnected'::text, 'expired'::text]))
+);
+CREATE INDEX live_connections_project ON live_connections USING btree (project_id);
+CREATE INDEX live_connections_seen ON live_connections USING btree (last_active_at);
+CREATE INDEX live_connections_user ON live_connections USING btree (user_id) WHERE status = 'active'::text;
 
 -- The session registry: whose each session is, what its turn used and cost, whether it can be resumed.
 create table project_ai_session_metrics (
@@ -271,6 +394,15 @@ create table project_chat_log_minimal (
     constraint project_chat_log_minimal_pkey PRIMARY KEY (id)
 );
 CREATE INDEX idx_chat_log_project ON project_chat_log_minimal USING btree (project_id, created_at);
+CREATE INDEX idx_chat_log_session ON project_chat_log_minimal USING btree (ai_session_id);
+
+-- The check of a project, for every build that names none itself; an empty list: none.
+create table project_checks (
+    project_id text not null,
+    commands   jsonb not null,
+    set_at     timestamptz not null default now(),
+    constraint project_checks_pkey PRIMARY KEY (project_id)
+);
 
 create table project_versions (
     id                      bigint not null generated always as identity,
@@ -288,6 +420,8 @@ create table project_versions (
     digest_files            jsonb,
     -- Not read any more: project_ai_session_metrics.digest_documentation.
     digest_documentation    text,
+    -- What its newest check came to: unchecked, passing or failing. Baton's own: status is the product's.
+    check_status            text not null default 'unchecked'::text,
     constraint project_versions_pkey PRIMARY KEY (id)
 );
 CREATE INDEX idx_project_versions_project ON project_versions USING btree (project_id, version_id);
@@ -408,6 +542,27 @@ CREATE INDEX idx_session_transitions_archive_created ON ONLY session_transitions
 CREATE INDEX idx_session_transitions_archive_new_session ON ONLY session_transitions_archive USING btree (new_session_id);
 CREATE INDEX idx_session_transitions_archive_project ON ONLY session_transitions_archive USING btree (project_id, id);
 
+-- Voice sessions: what is replayed when the provider has closed or died.
+create table sessions (
+    account_id text not null,
+    session_id text not null,
+    type       text not null default 'realtime'::text,
+    -- The session.update to replay, as the provider accepted it last; null: it never accepted one.
+    data       jsonb,
+    -- The conversation, as items to create again, the oldest first.
+    items      jsonb not null default '[]'::jsonb,
+    updated_at timestamptz not null default now(),
+    constraint sessions_pkey PRIMARY KEY (account_id, session_id)
+);
+CREATE INDEX sessions_seen ON sessions USING btree (updated_at);
+
+-- Tickets and their cookies that were given back before their time.
+create table signed_out (
+    id    text not null,
+    until timestamptz not null,
+    constraint signed_out_pkey PRIMARY KEY (id)
+);
+
 -- Each period of each periodic job is claimed here once, however many beats there are.
 create table ticks (
     name     text not null,
@@ -513,6 +668,12 @@ create table turns (
     source              text,
     -- Why the session that it began from was not the head.
     reason              text,
+    -- SHA-256 in hex of the token that its agent was given.
+    token_hash          text,
+    -- What its agent may spend at the model; null: no limit.
+    budget_usd          numeric,
+    -- What the egress proxy has counted against the budget, by its own list of prices.
+    spent_usd           numeric,
     constraint turns_pkey PRIMARY KEY (id),
     constraint turns_outcome_check CHECK (outcome = ANY (ARRAY['running'::text, 'committed'::text, 'failed'::text, 'abandoned'::text])),
     constraint turns_relation_check CHECK (relation = ANY (ARRAY['fresh'::text, 'continued'::text, 'rolled'::text, 'forked'::text, 'reset'::text]))
@@ -520,7 +681,9 @@ create table turns (
 CREATE INDEX turns_in_vain ON turns USING btree (started_at) WHERE outcome = ANY (ARRAY['failed'::text, 'abandoned'::text]);
 CREATE INDEX turns_job ON turns USING btree (job_id, id);
 CREATE INDEX turns_project ON turns USING btree (project_id);
+CREATE INDEX turns_started ON turns USING btree (started_at);
 CREATE UNIQUE INDEX turns_step_once ON turns USING btree (job_id, step) WHERE outcome = 'committed'::text;
+CREATE UNIQUE INDEX turns_token ON turns USING btree (token_hash) WHERE outcome = 'running'::text;
 
 -- When each user asked for jobs in the last minute. Written where BATON_USER_RATE is set.
 create table user_asks (
@@ -538,6 +701,46 @@ create table user_turns (
     constraint user_turns_pkey PRIMARY KEY (user_id)
 );
 CREATE INDEX user_turns_next ON user_turns USING btree (priority DESC, served_at NULLS FIRST, pos) WHERE priority IS NOT NULL;
+
+-- What each response used. A charge that is tried again is made once.
+create table voice_charges (
+    id         uuid not null,
+    account_id text not null,
+    session_id text not null,
+    tokens     bigint not null,
+    at         timestamptz not null default now(),
+    constraint voice_charges_pkey PRIMARY KEY (id),
+    constraint voice_charges_tokens_check CHECK (tokens >= 0)
+);
+CREATE INDEX voice_charges_account ON voice_charges USING btree (account_id, at);
+CREATE INDEX voice_charges_at ON voice_charges USING btree (at);
+
+-- The outbox of webhooks: a row a chain that has ended and whose request named an address.
+create table webhooks (
+    chain_id   uuid not null,
+    project_id text not null,
+    user_id    text not null,
+    url        text not null,
+    host       text not null,
+    state      text not null default 'waiting'::text,
+    -- Since when it is tried: a day later it is given up.
+    since      timestamptz not null default now(),
+    try_at     timestamptz not null default now(),
+    -- Somebody is sending it; after this they have died, and it is anybody's again.
+    held_until timestamptz,
+    tries      integer not null default 0,
+    ended_at   timestamptz,
+    -- What was answered last, as HTTP says it; null: nothing.
+    status     integer,
+    error      text,
+    constraint webhooks_pkey PRIMARY KEY (chain_id),
+    constraint webhooks_of_their_chain FOREIGN KEY (chain_id, project_id, user_id) REFERENCES jobs(id, project_id, user_id),
+    constraint webhooks_state_check CHECK (state = ANY (ARRAY['waiting'::text, 'delivered'::text, 'given_up'::text]))
+);
+CREATE INDEX webhooks_due ON webhooks USING btree (host, try_at) WHERE state = 'waiting'::text;
+CREATE INDEX webhooks_project ON webhooks USING btree (project_id);
+CREATE INDEX webhooks_undelivered ON webhooks USING btree (since DESC) WHERE state <> 'delivered'::text;
+CREATE INDEX webhooks_user ON webhooks USING btree (user_id);
 
 create table workers (
     id          text not null,

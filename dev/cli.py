@@ -7,15 +7,20 @@ settings are read. The product's commands need nothing but what Baton itself dep
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dev.stack.procfile import checkout
 from worker.cli import app
 from worker.cli import main as run
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from dev.stack.noted import Services
 
 OWN = ("up", "demo", "bench")  # these start services themselves
 
@@ -37,7 +42,19 @@ def demo() -> None:
     _hand_over("dev.demo.demo")
 
 
-Measured = Literal["throughput", "storage", "resume", "repository", "scale"]
+Measured = Literal[
+    "throughput",
+    "storage",
+    "resume",
+    "repository",
+    "scale",
+    "live",
+    "voice",
+    "egress",
+    "box",
+    "cost",
+    "study",
+]
 
 
 @app.command()
@@ -46,14 +63,23 @@ def bench(
     projects: Annotated[
         int, typer.Option(min=1, help="Of the large ledger of `scale`; 20 jobs each.")
     ] = 100_000,
+    updates: Annotated[int, typer.Option(min=1, max=50, help="Of each cell of `study`.")] = 4,
+    gaps: Annotated[str, typer.Option(help="Of `study`: 1m, 10m, 2h, 1d, by commas.")] = "",
+    minutes: Annotated[
+        int, typer.Option(min=1, help="Then `study` begins no other cell.")
+    ] = 600,
 ) -> None:
     """Measure throughput and latency; what transcripts, and files, take up; what a resume costs;
-    what grows with the ledger."""
-    more = {"projects": projects} if of == "scale" else {}
+    what grows with the ledger; what a gateway carries; what the relay of voice adds to a piece of audio, the egress
+    proxy to a request, and a box to a turn; what a chain weighs in tokens, leg by leg; what updates cost by how
+    sessions are gone on from."""
+    more: dict[str, Any] = {"projects": projects} if of == "scale" else {}
+    if of == "study":
+        more = {"updates": updates, "gaps": gaps, "minutes": minutes}
     _hand_over("dev.bench.chains" if of == "throughput" else f"dev.bench.{of}", **more)
 
 
-def _hand_over(module: str, **more: int) -> None:
+def _hand_over(module: str, **more: Any) -> None:
     """Run the module's main with the folder of our data; it imports what is slow to import."""
     raise typer.Exit(import_module(module).main(_home(), **more))
 
@@ -96,22 +122,45 @@ def _find_services(home: Path) -> str | None:
         given = settings()
     except BadSettings:
         return None  # the command will say so
-    if found is None or given.database_url not in ("", found.database_url):
+    if found is None or given.database_url.get_secret_value() not in ("", found.database_url):
         return None
     fill = {"DATABASE_URL": found.database_url}
     if not given.redis_url:
         fill["REDIS_URL"] = found.redis_url
+        if found.plain_broker_url and not given.plain_broker_url:
+            fill["BATON_PLAIN_BROKER_URL"] = found.plain_broker_url
     if found.flower_url and not given.flower_url:
         fill["BATON_FLOWER_URL"] = found.flower_url
+    if found.web_url:
+        fill |= _gateway(home, given, found)
     model = found.model_url  # of the stand-in, where it runs
     if model and not given.anthropic_base_url and not given.anthropic_api_key:
         fill |= {"ANTHROPIC_BASE_URL": model, "ANTHROPIC_API_KEY": STANDIN_KEY}
-    for name, folder in (("BATON_WORKSPACES", "workspaces"), ("BATON_AGENT_HOME", "agent")):
-        if name.removeprefix("BATON_").lower() not in given.model_fields_set:
-            fill[name] = str(home / ".baton" / folder)
+    fill |= _as_there(home, given.model_fields_set, unboxed=found.unboxed)
     os.environ.update(fill)
     settings.cache_clear()
     return model or None
+
+
+def _as_there(home: Path, chosen: set[str], *, unboxed: bool) -> dict[str, str]:
+    """What the workers of `baton up` have by default, unless somebody has chosen."""
+    there = {
+        "workspaces": str(home / ".baton" / "workspaces"),
+        "agent_home": str(home / ".baton" / "agent"),
+        **({"sandbox": "off"} if unboxed else {}),
+    }
+    return {f"BATON_{name.upper()}": at for name, at in there.items() if name not in chosen}
+
+
+def _gateway(home: Path, given: "Settings", found: "Services") -> dict[str, str]:
+    """Where the gateway is, and the secret that its tickets are signed with (dev/stack/web.py)."""
+    fill = dict[str, str]()
+    if not given.web_url:
+        fill["BATON_WEB_URL"] = found.web_url
+    if not given.secret:
+        with suppress(OSError):  # another's, or not yet made
+            fill["BATON_SECRET"] = (home / ".baton" / "secret").read_text().strip()
+    return fill
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ loads; otherwise the head stays where it is, and the job says so.
 
 from config.settings import settings
 from db.core.pool import connection
-from db.sessions import registry
+from db.sessions import habits, registry
 from tasks.metadata import version_of
 from worker.failures.errors import NotResumable
+from worker.job import job_events
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
 from worker.job.compaction import not_compacted
@@ -17,6 +18,7 @@ from worker.job.endings import without_turn
 from worker.job.legs import conclude
 from worker.job.step import Step
 from worker.job.turn import discard, run_turn
+from worker.session import cheapest
 
 
 @does("compaction")
@@ -56,7 +58,12 @@ def _needless(at: Attempt) -> str | None:
         return "policy_never"
     with connection() as conn:
         head = registry.get(conn, at.job.head)
-    tokens = head.context_tokens if head else 0
-    if tokens < settings().compact_threshold * settings().context_window:
-        return "below_threshold"
-    return None
+        tokens = head.context_tokens if head else 0
+        if tokens >= settings().compact_threshold * settings().context_window:
+            return None
+        long = tokens >= cheapest.LONG
+        known = habits.of(conn, at.job.project_id, at.job.lane) if long else habits.NONE
+    weighed = cheapest.sum_up_now(tokens, known, model=head.model if head else None)
+    if weighed:
+        at.tell(job_events.weighed(at.job, weighed))
+    return None if weighed and weighed.way == "compact" else "below_threshold"

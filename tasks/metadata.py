@@ -4,16 +4,15 @@ A failure here hurts nothing of the build: its version stands, and the chain goe
 """
 
 import stat
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config.settings import settings
 from db.core.pool import connection
 from db.jobs.lanes import MAIN
 from db.projects import projects
-from worker.agent import Turn
+from worker.agent import Turn, answers
+from worker.agent.answers import Recommendations
 from worker.failures.errors import AgentFailed, BadRequest, NotWhole
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
@@ -24,23 +23,7 @@ from worker.job.turn import run_turn
 from worker.process import fence
 from worker.session import prompts
 from worker.session.digest import DOCUMENTATION
-
-
-class Recommendation(BaseModel):
-    """One thing to do next, and why."""
-
-    model_config = ConfigDict(extra="ignore")
-    title: str
-    reason: str
-    priority: Literal["high", "medium", "low"]
-
-
-class Recommendations(BaseModel):
-    """What the agent recommends for a project."""
-
-    model_config = ConfigDict(extra="ignore")
-    summary: str
-    recommendations: list[Recommendation]
+from worker.workspace.trees import write_whole
 
 
 @does("metadata")
@@ -64,11 +47,11 @@ def version_of(at: Attempt) -> str | None:
 
 
 def _recommend(at: Attempt, version: str | None) -> None:
-    turn = run_turn(
+    turn = _answered(
         at,
         Step(
             name="recommendations",
-            prompt=prompts.render("recommendations"),
+            prompt=prompts.render("recommendations", tool=answers.NAME),
             mode="read",
             schema=Recommendations.model_json_schema(),
             model=settings().metadata_model or None,
@@ -89,18 +72,19 @@ def _recommend(at: Attempt, version: str | None) -> None:
     )
 
 
-def _validated(turn: Turn) -> Recommendations:
-    """The agent may answer in words alone: then there is nothing to keep."""
+def _answered(at: Attempt, step: Step) -> Turn:
+    """An agent that answered in words is asked once more, by the way that the CLI enforces."""
     try:
-        if turn.structured is not None:
-            return Recommendations.model_validate(turn.structured)
-        return Recommendations.model_validate_json(turn.text)
-    except ValidationError as exc:
-        raise AgentFailed(
-            "structured_output_missing",
-            "The agent's recommendations are not of the form that was asked for.",
-            ending="structured_output_retry_exhausted",
-        ) from exc
+        return run_turn(at, step)
+    except AgentFailed as exc:
+        if exc.kind != answers.MISSING:
+            raise
+    again = prompts.render("recommendations", tool=answers.ENFORCED)
+    return run_turn(at, replace(step, prompt=again, enforced=True))
+
+
+def _validated(turn: Turn) -> Recommendations:
+    return answers.validated(turn.structured, turn.text)
 
 
 def _document(at: Attempt, version: str | None) -> None:
@@ -151,5 +135,4 @@ def _documented(path: Path, turn: Turn, before: tuple[int, int, int] | None) -> 
 def _write_answer(path: Path, turn: Turn) -> None:
     """The agent answered with the documentation."""
     fence.check()
-    path.unlink(missing_ok=True)
-    path.write_text(turn.text.rstrip() + "\n")
+    write_whole(path, turn.text.rstrip() + "\n")  # in the place of a link, not through it

@@ -10,6 +10,7 @@ It runs in a worker's main process (worker/broker/upkeep_queue.py), which has no
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -17,6 +18,7 @@ from psycopg import Connection
 from config.settings import settings
 from db.core import pool
 from db.core.walks import Walk
+from db.live import connections, voice
 from db.operations import census, upkeep
 from db.transcripts import quota
 from db.transcripts.listings import Held
@@ -26,6 +28,8 @@ from worker.broker.publish import announce
 from worker.cleanup.litter import sweep_checkpoints, sweep_directories
 from worker.workspace import branch_places
 
+LIVE_KEPT = timedelta(days=1)  # of connections that have gone
+PAGE = 5_000  # of them at a time
 IN_VAIN = 0.1  # of a run's time, for looking where nothing is due
 
 Done = dict[str, Any]
@@ -148,6 +152,8 @@ def sweep() -> None:
             "directories": sweep_directories(walk.until),
             "branches": branch_places.sweep(conn, walk),
             "checkpoints": sweep_checkpoints(walk.until),
+            "live_connections": connections.sweep(conn, LIVE_KEPT, PAGE),
+            "voice": voice.sweep(conn, settings().jobs_kept, PAGE),
         }
 
     _periodic("sweep", work)

@@ -86,7 +86,7 @@ def kept(make: Make, script: str, workspace: Path) -> Generator["subprocess.Pope
     """A keeper whose agent is a shell, in a box made like this."""
     own = own_directory(uuid4())
     own.mkdir(parents=True)
-    made = make(workspace.resolve(), own=own, cli=Path(cli()), writable=True)
+    made = make(workspace.resolve(), own=own, cli=Path(cli()).resolve(), writable=True)
     with subprocess.Popen(
         [sys.executable, "-I", "-S", str(KEEPER), "-c", script],
         cwd=workspace,

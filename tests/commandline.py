@@ -50,7 +50,16 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of its own, so that what runs in the real one is not found."""
     root = tmp_path / "checkout"
     root.mkdir()
-    for name in ("config", "db", "worker", "tasks", "dev", "pyproject.toml", "Procfile"):
+    for name in (
+        "config",
+        "db",
+        "worker",
+        "tasks",
+        "egress",
+        "dev",
+        "pyproject.toml",
+        "Procfile",
+    ):
         (root / name).symlink_to(CHECKOUT / name)
     return root
 

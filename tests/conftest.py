@@ -16,7 +16,16 @@ import psycopg
 import pytest
 import redis
 
-SCRUBBED = ("ANTHROPIC_", "BATON_", "CLAUDE", "CELERY_", "DATABASE_URL", "REDIS_URL", "PG")
+SCRUBBED = (
+    "ANTHROPIC_",
+    "BATON_",
+    "CLAUDE",
+    "CELERY_",
+    "OPENAI_",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "PG",
+)
 for _name in [name for name in os.environ if name.startswith(SCRUBBED)]:
     del os.environ[_name]
 

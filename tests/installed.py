@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).parents[1]
 LOCKS = {name: CHECKOUT / name for name in ("requirements.lock", "requirements-dev.lock")}
@@ -60,6 +62,38 @@ def locked(lock: Path) -> Iterator[Requirement]:
                 yield wanted
 
 
+def install_client(root: Path) -> Path:
+    """An environment with the wheel of baton-client, what it depends on, and no more."""
+    target, place = root / "client", CHECKOUT / "clients" / "python"
+    venv.create(target, symlinks=True)
+    wanted = tomllib.loads((place / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name in _closure([*wanted, "psycopg[binary]"]):
+        _link(distribution(name), Requirement(name), target)
+    _quietly("hatchling", "build", "-t", "wheel", "-d", str(root), cwd=place)
+    (wheel,) = root.glob("baton_client-*.whl")
+    options = ("--quiet", "--no-index", "--no-deps", str(wheel))
+    _quietly("pip", "--python", str(target / "bin/python"), "install", *options)
+    return target
+
+
+def _closure(wanted: list[str]) -> set[str]:
+    """The names of what these need here, and of what that needs."""
+    seen, left = set[str](), [Requirement(one) for one in wanted]
+    while left:
+        one = left.pop()
+        found, name = distribution(one.name), canonicalize_name(one.name)
+        for extra in one.extras or {""}:
+            if f"{name}[{extra}]" in seen:
+                continue
+            seen.add(f"{name}[{extra}]")
+            left += [
+                more
+                for more in map(Requirement, found.requires or ())
+                if more.marker is None or more.marker.evaluate({"extra": extra})
+            ]
+    return {one.partition("[")[0] for one in seen}
+
+
 def install(root: Path) -> Path:
     """Make the environment, unless one is given; put the wheel into it. Its directory."""
     given = os.environ.get("INSTALLED")
@@ -75,10 +109,10 @@ def install(root: Path) -> Path:
     return target
 
 
-def _quietly(module: str, *arguments: str) -> None:
+def _quietly(module: str, *arguments: str, cwd: Path = CHECKOUT) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        cwd=CHECKOUT,
+        cwd=cwd,
         env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         capture_output=True,
         text=True,

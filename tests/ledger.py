@@ -49,6 +49,28 @@ def ask(conn: Connection[Any], kind: str = "build", project: str = "p", **more: 
     return row[0]
 
 
+def webhook(
+    conn: Connection[Any],
+    chain: UUID,
+    *,
+    state: str = "waiting",
+    error: str | None = None,
+    ago: timedelta = timedelta(0),
+) -> None:
+    """Somebody is to be told of the chain, since then; tried in vain if there is an error."""
+    conn.execute(
+        """
+        insert into webhooks (chain_id, project_id, user_id, url, host, state, error, since,
+                              try_at, ended_at)
+        select id, project_id, user_id, 'https://hooks.example/x', 'hooks.example', %(state)s,
+               %(error)s, now() - %(ago)s,
+               now() - %(ago)s, case %(state)s when 'given_up' then now() - %(ago)s end
+          from jobs where id = %(chain)s
+        """,
+        {"chain": chain, "state": state, "error": error, "ago": ago},
+    )
+
+
 def claim(conn: Connection, job_id: UUID, *, runner: Runner = RUNNER) -> Claimed | None:
     return attempts.claim(
         conn, job_id, attempt=uuid4(), runner=runner, lease=LEASE, limit=RESCUES
@@ -62,12 +84,14 @@ def begun(conn: Connection, kind: str = "build", project: str = "p", **more: Any
     return job
 
 
-def turn(conn: Connection, job: Claimed, step: str = "build", parent: str | None = None) -> str:
+def turn(
+    conn: Connection, job: Claimed, step: str = "build", parent: str | None = None, **more: Any
+) -> str:
     """Begin a run of the agent; returns the session it is to make."""
     minted = str(uuid4())
     parent = parent or job.head
     tried = [Try(parent, "trying")]
-    assert turns.begin(conn, job, step=step, parent=parent, minted=minted, tries=tried)
+    assert turns.begin(conn, job, step=step, parent=parent, minted=minted, tries=tried, **more)
     return minted
 
 

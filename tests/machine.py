@@ -6,8 +6,11 @@ At the end of a run the tests left out for this are counted aloud (tests/conftes
 import os
 import shutil
 import subprocess
+from ctypes.util import find_library
 
 import pytest
+
+from worker.sandbox import groups
 
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin"
 LACKS = "this machine lacks "
@@ -23,9 +26,12 @@ def _needs(name: str, *, there: bool) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not there, reason=LACKS + name)
 
 
-needs_bubblewrap = _needs(
-    "bubblewrap that may make namespaces",
-    there=_works("bwrap", "--unshare-user", "--ro-bind", "/", "/", "true"),
+BOXES = _works("bwrap", "--unshare-user", "--ro-bind", "/", "/", "true")
+needs_bubblewrap = _needs("bubblewrap that may make namespaces", there=BOXES)
+needs_seccomp = _needs("libseccomp", there=find_library("seccomp") is not None)
+needs_control_groups = _needs(
+    "control groups (cgroup v2), and root to make some",
+    there=os.geteuid() == 0 and os.access(groups.mounted() or "/nowhere", os.W_OK),
 )
 needs_setpriv = _needs("setpriv", there=_works("setpriv", "--version"))
 needs_user_namespaces = _needs("user namespaces", there=_works("unshare", "--user", "true"))

@@ -27,6 +27,8 @@ from tasks.compaction import do_compaction
 from tasks.metadata import do_metadata
 from tests.conftest import Configure
 from tests.direct import direct
+from tests.egress import proxy
+from tests.machine import BOXES
 from worker.agent import Agent
 from worker.agent.claude import claude
 from worker.app import app
@@ -203,9 +205,11 @@ def at_work(
             BATON_CANCEL_POLL="0.1",
             BATON_IDLE_TIMEOUT="120",  # a CLI that hangs fails its test, and no more
             NO_PROXY="127.0.0.1",
+            **({} if BOXES else {"BATON_SANDBOX": "off"}),
         )
         app.conf.update(broker_url=redis_url)
         pool.close()
         ledger_settings.tell(conn)  # as a worker does when it starts
-        yield AtWork(conn, model, configure, _agent(request.node, model))
+        with proxy():
+            yield AtWork(conn, model, configure, _agent(request.node, model))
         pool.close()

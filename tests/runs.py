@@ -25,13 +25,18 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes minutes is left to `make faults`, which has its own order."""
-    if config.getoption("--long", default=False):
-        items[:] = _in_order(items)
-        return
-    left_out = [item for item in items if item.get_closest_marker("long")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    long = bool(config.getoption("--long", default=False))
+    kept = [item for item in items if _of_this_run(item, long=long)]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = _in_order(kept) if long else kept
+
+
+def _of_this_run(item: pytest.Item, *, long: bool) -> bool:
+    """The long run has all of tests/faults, and of the other folders what the short one leaves."""
+    if item.get_closest_marker("long"):
+        return long
+    return not long or item.nodeid.startswith("tests/faults/")
 
 
 def _in_order(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -18,6 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from dev.stack.processes import LOOPBACK, free_port
 
+SSL_REQUEST = bytes.fromhex("00000008 04d2162f")  # what a client of Postgres sends first
+
 
 @dataclass(frozen=True)
 class Signer:
@@ -74,15 +76,17 @@ def _begun(
 
 
 @contextmanager
-def tls_before(port: int, certificate: Path) -> Generator[int]:
-    """The port of a proxy that speaks TLS with this certificate, before that loopback port."""
+def tls_before(port: int, certificate: Path, *, postgres: bool = False) -> Generator[int]:
+    """The port of a proxy that speaks TLS with this certificate, before that loopback port; as
+    Postgres does where it is one, in clear until the client asks."""
     here, loop, ready = free_port(), asyncio.new_event_loop(), threading.Event()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with await asyncio.start_server(connect, LOOPBACK, here, ssl=context):
+        at_once = None if postgres else context
+        async with await asyncio.start_server(connect, LOOPBACK, here, ssl=at_once):
             ready.set()
             await ended.wait()
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -91,6 +95,8 @@ def tls_before(port: int, certificate: Path) -> Generator[int]:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def connect(reading: asyncio.StreamReader, writing: asyncio.StreamWriter) -> None:
+        if postgres and not await _asked_for_tls(reading, writing, context):
+            return
         there, back = await asyncio.open_connection(LOOPBACK, port)
         with suppress(OSError, asyncio.CancelledError):
             await asyncio.wait(
@@ -113,6 +119,19 @@ def tls_before(port: int, certificate: Path) -> Generator[int]:
         loop.call_soon_threadsafe(ended.set)
         thread.join()
         loop.close()
+
+
+async def _asked_for_tls(
+    reading: asyncio.StreamReader, writing: asyncio.StreamWriter, context: ssl.SSLContext
+) -> bool:
+    """Begin TLS as the client of a Postgres asks for it; whether that came about."""
+    with suppress(OSError, asyncio.IncompleteReadError):
+        if await reading.readexactly(len(SSL_REQUEST)) == SSL_REQUEST:
+            writing.write(b"S")
+            await writing.start_tls(context)
+            return True
+    writing.transport.abort()
+    return False
 
 
 def _unheard(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:

@@ -25,13 +25,21 @@ from db.jobs import messages, workers
 from db.jobs.workers import Worker
 from worker.agent import the_cli
 from worker.agent.version import cli_version, warn_of_another
-from worker.broker import flower, lost_children, pulse, upkeep_queue, watchdog
+from worker.broker import (
+    consumer,
+    flower,
+    lost_children,
+    pulse,
+    remote_control,
+    upkeep_queue,
+    watchdog,
+)
 from worker.broker.app import app
 from worker.broker.queues import PLAIN, QUEUE
 from worker.process import drain, identity, postgres
 from worker.process.notes import notes
 from worker.process.reaper import reap_of_the_dead
-from worker.sandbox import box
+from worker.sandbox import box, own_proxy
 from worker.sandbox.keeper import PR_SET_PDEATHSIG, libc
 from worker.workspace import repositories
 from worker.workspace.git import bound
@@ -56,6 +64,12 @@ def _log_in_flower(**_: Any) -> None:
     """Flower gives no sign before its own logging is set up, but this one after."""
     if "flower.command" in sys.modules:
         logs.configure()
+
+
+@signals.worker_init.connect
+def _begin_worker(**_: Any) -> None:
+    remote_control.limit()
+    consumer.leave_out_celerys(app)
 
 
 @signals.worker_init.connect
@@ -105,6 +119,7 @@ def _report(sender: Any = None, **_: Any) -> None:
     slots = int(sender.controller.concurrency)
     threading.Thread(target=_report_for_good, args=(name, slots), daemon=True).start()
     threading.Thread(target=repositories.tend_for_good, daemon=True).start()
+    own_proxy.keep()
     watchdog.start((QUEUE, PLAIN), slots)
 
 

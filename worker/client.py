@@ -11,10 +11,11 @@ class of exception for each reason (worker/failures/refused.py).
 import time
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, LiteralString
+from typing import Any, ClassVar, Literal, LiteralString, cast
 from uuid import UUID
 
 from psycopg import AsyncConnection, Connection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +29,7 @@ from db.projects.projects import Place
 from db.sessions import turns
 from worker.failures.refused import (
     BadBranch,
+    BadCallback,
     BadInput,
     BadTemplate,
     BadVersion,
@@ -42,12 +44,14 @@ from worker.failures.refused import (
     TooManyRequests,
     UnknownProject,
     WrongIsolation,
+    WrongUser,
     refusing,
 )
 from worker.workspace import places
 
 __all__ = [
     "BadBranch",
+    "BadCallback",
     "BadInput",
     "BadTemplate",
     "BadVersion",
@@ -64,10 +68,12 @@ __all__ = [
     "ProjectUnavailable",
     "PromptTooLong",
     "Refused",
+    "Repair",
     "TooManyRequests",
     "UnknownProject",
     "Update",
     "WrongIsolation",
+    "WrongUser",
     "answer",
     "cancel",
     "chain",
@@ -77,6 +83,8 @@ __all__ = [
     "latest_version",
     "refusal",
     "retry",
+    "ring",
+    "speak_for",
     "wait",
 ]
 
@@ -84,10 +92,12 @@ read(Asking)  # a producer is refused when it starts, not with its first request
 # How baton_enqueue is given the fields of a request: by name, or among its options.
 NAMED = (
     *("project", "user", "prompt", "version", "key", "busy", "priority", "run_at"),
-    "previous_session_id",
+    *("previous_session_id", "error"),
 )
 OPTIONS = (
     *("model", "max_turns", "budget", "workspace", "on_lost", "branch_from", "template"),
+    *("callback_url", "check", "check_tries", "on_check_failed"),
+    *("race", "race_by", "race_models"),
 )
 LOOK_EVERY = 0.2  # seconds between two looks of wait()
 
@@ -115,6 +125,14 @@ class _Ask(BaseModel):
     template: str | None = None  # a new project's first session is a fork of this one's
     workspace: str | None = None
     on_lost: Literal["fresh", "ask"] | None = None
+    callback_url: str | None = None  # is told when the chain has ended (docs/webhooks.md)
+    check: str | list[str] | None = None  # shell lines that a build must pass; []: none at all
+    check_tries: int | None = None
+    on_check_failed: Literal["keep", "rewind", "ask"] | None = None
+    race: int | None = None  # so many do it side by side; the first that passes counts
+    race_by: Literal["first"] | None = None
+    race_models: list[str] | None = None
+    error: str | None = None  # of a repair
 
 
 class Build(_Ask):
@@ -127,6 +145,13 @@ class Update(_Ask):
     """Change a project that exists."""
 
     kind = "update"
+
+
+class Repair(_Ask):
+    """Mend what an `error` says that came up elsewhere: a deploy, production, a pipeline. `version`
+    is the one that it is about."""
+
+    kind = "repair"
 
 
 class ChatPlan(_Ask):
@@ -145,6 +170,15 @@ class Compaction(_Ask):
     """Compact the project's session, whatever its size."""
 
     kind = "compaction"
+
+
+def speak_for(conn: Connection[Any], user: str) -> None:
+    """What this connection asks and reads from here on is of that user, where it is one of
+    baton_producer or baton_reader (docs/security.md, Roles). In a transaction: until its end, which
+    is the only way through a pooler."""
+    idle = conn.info.transaction_status == TransactionStatus.IDLE
+    of_the_session = conn.autocommit and idle
+    conn.execute("select set_config('baton.user', %s, %s)", (user, not of_the_session))
 
 
 def enqueue(
@@ -191,6 +225,33 @@ async def enqueue_async(
     return found
 
 
+async def enqueue_for_account(
+    conn: AsyncConnection[Any], ask: _Ask, account: str
+) -> tuple[UUID, str]:
+    """As `enqueue`, of an account's key over HTTP: the job's id and state. In a transaction of its
+    own, and in few round trips. Raises Refused also where the project is another account's."""
+    ask = _readable(ask)
+    async with conn.cursor(row_factory=class_row(Place)) as looking:
+        with refusing():
+            await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
+            places.check_asked(ask.project, ask.workspace, await looking.fetchone())
+            given = _params(ask, None) | {"account": account}
+            made = await conn.execute(jobs.ENQUEUE_FOR_ACCOUNT, given)
+    row = await made.fetchone()
+    assert row
+    return row[0], row[1]
+
+
+def ring() -> None:
+    """Call it after the commit, where REDIS_URL is set: the relay looks at once, and not within
+    BATON_RELAY_POLL. Best effort; nothing depends on it, and it raises nothing."""
+    from config.settings import settings
+    from worker.broker import bell  # most producers have no Redis
+
+    if settings().redis_url:
+        bell.ring()
+
+
 def job(conn: Connection, job_id: UUID, *, user: str | None = None) -> Job | None:
     """The job as it stands; None if there is none of that id, or it is not that user's."""
     found = jobs.get(conn, job_id)
@@ -216,12 +277,13 @@ def retry(
 def answer(
     conn: Connection,
     job_id: UUID,
-    choice: Literal["retry", "start_new"],
+    choice: Literal["retry", "start_new", "keep", "rewind", "repair"],
     *,
     user: str | None = None,
 ) -> bool:
     """Answer a job of `on_lost="ask"` whose session is lost: look for it once more, or begin
-    a fresh one with the past retold. False when no job of the user's waits for an answer."""
+    a fresh one with the past retold; or one of `on_check_failed="ask"` whose version fails its check
+    (docs/checks.md). False when no job of the user's waits for an answer."""
     return job(conn, job_id, user=user) is not None and turns.answer(conn, job_id, choice)
 
 
@@ -237,22 +299,33 @@ def chain(conn: Connection, chain_id: UUID) -> list[Job]:
     return jobs.chain(conn, chain_id)
 
 
-def wait(job_id: UUID, timeout: float | None = None) -> Job:
-    """Wait until the job's whole chain has ended, and return the job.
+def wait(job_id: UUID, timeout: float | None = None, *, user: str | None = None) -> Job:
+    """Wait until the job's whole chain has ended, and return the job. `user`: see `speak_for`.
 
     Raises LookupError for an unknown job and TimeoutError after `timeout` seconds.
     """
     end = None if timeout is None else time.monotonic() + timeout
     with pool.connect() as conn:
         while True:
-            found = jobs.get(conn, job_id)
+            found, over = _look(conn, job_id, user)
             if found is None:
                 raise LookupError(f"There is no job {job_id}.")
-            if jobs.ended(conn, found.chain_id):
-                return jobs.get(conn, job_id) or found
+            if over:
+                return found
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError(f"The chain of job {job_id} has not ended in {timeout} s.")
             time.sleep(LOOK_EVERY)
+
+
+def _look(conn: Connection, job_id: UUID, user: str | None) -> tuple[Job | None, bool]:
+    """The job, and whether its chain has ended."""
+    with conn.transaction():  # for whom it speaks is said for no longer: it may be a pooler's
+        if user:
+            speak_for(conn, user)
+        found = jobs.get(conn, job_id)
+        if found and jobs.ended(conn, found.chain_id):
+            return jobs.get(conn, job_id) or found, True
+        return found, False
 
 
 def latest_version(conn: Connection, project_id: str) -> projects.Version | None:
@@ -283,7 +356,8 @@ def _readable(ask: _Ask) -> _Ask:
     """The request as Postgres can judge it. Raises BadInput for what Postgres cannot hold, or
     would take for something else."""
     for name, value in ask.model_dump().items():
-        if isinstance(value, str) and ("\x00" in value or _torn(value)):
+        texts = cast(list[object], value) if isinstance(value, list) else [value]
+        if any(isinstance(one, str) and ("\x00" in one or _torn(one)) for one in texts):
             raise BadInput(
                 "The request has text that is not UTF-8 or holds a NUL: take it out.",
                 field=name,

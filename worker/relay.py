@@ -40,6 +40,7 @@ from worker.job.successors import despite_failure
 from worker.live.checkpoints import BROKER, client
 from worker.process import crash_points, identity, postgres
 from worker.process.reaper import reap
+from worker.webhooks import sender
 
 log = structlog.get_logger()
 
@@ -48,6 +49,8 @@ RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 NO_LIMIT = 2**31 - 1  # rescues
 TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials that work again
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
+# Who asks once asks again: for some seconds after work it looks sooner than BATON_RELAY_POLL says.
+SOONER, FOR = 0.01, 2.0  # seconds
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
 RELAY_ID = f"{identity.boot()}/{os.getpid()}"
 SERVICES_AWAY = (
@@ -199,13 +202,23 @@ def main() -> None:
     log.info("relay.ready")
     _look_at_redis()
     postgres.tell_at_start()
-    threading.Thread(target=revokes.listen_for_good, args=(ended,), daemon=True).start()
+    threading.Thread(target=sender.send_for_good, args=(ended,), daemon=True).start()
+    if settings().remote_control:
+        threading.Thread(target=revokes.listen_for_good, args=(ended,), daemon=True).start()
     _loop(ended)
 
 
 def _loop(ended: threading.Event) -> None:
     looked = looked_for_strays = 0.0
     away, strays, bell = float("-inf"), Strays(), Bell()
+    busy_until, pace = 0.0, settings().relay_poll.total_seconds()
+
+    def look() -> int:
+        nonlocal busy_until
+        if sent := run_once():
+            busy_until = time.monotonic() + FOR
+        return sent
+
     while not ended.is_set():
         answered = True
         if time.monotonic() - looked >= TEND_EVERY:  # Redis may be away: the dead are found
@@ -216,9 +229,9 @@ def _loop(ended: threading.Event) -> None:
         if time.monotonic() - looked_for_strays >= STRAYS_EVERY:
             looked_for_strays = time.monotonic()
             _patiently(strays.put_back, ended)
-        if not (_patiently(run_once, ended) and answered):
+        if not (_patiently(look, ended) and answered):
             away = time.monotonic()
-        bell.wait(settings().relay_poll.total_seconds(), ended)
+        bell.wait(min(pace, SOONER) if time.monotonic() < busy_until else pace, ended)
     with contextlib.suppress(*SERVICES_AWAY), connection() as conn:
         relays.leave(conn, RELAY_ID)
 

@@ -24,6 +24,8 @@ CODES = {
     "BA011": "bad_branch",
     "BA012": "bad_version",
     "BA013": "wrong_isolation",
+    "BA014": "bad_callback",
+    "BA015": "wrong_user",
 }
 
 

@@ -9,8 +9,11 @@
 Which of them it is shows in the process: a pooler does not tell the one in Postgres.
 """
 
+import select
+import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, LiteralString, Self
 
 from psycopg import Connection, Cursor, IsolationLevel, Transaction
@@ -19,6 +22,13 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from db.core.timestamps import read_patiently
+
+# psycopg reads each statement for its parameters, and keeps what it read of those below 4 kB:
+# the claim and the commit are longer, and reading them anew was an eighth of a chain's processor
+# time. Where a later psycopg has no such bound, this says it to nobody.
+_read = vars(import_module("psycopg._queries"))
+_read["MAX_CACHED_STATEMENT_LENGTH"] = 2**15  # characters
+_read["MAX_CACHED_STATEMENT_PARAMS"] = 100
 
 # A connection that has died is noticed in seconds, not when TCP gives up.
 LIVENESS: dict[str, Any] = {
@@ -29,6 +39,8 @@ LIVENESS: dict[str, Any] = {
     "tcp_user_timeout": 8000,  # milliseconds
     "application_name": "baton",
 }
+
+SURELY = 3.0  # seconds after its last use in which a connection is not asked whether it lives
 
 # The server notices a client that has died as soon as we notice a dead server: by default it
 # takes two hours, and holds the client's locks as long. One that was stopped in the middle of a
@@ -42,15 +54,33 @@ FOR_THE_SESSION: LiteralString = """
            set_config('idle_in_transaction_session_timeout', '60s', false),
            set_config('default_transaction_isolation', 'read committed', false)
      where pg_backend_pid() = %s"""
+# A statement that is refused may hold a prompt, and so may what Postgres says of the row: neither
+# goes into its log, where this role may say so (a superuser; or as `baton migrate --roles` grants).
+FOR_ITS_LOG: LiteralString = """
+    select set_config(name, value, false)
+      from (values ('log_min_error_statement', 'panic'), ('log_error_verbosity', 'terse'),
+                   ('log_parameter_max_length_on_error', '0')) as said (name, value)
+     where case when current_setting('server_version_num')::int >= 150000
+                then has_parameter_privilege(name, 'set')
+                else current_setting('is_superuser')::bool end"""
 FOR_THE_TRANSACTION: LiteralString = (
     "select set_config('idle_in_transaction_session_timeout', '60s', true)"
 )
+
+
+def spoken(socket: int) -> bool:
+    """Whether something came over a connection that nothing was asked of: most likely its end.
+    Costs no round trip."""
+    looked = select.poll()
+    looked.register(socket, select.POLLIN)
+    return bool(looked.poll(0))
 
 
 class Own(Connection[TupleRow]):
     """A connection that begins as this module says."""
 
     pooled = False
+    used_at = 0.0  # when it was last known to live (time.monotonic)
     patience = ""  # for how long a statement waits for a lock; empty: as the database says
 
     def begin(self) -> Self:
@@ -61,7 +91,16 @@ class Own(Connection[TupleRow]):
         if not answer.rowcount:
             self.pooled, self.cursor_factory = True, Single
             self.prepare_threshold = None
+        else:
+            self.execute(FOR_ITS_LOG, prepare=False)
         return self
+
+    def seems_alive(self) -> bool:
+        """Whether it was used just now, and the other end has not hung up since: told without
+        asking it. One that went silent is found out by the statement itself."""
+        if time.monotonic() - self.used_at > SURELY or self.closed:
+            return False
+        return not spoken(self.fileno())
 
     def wait_at_most(self, patience: str) -> None:
         """Wait for no lock for longer than that, such as `5s`; then LockNotAvailable is raised."""

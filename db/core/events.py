@@ -59,15 +59,30 @@ ALL_GIVEN: LiteralString = """
     to_tell as (
         select value, n from jsonb_array_elements(%(events)s) with ordinality as x (value, n)
     )"""
-# That `ended_job` (rows of jobs) has ended, where `the_project` is told of it; one job a project.
-TELL_END: LiteralString = """
+# What the user said with the job `j`, if nobody has told of that yet.
+UNSAID: LiteralString = """
+    case when not j.announced
+         then baton_said(j.id, j.chain_id, j.kind, j.retry_of, j.args) end"""
+# How many events tell that the job `j` has ended.
+OF_END: LiteralString = "(case when " + UNSAID + " is null then 1 else 2 end)"
+# That `ended_job` (rows of jobs) has ended, where `the_project` is told of it, its event_seq raised
+# by OF_END; one job a project. What was said is told before, so that the log has all of it.
+TELL_END: LiteralString = (
+    """
     told as (
         insert into events (project_id, seq, job_id, type, body)
-        select p.project_id, p.event_seq, j.id, 'job.' || j.state,
-               jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
-                                  'error_class', j.error_class, 'error', j.error)
-          from the_project p join ended_job j using (project_id)
+        select p.project_id, p.event_seq - x.back, j.id, x.type, x.body
+          from the_project p join ended_job j using (project_id), lateral (values
+            (1, 'chat.said', """
+    + UNSAID
+    + """),
+            (0, 'job.' || j.state,
+             jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
+                                'error_class', j.error_class, 'error', j.error))
+          ) as x (back, type, body)
+         where x.body is not null
     )"""
+)
 # What was written, as a list of `Written`; null: nothing.
 TOLD: LiteralString = "(select jsonb_agg(to_jsonb(e) order by e.seq) from written_events e)"
 

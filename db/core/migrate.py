@@ -23,7 +23,7 @@ from pathlib import Path
 
 from psycopg import Connection, errors
 
-from db.core import ledger_settings, migration_files, product
+from db.core import ledger_settings, migration_files, product, roles
 from db.core.lookout import Lookout, Tell
 from db.core.migration_files import Migration, digest
 from db.core.migration_steps import PATIENCE, Hand, HeldUp
@@ -45,10 +45,12 @@ def migrate(
     files: Path = FILES,
     tell: Tell = lambda _: None,
     patience: float = PATIENCE,
+    with_roles: bool = False,
 ) -> list[str]:
     """Bring the database up to date. Returns the names of the files that were applied.
 
-    `tell` is given each of them as `applied NAME`, and what is waited for. Raises NoDatabase, or
+    `tell` is given each of them as `applied NAME`, and what is waited for. `with_roles`: roles of
+    least right are made, and given what is theirs (db/core/roles.py). Raises NoDatabase, or
     MigrationRefused with a sentence that says what to do; then what was applied stays.
     """
     with (
@@ -65,6 +67,10 @@ def migrate(
                     each.name for each in migration_files.read(files) if _apply(hand, each)
                 ]
                 applied += _replace(hand, files)
+                if with_roles:
+                    roles.make(hand)
+                elif applied and roles.given(conn):
+                    roles.give(hand)
                 hand.gently("settings", lambda: ledger_settings.tell(conn, only_given=True))
         except HeldUp as exc:
             raise MigrationRefused(str(exc)) from exc
@@ -216,7 +222,7 @@ def _replace(hand: Hand, files: Path) -> list[str]:
 
     def replace() -> None:
         for name, text in changed.items():
-            hand.conn.execute(text.encode(), prepare=False)
+            hand.conn.execute(text.encode(), prepare=False)  # query: a file of ours
             hand.conn.execute(
                 """
                 insert into baton_migrations (name, digest) values (%s, %s)
@@ -224,6 +230,8 @@ def _replace(hand: Hand, files: Path) -> list[str]:
                 """,
                 (name, digest(text)),
             )
+        if roles.given(hand.conn):
+            roles.grant_views(hand.conn)
 
     if changed:
         hand.gently("functions and views", replace)

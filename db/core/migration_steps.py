@@ -158,7 +158,9 @@ class Hand:
             seen.us = self._direct()
             try:
                 # Not by a cursor of the connection's own, which may open a transaction.
-                psycopg.Cursor(self.conn).execute(statement.encode(), prepare=False)
+                psycopg.Cursor(self.conn).execute(
+                    statement.encode(), prepare=False
+                )  # query: a file of ours
             except errors.QueryCanceled as exc:
                 raise HeldUp(self._why(name, seen)) from exc
 
@@ -217,4 +219,4 @@ def _between(text: str) -> bytes:
 
 def _run(conn: Connection, text: str) -> None:
     """Execute text of ours; prepare=False lets it hold several statements."""
-    conn.execute(text.encode(), prepare=False)
+    conn.execute(text.encode(), prepare=False)  # query: text of our files

@@ -5,13 +5,15 @@ a block of several.
 """
 
 import atexit
+import re
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import Connection, errors
+from psycopg import errors
 
 from config.settings import asking
 from db.core.connections import LIVENESS, Own
@@ -43,7 +45,7 @@ class NoDatabase(Exception):
 
 def connect(url: str | None = None) -> Own:
     """A connection of its own, for a process that is not a pool's. Raises NoDatabase."""
-    url = url or asking().database_url
+    url = url or asking().database_url.get_secret_value()
     if not url:
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     try:
@@ -60,6 +62,13 @@ def connect(url: str | None = None) -> Own:
             raise NoDatabase(
                 f"Postgres refuses the connection ({why.splitlines()[0].strip()}): correct DATABASE_URL, or the server."
             ) from exc
+        if untrusted := re.search(
+            r"(SSL error: |server (?:certificate|does not support SSL)).*", str(exc)
+        ):
+            raise NoDatabase(
+                f"Postgres is not to be trusted ({untrusted[0].rstrip('.')}): name who signs its"
+                " certificate in DATABASE_URL's sslrootcert, or the host that it is for."
+            ) from exc
         raise NoDatabase(
             "Postgres does not answer at DATABASE_URL: start it, or correct the address."
         ) from exc
@@ -74,7 +83,7 @@ def pool() -> "ConnectionPool[Own]":
 
     atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
     return ConnectionPool(
-        asking().database_url,
+        asking().database_url.get_secret_value(),
         connection_class=Own,
         min_size=1,
         max_size=4,
@@ -91,11 +100,16 @@ def _begin(conn: Own) -> None:
     conn.begin()
 
 
-def _check(conn: Connection) -> None:
-    """Raises for a connection that has died. The others of the pool have most likely died
-    with it: all are made anew now, instead of one after the other with growing pauses."""
+def _check(conn: Own) -> None:
+    """Raises for a connection that has died. One that was used just now is not asked.
+
+    The others of the pool have most likely died with it: all are made anew now, instead of one
+    after the other with growing pauses.
+    """
     from psycopg_pool import ConnectionPool
 
+    if conn.seems_alive():
+        return
     try:
         ConnectionPool.check_connection(conn)
     except psycopg.Error:
@@ -108,12 +122,13 @@ def connection(timeout: float = WAIT) -> Generator[Own]:
     """A connection for single statements, each its own transaction; waited for `timeout` s."""
     with pool().connection(timeout=min(timeout, WAIT)) as conn:
         yield conn
+        conn.used_at = time.monotonic()
 
 
 @contextmanager
 def transaction() -> Generator[Own]:
     """A connection whose work commits when the block ends, and rolls back if it raises."""
-    with pool().connection() as conn, conn.transaction():
+    with connection() as conn, conn.transaction():
         yield conn
 
 

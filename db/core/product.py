@@ -38,6 +38,7 @@ TYPES = {
     "project_versions.created_at": TIME,
     "project_versions.digest_files": ("jsonb",),
     "project_versions.digest_documentation": TEXT,
+    "project_versions.check_status": TEXT,
     "session_transitions.id": NUMBER,
     "session_transitions.project_id": TEXT,
     "session_transitions.version_id": TEXT,
@@ -98,7 +99,7 @@ OURS = (
     *("session_transitions_archive", "transcript_entries", "transcript_batches"),
     *("transcript_sessions", "transcript_removals", "session_chain", "session_sync"),
     *("sessions_kept", "deletions", "branches", "user_turns", "lane_ends", "relays"),
-    *("baton_settings", "user_asks"),
+    *("baton_settings", "user_asks", "checks", "project_checks"),
 )
 ANOTHER_SCHEMA = "or give Baton a schema of its own (search_path)"
 

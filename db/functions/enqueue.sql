@@ -7,6 +7,16 @@
 drop function if exists baton_enqueue(text, text, text, text, text, text, text, int, timestamptz, text,
                                       jsonb, uuid, timestamptz, int);
 drop function if exists baton_same(jobs, text, text);
+drop function if exists baton_enqueue(text, text, text, text, text, text, text, float8, timestamptz, text,
+                                      jsonb, uuid, timestamptz, float8, text, float8, float8, text, text,
+                                      text, text, boolean);
+drop function if exists baton_enqueue(text, text, text, text, text, text, text, float8, timestamptz, text,
+                                      jsonb, uuid, timestamptz, float8, text, float8, float8, text, text,
+                                      text, text, boolean, text);
+
+drop function if exists baton_enqueue(text, text, text, text, text, text, text, float8, timestamptz, text,
+                                      jsonb, uuid, timestamptz, float8, text, float8, float8, text, text,
+                                      text, text, boolean, text, text, float8, text, text);
 
 create or replace function baton_enqueue(
     kind                text,
@@ -30,7 +40,15 @@ create or replace function baton_enqueue(
     on_lost             text default null,
     branch_from         text default null,
     template            text default null,
-    operator            boolean default false      -- may ask as a user whose id is reserved
+    operator            boolean default false,     -- may ask as a user whose id is reserved
+    callback_url        text default null,         -- is told when the chain has ended
+    "check"             text default null,         -- a shell line; several: a list among the options
+    check_tries         float8 default null,
+    on_check_failed     text default null,
+    error               text default null,         -- of a repair, in place of a prompt
+    race                float8 default null,       -- how many do it side by side; the first that passes counts
+    race_by             text default null,
+    race_models         text[] default null        -- one for each of them
 ) returns uuid language plpgsql as $$
 #variable_conflict use_variable
 declare
@@ -39,31 +57,54 @@ declare
     digest   text;
     same     uuid;
     lane     text;
+    about    text;
+    work     text;
 begin
+    if not has_table_privilege('jobs', 'insert') then
+        return baton_enqueue_for(                  -- it is a producer's role
+            kind, project, user_id, prompt, version, key, busy, priority, run_at,
+            previous_session_id, options, id, publish_after, prompt_limit, model, max_turns, budget,
+            workspace, on_lost, branch_from, template, callback_url, "check", check_tries,
+            on_check_failed, error, race, race_by, race_models);
+    end if;
     kind := replace(kind, '-', '_');
+    work := case kind when 'repair' then 'update' else kind end;
     priority := coalesce(priority, 0);
     perform baton_check_name('The project id', project, 'project');
     perform baton_check_user(user_id, operator or user_id <> '_template' and exists (
         select from projects p where p.project_id = project and p.user_id = user_id));
     perform baton_check_request(kind, version, key, busy, priority, previous_session_id);
     perform baton_check_times(run_at, publish_after);
-    perform baton_check_prompt(kind, prompt, prompt_limit);
+    perform baton_check_error(kind, prompt, error);
+    if kind = 'repair' then  -- it makes a version of its own; what it names is the one that failed
+        prompt := error;
+        about := version;
+        version := null;
+    end if;
+    perform baton_check_prompt(work, prompt, prompt_limit);
     options := baton_options(options, jsonb_build_object(
         'model', model, 'max_turns', max_turns, 'budget', budget,
-        'workspace', workspace, 'on_lost', on_lost, 'branch_from', branch_from, 'template', template));
+        'workspace', workspace, 'on_lost', on_lost, 'branch_from', branch_from, 'template', template,
+        'callback_url', callback_url, 'check', "check", 'check_tries', check_tries,
+        'on_check_failed', on_check_failed, 'race', race, 'race_by', race_by,
+        'race_models', to_jsonb(race_models)));
+    perform baton_check_checks(kind, options);
+    options := options || jsonb_strip_nulls(jsonb_build_object('about', about));
     digest := md5(jsonb_build_array(kind, user_id, prompt, version, busy, options)::text);
-    perform baton_check_project(kind, project, user_id, options ->> 'workspace');
+    perform baton_check_project(work, project, user_id, options ->> 'workspace');
     perform baton_check_isolation(project, busy, options ->> 'workspace');
+    perform baton_check_race(kind, project, options);
 
     same := baton_asked(id, project, key, digest);
     if same is not null then
         return same;
     end if;
-    perform baton_check_lengths(kind, project, user_id, version);
-    perform baton_check_version(kind, project, version);
+    perform baton_check_lengths(work, project, user_id, version);
+    perform baton_check_version(work, project, version);
+    perform baton_check_about(project, about);
     perform baton_check_template(project, options ->> 'template');
     lane := baton_lane(project, user_id, lower(options ->> 'branch_from'), job);
-    perform baton_check_branch(kind, project, version, lane, lower(options ->> 'branch_from'), job);
+    perform baton_check_branch(work, project, version, lane, lower(options ->> 'branch_from'), job);
     if busy <> 'enqueue' then
         perform baton_hold_lanes(project);
         same := baton_asked(id, project, key, digest);
@@ -78,12 +119,13 @@ begin
     loop
         insert into jobs (id, chain_id, project_id, user_id, lane, kind, args, key, body_digest,
                           priority, version_id, previous_session_id, run_at, publish_after,
-                          scheduled)
-        values (job, job, project, user_id, lane, case kind when 'update' then 'build' else kind end,
-                options || jsonb_strip_nulls(jsonb_build_object(
+                          scheduled, callback_url)
+        values (job, job, project, user_id, lane, case work when 'update' then 'build' else work end,
+                options - 'callback_url' || jsonb_strip_nulls(jsonb_build_object(
                     'prompt', prompt, 'busy', busy, 'asked', kind)),
                 key, digest, priority, version, lower(previous_session_id), begin_at,
-                greatest(begin_at, coalesce(publish_after, now())), begin_at > now())
+                greatest(begin_at, coalesce(publish_after, now())), begin_at > now(),
+                options ->> 'callback_url')
         on conflict do nothing;
         exit when found;
         same := baton_asked(job, project, key, digest);  -- who was first has committed meanwhile
@@ -150,7 +192,8 @@ begin
                error_class = case when j.started_at is null and j.id = j.chain_id
                                   then 'replaced' else 'replaced_by_request' end,
                error = 'A newer request took its place.'
-         where j.project_id = project and j.lane = lane and j.state in ('queued', 'parked')
+         where j.project_id = project and j.lane = lane and j.finished_at is null
+           and j.state in ('queued', 'parked')
            and (not j.scheduled or j.run_at <= clock_timestamp())
            and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null));
     end if;
@@ -197,7 +240,9 @@ begin
     if old.finished_at is null then
         return null;
     end if;
-    version := case when old.kind = 'build' and old.state = 'done' then null else old.version_id end;
+    version := case when old.kind = 'build' and (old.state = 'done' or exists (
+                             select from checks c where c.job_id = old.id))  -- it made its version
+                    then null else old.version_id end;
     perform baton_check_project('update', old.project_id, old.user_id, null);
     perform baton_check_isolation(old.project_id, 'enqueue', null);
     perform baton_check_prompt(old.kind, old.args ->> 'prompt', null);
@@ -207,23 +252,24 @@ begin
         perform baton_check_version(old.kind, old.project_id, version);
     end if;
     insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args, priority,
-                      version_id, previous_session_id)
+                      version_id, previous_session_id, callback_url)
     values (new, new, old.id, old.project_id, old.user_id, lane, old.kind,
-            (old.args - '{busy,fresh,answer,lost}'::text[]) || more, old.priority, version,
-            old.previous_session_id);
+            (old.args - '{busy,fresh,answer,lost,check_answer,repair_at}'::text[]) || more, old.priority, version,
+            old.previous_session_id, old.callback_url);
     perform baton_count_ask(old.user_id);
     return new;
 end $$;
 
--- Whatever search_path their callers have, they work on the tables beside them.
+-- Whatever search_path their callers have, they work on the tables beside them; and on no temporary
+-- table of a caller's, for whom they may be run with their owner's rights (producers.sql).
 do $$
 declare
     door regprocedure;
 begin
     for door in select p.oid from pg_proc p where p.pronamespace = current_schema()::regnamespace
                                               and p.proname in ('baton_enqueue', 'baton_again') loop
-        execute format('alter function %s set search_path to %I, %s',
-                       door, current_schema(), current_setting('search_path'));
+        execute format('alter function %s set search_path to %s', door, concat_ws(', ',
+                       quote_ident(current_schema()), nullif(current_setting('search_path'), ''), 'pg_temp'));
     end loop;
 end $$;
 

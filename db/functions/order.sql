@@ -5,9 +5,15 @@
 --       └──────────────┴──────────────────┘   not first any more; not claimed in time
 --
 -- Only the relay looks and publishes, one relay at a time. docs/jobs.md has the rules on a page.
+-- Whose job is next is the last order of baton_publish; baton_waits_ahead says the same of one job, in
+-- short: change both.
 
 -- The job that goes before one in its lane; null: none does, it is first. What runs; what has begun;
 -- what was asked for earlier. Each question is a probe of an index. A date ahead holds no place.
+--
+-- A lane is named as a range and its rows are asked for in the order of the index: only an index of
+-- lanes has that order. With `project_id = project … limit 1` a planner that has counted a flood
+-- expects to meet a fitting row at once, by any index, and reads the flood to its end for each job.
 create or replace function baton_before(
     project text, line text, chain uuid, place bigint, begun boolean
 ) returns uuid language plpgsql stable as $$
@@ -19,19 +25,23 @@ begin
           where o.project_id = project and o.lane = line and o.state = 'running'
             and o.chain_id <> chain),
         (select o.id from jobs o
-          where o.project_id = project and o.lane = line and o.finished_at is null
-            and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> chain limit 1));
+          where (o.project_id, o.lane) >= (project, line)
+            and (o.project_id, o.lane) <= (project, line) and o.finished_at is null
+            and (o.started_at is not null or o.id <> o.chain_id) and o.chain_id <> chain
+          order by o.project_id, o.lane limit 1));
     if before is null and not begun then
         select e.id into before from (
             (select o.id, o.pos from jobs o
-              where o.project_id = project and o.lane = line and o.finished_at is null
-                and not o.scheduled and o.pos < place and o.chain_id <> chain
-              order by o.pos limit 1)
+              where (o.project_id, o.lane, o.pos) >= (project, line, 0)
+                and (o.project_id, o.lane, o.pos) < (project, line, place)
+                and o.finished_at is null and not o.scheduled and o.chain_id <> chain
+              order by o.project_id, o.lane, o.pos limit 1)
             union all  -- its time has come, and no relay has looked yet
             (select o.id, o.pos from jobs o
-              where o.project_id = project and o.lane = line and o.finished_at is null
-                and o.scheduled and o.run_at <= now() and o.pos < place
-              limit 1)) e
+              where (o.project_id, o.lane, o.run_at) >= (project, line, '-infinity')
+                and (o.project_id, o.lane, o.run_at) <= (project, line, now())
+                and o.finished_at is null and o.scheduled and o.pos < place
+              order by o.project_id, o.lane, o.run_at limit 1)) e
          order by e.pos limit 1;
     end if;
     return before;
@@ -85,26 +95,31 @@ $$;
 -- A request that interrupts takes the place of what waits before it, also of what went to wait
 -- after the request had looked (its worker could not see the request yet).
 create or replace function baton_clear_way(looked uuid[]) returns void language plpgsql as $$
+declare
+    newer jobs;
 begin
-    update jobs j
-       set state = 'cancelled', finished_at = now(), untold = true, ready = false,
-           error_class = 'replaced_by_request', error = 'A newer request took its place.'
-     where j.id in (
-        select o.id from jobs i
-          join jobs o on o.project_id = i.project_id and o.lane = i.lane
-         where i.id = any(looked) and i.args ->> 'busy' = 'interrupt'
-           and i.started_at is null and i.id = i.chain_id
-           and o.finished_at is null and o.state in ('queued', 'parked')
-           and o.chain_id <> i.chain_id and o.pos < i.pos and not o.scheduled
-           for update of o skip locked);
+    -- One after the other: joined, lanes may be read first, and each of their jobs be looked for among these.
+    for newer in select * from jobs i where i.id = any(looked) and i.args ->> 'busy' = 'interrupt'
+                                        and i.started_at is null and i.id = i.chain_id loop
+        update jobs j
+           set state = 'cancelled', finished_at = now(), untold = true, ready = false,
+               error_class = 'replaced_by_request', error = 'A newer request took its place.'
+         where j.id in (
+            select o.id from jobs o
+             where o.project_id = newer.project_id and o.lane = newer.lane
+               and o.finished_at is null and o.state in ('queued', 'parked')
+               and o.chain_id <> newer.chain_id and o.pos < newer.pos and not o.scheduled
+               for update of o skip locked);
+    end loop;
 end $$;
 
 -- Look at what is due, at most `many`: what is first in its lane becomes ready, the rest is looked
 -- at again after `again`, then after as long as it has waited, or when a chain of its lane ends.
--- Returns the `job.queued` events that were written. One whose project's row somebody holds is
+-- Returns the events that were written: `job.queued`, and what was said. One whose project's row somebody holds is
 -- left for later: an operator who forgot a transaction must not stop all others.
+drop function if exists baton_look(int, interval);
 create or replace function baton_look(many int, again interval)
-returns table (project_id text, seq bigint, job_id uuid, kind text, chain_id uuid)
+returns table (project_id text, seq bigint, job_id uuid, type text, body jsonb)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -177,8 +192,11 @@ create or replace function baton_lane_ended() returns trigger language plpgsql a
 begin
     insert into lane_ends (project_id, lane)
     select new.project_id, new.lane
-     where exists (select from jobs j where j.project_id = new.project_id and j.lane = new.lane
-                      and j.finished_at is null and j.chain_id <> new.chain_id);
+     where (select true from jobs j
+             where (j.project_id, j.lane) >= (new.project_id, new.lane)
+               and (j.project_id, j.lane) <= (new.project_id, new.lane)
+               and j.finished_at is null and j.chain_id <> new.chain_id
+             order by j.project_id, j.lane limit 1);
     return null;
 end $$;
 
@@ -196,17 +214,19 @@ returns table (id uuid, ready boolean) language sql stable as $$
         select * from (
             (select d.id, d.ready, d.published_at, d.pos, true as begun from (
                 select q.* from jobs q
-                 where q.project_id = project and q.lane = line and q.finished_at is null
+                 where (q.project_id, q.lane) >= (project, line)
+                   and (q.project_id, q.lane) <= (project, line) and q.finished_at is null
                    and (q.started_at is not null or q.id <> q.chain_id)
                    and q.state in ('queued', 'parked') and q.run_at <= now()
-                offset 0) d  -- not by its place: that would read the lane to its end
+                 order by q.project_id, q.lane limit 20) d  -- of one chain, which is shorter
               order by d.pos limit 1)
             union all
             (select q.id, q.ready, q.published_at, q.pos, false from jobs q
-              where q.project_id = project and q.lane = line and q.finished_at is null
+              where (q.project_id, q.lane, q.pos) >= (project, line, 0)
+                and (q.project_id, q.lane) <= (project, line) and q.finished_at is null
                 and not q.scheduled
                 and q.state in ('queued', 'parked') and q.run_at <= now()
-              order by q.pos limit 1)
+              order by q.project_id, q.lane, q.pos limit 1)
             union all
             (select d.id, d.ready, d.published_at, d.pos, false from (
                 select q.* from jobs q
@@ -218,26 +238,43 @@ returns table (id uuid, ready boolean) language sql stable as $$
      where w.published_at is null
 $$;
 
--- Write `job.queued` for those of the jobs that nobody has told of, where the project is free.
+-- What the user says with a job, as the body of `chat.said`: the prompt of a request. Null: nothing new
+-- is said: by what follows in a chain, by a retry, which repeats what was said before.
+create or replace function baton_said(job uuid, chain uuid, kind text, retry_of uuid, args jsonb)
+returns jsonb language sql immutable as $$
+    select jsonb_build_object('kind', kind, 'chain', chain, 'role', 'user', 'text', args ->> 'prompt')
+     where args ? 'prompt' and job = chain and retry_of is null
+$$;
+
+-- Write `job.queued` for those of the jobs that nobody has told of, and what their users said with
+-- them, where the project is free.
+drop function if exists baton_announce(uuid[], text[]);
 create or replace function baton_announce(looked uuid[], free text[])
-returns table (project_id text, seq bigint, job_id uuid, kind text, chain_id uuid)
+returns table (project_id text, seq bigint, job_id uuid, type text, body jsonb)
 language sql volatile as $$
     with told as (
         update jobs j set announced = true
          where j.id = any(looked) and not j.announced and j.finished_at is null
            and j.project_id = any(free)
-        returning j.id, j.project_id, j.kind, j.chain_id, j.pos
+        returning j.id, j.project_id, j.pos, baton_said(j.id, j.chain_id, j.kind, j.retry_of, j.args) as said,
+                  jsonb_build_object('kind', j.kind, 'chain', j.chain_id) as queued
+    ), to_write as (
+        select t.project_id, t.id, t.pos, x.n, x.type, x.body
+          from told t cross join lateral (
+               values (1, 'job.queued', t.queued), (2, 'chat.said', t.said)) x (n, type, body)
+         where x.body is not null
     ), raised as (
         update projects p set event_seq = p.event_seq + n.n
-          from (select project_id, count(*) as n from told group by 1) n
+          from (select project_id, count(*) as n from to_write group by 1) n
          where p.project_id = n.project_id
         returning p.project_id, p.event_seq - n.n as before
     )
     insert into events (project_id, seq, job_id, type, body)
-    select r.project_id, r.before + row_number() over (partition by r.project_id order by t.pos),
-           t.id, 'job.queued', jsonb_build_object('kind', t.kind, 'chain', t.chain_id)
-      from told t join raised r using (project_id)
-    returning project_id, seq, job_id, body ->> 'kind', (body ->> 'chain')::uuid
+    select r.project_id,
+           r.before + row_number() over (partition by r.project_id order by w.pos, w.n),
+           w.id, w.type, w.body
+      from to_write w join raised r using (project_id)
+    returning project_id, seq, job_id, type, body
 $$;
 
 -- Write down what these users' first ready jobs are now; of those who have none, that they have none.
@@ -280,7 +317,8 @@ begin
             select o.user_id from jobs o
              where o.published_at is not null and o.state in ('queued', 'parked')) b
          group by 1
-    ), turns as (  -- among so many there are enough without work, if there are any
+    ), turns as (  -- among so many there are enough without work, if there are any:
+                   -- exact as long as whoever has work running goes later (decision 5)
         select u.user_id, u.served_at, coalesce(b.n, 0) as n
           from (select * from user_turns t where t.priority is not null
                  order by t.priority desc, t.served_at nulls first, t.pos

@@ -18,7 +18,8 @@ language sql immutable as $$
            ('key_conflict', 'BA004'), ('unknown_project', 'BA005'),
            ('project_unavailable', 'BA006'), ('being_deleted', 'BA007'),
            ('too_many_requests', 'BA008'), ('bad_workspace', 'BA009'), ('bad_template', 'BA010'),
-           ('bad_branch', 'BA011'), ('bad_version', 'BA012'), ('wrong_isolation', 'BA013')
+           ('bad_branch', 'BA011'), ('bad_version', 'BA012'), ('wrong_isolation', 'BA013'),
+           ('bad_callback', 'BA014'), ('wrong_user', 'BA015')
 $$;
 
 create or replace function baton_refuse(
@@ -102,10 +103,11 @@ begin
     end if;
     select o into wrong from jsonb_object_keys(options) as o
      where o not in ('model', 'max_turns', 'budget', 'workspace', 'on_lost', 'branch_from',
-                     'template') limit 1;
+                     'template', 'callback_url', 'check', 'check_tries', 'on_check_failed', 'race', 'race_by',
+                     'race_models') limit 1;
     if found then
         perform baton_refuse('bad_input', format(
-            'Unknown option %s: use model, max_turns, budget, workspace, on_lost, branch_from or template.',
+            'Unknown option %s: use model, max_turns, budget, workspace, on_lost, branch_from, template, callback_url, check, check_tries, on_check_failed, race, race_by or race_models.',
             left(wrong, 60)), 'options');
     end if;
     perform baton_check_options(options);
@@ -137,6 +139,9 @@ begin
     end if;
     if options ? 'template' then
         perform baton_check_name('The name of the template', options ->> 'template', 'template');
+    end if;
+    if options ? 'callback_url' then
+        perform baton_check_callback(options -> 'callback_url');
     end if;
     perform baton_check_session('branch_from', options ->> 'branch_from', 'branch_from');
     if options ? 'branch_from' and options ? 'template' then
@@ -200,9 +205,10 @@ create or replace function baton_check_request(
     kind text, version text, key text, busy text, priority float8, previous_session_id text
 ) returns void language plpgsql as $$
 begin
-    if kind is null or kind not in ('build', 'update', 'metadata', 'compaction', 'chat_plan') then
+    if kind is null or kind not in ('build', 'update', 'metadata', 'compaction', 'chat_plan',
+                                    'repair') then
         perform baton_refuse('bad_input',
-            'Unknown kind of job: use build, update, chat_plan, metadata or compaction.', 'kind');
+            'Unknown kind of job: use build, update, repair, chat_plan, metadata or compaction.', 'kind');
     end if;
     if version is not null then
         perform baton_check_name('The version id', version, 'version');

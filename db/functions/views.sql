@@ -55,7 +55,8 @@ select p.project_id, p.user_id, p.last_ai_session_id, p.last_ai_session_updated_
 -- Of those that were to resume (all but first and policy), the rate is what did.
 create or replace view resume_turns as
 select project_id, version_id, job_id, source, reason, created_at,
-       case when source = 'recovery' then 'recovered'
+       case when source = 'recovery' and coalesce(reason, '') not in ('check_failed', 'error_reported')
+            then 'recovered'
             when old_session_id is null then 'first'
             when parent_session_id = old_session_id then 'resumed'
             when parent_session_id is not null then 'older'
@@ -76,6 +77,7 @@ create or replace view turn_costs as
 select m.session_id, m.project_id, m.user_id, m.version_id, m.job_id, m.step,
        case when m.step in ('recommendations', 'documentation') then 'metadata'
             when m.step like 'compact%' then 'compaction'
+            when m.step like 'repair%' then 'repair'
             else m.step end as kind,
        coalesce(t.source, case when m.lane <> 'main' or m.branch is not null then 'branch' end,
                 'unknown') as source, t.reason,

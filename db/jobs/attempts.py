@@ -8,6 +8,8 @@ write for a running job states the fence, and the row decides.
     parked ◄── put_back ──┘      └── rescue ──► queued, or quarantined
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -57,6 +59,10 @@ class Claimed:
     fresh_next: bool
     told: list[Written]  # the events that the claim has written
     tree: str | None = None  # the commit that the workspace is to be brought to
+    tried: bool = True  # whether an attempt before this one has begun a turn
+    project_check: list[str] | None = (
+        None  # commands; None: it has none of its own, []: it wants none
+    )
 
 
 ALONE = ("jobs_lane", "jobs_last_chance")  # the indexes of which jobs run alone
@@ -84,7 +90,7 @@ def claim(
     was begun, it is what is returned.
     """
     asked = _claim_params(job_id, attempt, runner, lease) | {"limit": limit, "chosen": chosen}
-    with conn.cursor(row_factory=class_row(Claimed)) as cur:
+    with _counted(conn, job_id), conn.cursor(row_factory=class_row(Claimed)) as cur:
         try:
             begun = cur.execute(CLAIM, asked).fetchone()
         except errors.UniqueViolation as exc:
@@ -95,6 +101,22 @@ def claim(
             return begun
         conn.execute("select from jobs where id = %s for share", (job_id,))  # one under way
         return cur.execute(CLAIMED, asked).fetchone()
+
+
+@contextmanager
+def _counted(conn: Connection, job_id: UUID) -> Generator[None]:
+    """Where users have slots, a claim waits for another of the same user: a statement counts
+    only what was committed before it began."""
+    if not settings().user_slots:
+        yield
+        return
+    with conn.transaction():
+        conn.execute(
+            "select pg_advisory_xact_lock(hashtextextended('slots of ' || user_id, 0))"
+            " from jobs where id = %s",
+            (job_id,),
+        )
+        yield
 
 
 def _claim_params(
@@ -134,7 +156,9 @@ BESIDE: LiteralString = (
 # The job `j` as its runner sees it, but for its line and what was told.
 RUNNER_SEES: LiteralString = """
     j.id, j.attempt, j.chain_id, j.parent_id, j.project_id, j.user_id, j.lane, j.kind,
-    j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result"""
+    j.args, j.version_id, j.previous_session_id, j.attempts, j.rescues, j.result,
+    exists (select from turns t where t.job_id = j.id) as tried,
+    (select c.commands from project_checks c where c.project_id = j.project_id) as project_check"""
 
 CLAIM: LiteralString = (
     """
@@ -143,7 +167,7 @@ CLAIM: LiteralString = (
          where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
            for update skip locked
     ), free_job as (  -- nothing bars it: its place in its lane, its user's slots, its credential
-        select q.*, """
+        select q.*, baton_said(q.id, q.chain_id, q.kind, q.retry_of, q.args) as said, """
     + LAST_CHANCE
     + """ as last from due_job q
          where """
@@ -157,7 +181,8 @@ CLAIM: LiteralString = (
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())
     ), the_project as (  -- still its user's, as its branch is still open; and what it goes on from
-        update projects p set event_seq = p.event_seq + case when j.announced then 1 else 2 end,
+        update projects p set event_seq = p.event_seq + case when j.announced then 1
+                                                             when j.said is null then 2 else 3 end,
                workspace = coalesce(p.workspace, %(workspaces)s || '/' || p.project_id)
           from free_job j
          where p.project_id = j.project_id and p.user_id = j.user_id
@@ -177,16 +202,18 @@ CLAIM: LiteralString = (
                last_chance = j.last
           from free_job j, the_project
          where jobs.id = j.id
-        returning jobs.*, j.announced as was_announced
+        returning jobs.*, j.announced as was_announced, j.said
     ), written_events as (  -- also that it is queued, if no relay has come to say so
         insert into events (project_id, seq, job_id, type, body)
         select p.project_id, p.event_seq - x.back, j.id, x.type, x.body
           from the_project p, running_job j, lateral (values
-            (1, 'job.queued', jsonb_build_object('kind', j.kind, 'chain', j.chain_id)),
+            (case when j.said is null then 1 else 2 end, 'job.queued',
+             jsonb_build_object('kind', j.kind, 'chain', j.chain_id)),
+            (1, 'chat.said', j.said),
             (0, 'job.started', jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
                                                   'attempt', j.attempts, 'host', j.host))
           ) as x (back, type, body)
-         where x.back = 0 or not j.was_announced
+         where x.body is not null and (x.back = 0 or not j.was_announced)
         returning seq, job_id, type, body
     )
     select """

@@ -98,7 +98,9 @@ FINISH: LiteralString = (
     + lanes.FOLLOW
     + "select "
     + events.TOLD
-    + ", next_job.* from ended_job left join next_job on true"
+    + ", "
+    + lanes.FOLLOWING
+    + " from ended_job left join next_job on true"
 )
 
 
@@ -221,7 +223,9 @@ REFUSE: LiteralString = (
          where id = %(id)s and state in ('queued', 'parked')
         returning jobs.*
     ), the_project as (  -- another user's is not told of it
-        update projects p set event_seq = p.event_seq + 1 from ended_job j
+        update projects p set event_seq = p.event_seq + """
+    + events.OF_END
+    + """ from ended_job j
          where p.project_id = j.project_id and p.user_id = j.user_id
         returning p.project_id, p.event_seq
     ),"""
@@ -249,7 +253,9 @@ FAIL_ORPHAN: LiteralString = (
           from the_orphan o where jobs.id = o.id
         returning jobs.*
     ), the_project as (  -- told only where the project is still the user's
-        update projects p set event_seq = p.event_seq + 1 from ended_job j
+        update projects p set event_seq = p.event_seq + """
+    + events.OF_END
+    + """ from ended_job j
          where p.project_id = j.project_id and j.error_class = 'branch_gone'
         returning p.project_id, p.event_seq
     ),"""

@@ -64,9 +64,14 @@ GIVEN: LiteralString = """
         kind => %(kind)s, project => %(project)s, user_id => %(user)s, prompt => %(prompt)s,
         version => %(version)s, key => %(key)s, busy => %(busy)s, priority => %(priority)s,
         run_at => %(run_at)s, previous_session_id => %(previous_session_id)s,
-        options => %(options)s, id => %(id)s, prompt_limit => %(prompt_limit)s"""
+        error => %(error)s, options => %(options)s, id => %(id)s, prompt_limit => %(prompt_limit)s"""
 ENQUEUE: LiteralString = "select baton_enqueue(" + GIVEN + ")"
 ENQUEUE_AS_OPERATOR: LiteralString = "select baton_enqueue(" + GIVEN + ", operator => true)"
+# The same, of an account's key: its id and state, in one statement, which commits by itself.
+ENQUEUE_FOR_ACCOUNT: LiteralString = (
+    "select made.id, baton_of_account(made.id, %(project)s, %(account)s)"
+    " from (select baton_enqueue(" + GIVEN + ") as id) made"
+)
 GET: LiteralString = "select " + COLUMNS + " from jobs where id = %s"
 
 
@@ -91,7 +96,8 @@ def turns(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:
         return cur.execute(
             """
             select step, attempt, parent_session_id, minted_session_id, observed_session_id,
-                   relation, outcome, error_class, cost_usd, cost_estimated, cli_version,
+                   relation, outcome, error_class, cost_usd, cost_estimated, budget_usd, spent_usd,
+                   cli_version,
                    started_at, ended_at
               from turns where job_id = %s order by id
             """,
@@ -132,12 +138,36 @@ def _hold_chain(conn: Connection, job_id: UUID) -> None:
     """Lock what is open of the job's chain: then no commit can insert another."""
     of_chain: LiteralString = """
         select id from jobs where finished_at is null
-           and chain_id = (select chain_id from jobs where id = %s)"""
+           and chain_id = (select chain_id from jobs where id = %s) order by id"""
     while conn.execute(of_chain + " for update", (job_id,)).fetchall() != (
         conn.execute(of_chain, (job_id,)).fetchall()  # a lock may have waited for a commit
     ):
         pass
 
+
+# What is open of `rest_of_chain` ends: needs the rows, locked.
+END_OPEN: LiteralString = (
+    """
+    ended_here as (  -- what waits ends here
+        update jobs set state = 'cancelled', finished_at = now(), untold = jobs.args ? 'racer',
+               error_class = 'cancelled', error = 'Cancelled on request.'
+          from rest_of_chain r where jobs.id = r.id and r.state in ('queued', 'parked')
+        returning jobs.*
+    ), ended_job as (  -- one a project is told here; the relay tells of those of a race
+        select * from ended_here where not untold
+    ), stopped_job as (  -- what runs ends as soon as its worker has seen it
+        update jobs set cancel_requested_at = coalesce(jobs.cancel_requested_at, now())
+          from rest_of_chain r where jobs.id = r.id and r.state = 'running'
+    ), the_project as (
+        update projects p set event_seq = p.event_seq + """
+    + events.OF_END
+    + """ from ended_job j
+         where p.project_id = j.project_id
+        returning p.project_id, p.event_seq
+    ),"""
+    + events.TELL_END
+    + "select from ended_job"
+)
 
 CANCEL: LiteralString = (
     """
@@ -147,21 +177,8 @@ CANCEL: LiteralString = (
                      and (j.id = a.id or j.created_at >= a.created_at)
          where a.id = %(id)s and j.finished_at is null
            for update of j
-    ), ended_job as (  -- what waits ends here
-        update jobs set state = 'cancelled', finished_at = now(),
-               error_class = 'cancelled', error = 'Cancelled on request.'
-          from rest_of_chain r where jobs.id = r.id and r.state in ('queued', 'parked')
-        returning jobs.*
-    ), stopped_job as (  -- what runs ends as soon as its worker has seen it
-        update jobs set cancel_requested_at = coalesce(jobs.cancel_requested_at, now())
-          from rest_of_chain r where jobs.id = r.id and r.state = 'running'
-    ), the_project as (
-        update projects p set event_seq = p.event_seq + 1 from ended_job j
-         where p.project_id = j.project_id
-        returning p.project_id, p.event_seq
     ),"""
-    + events.TELL_END
-    + "select from ended_job"
+    + END_OPEN
 )
 
 

@@ -25,6 +25,7 @@ class Message:
     published: int
     previous_session_id: str | None
     rung: bool = True  # else the relay sends it: others go before
+    served: bool = False  # whether it is noted that its user was served
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ FIRST: LiteralString = """
 # What is wanted of the runner of the job `j`.
 WANTED: LiteralString = """
     case when j.cancel_requested_at is not null then 'cancel'
+         when j.args ? 'racer' and exists (  -- the race that it is part of is over
+            select from jobs r where r.id = j.parent_id and r.finished_at is not null) then 'cancel'
          when exists (select from jobs i
                        where i.project_id = j.project_id and i.lane = j.lane
                          and i.finished_at is null and i.id = i.chain_id and i.started_at is null
@@ -98,7 +101,19 @@ FOLLOW: LiteralString = (
           from the_former j
     ),"""
     + NEXT_JOB
+    + """,
+    served as (  -- between users it is by turns; nobody waits for one who is at it
+        update user_turns u set served_at = now()
+          from (select t.user_id from user_turns t
+                 where t.user_id = (select j.user_id from the_former j)
+                   and (select rung from next_job)
+                   for update skip locked) free
+         where u.user_id = free.user_id
+        returning u.user_id
+    )"""
 )
+# What is read of the job that follows, after FOLLOW.
+FOLLOWING: LiteralString = "next_job.*, exists (select from served)"
 
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:

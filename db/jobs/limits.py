@@ -28,21 +28,22 @@ def impose(
     wait: timedelta | None,
     reason: str,
     until: datetime | None = None,
-) -> datetime:
+) -> tuple[datetime, bool]:
     """Forbid the credential until that moment, else for `wait` (None: until it is cleared);
-    returns the moment it ends. One that is over already still means a second, and none is later
-    than NEVER: programs could not read it."""
+    returns the moment it ends, and whether it was allowed until now: of all who find it out at
+    once, one hears so. One that is over already still means a second, and none is later than
+    NEVER: programs could not read it."""
     row = conn.execute(
         """
-        insert into limits (credential, until, reason)
+        insert into limits as l (credential, until, reason)
         values (%(credential)s,
                 least(case when %(until)s::timestamptz is not null
                            then greatest(%(until)s, now() + interval '1 s')
                            else now() + %(wait)s::interval end, %(never)s), %(reason)s)
-        on conflict (credential) do update
-           set until = greatest(limits.until, excluded.until), reason = excluded.reason,
-               created_at = case when limits.until <= now() then now() else limits.created_at end
-        returning until
+        on conflict (credential) do update  -- who comes second has waited for the first's commit
+           set until = greatest(l.until, excluded.until), reason = excluded.reason,
+               created_at = case when l.until <= now() then now() else l.created_at end
+        returning until, created_at = now()
         """,
         {
             "credential": credential,
@@ -53,7 +54,7 @@ def impose(
         },
     ).fetchone()
     assert row
-    return row[0]
+    return row[0], row[1]
 
 
 def standing(conn: Connection, credential: str) -> Limit | None:

@@ -13,7 +13,7 @@ from typing import LiteralString
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from db.core.events import Written
+from db.core.events import UNSAID, Written
 from db.jobs.lanes import Message
 
 LOOK_AGAIN = timedelta(seconds=2)  # at what is not first in its lane; later and later
@@ -52,16 +52,14 @@ OWES: LiteralString = """
 def look(conn: Connection) -> list[tuple[str, Written]]:
     """Look at what is due: what is first in its lane is ready now, the rest is looked at later.
 
-    A job that nobody has told of yet gets its `job.queued` here; returned are these, each with
-    its project. Another relay that is at it just now does this one's work: then nothing is done.
+    A job that nobody has told of yet gets its `job.queued` here, and `chat.said` if its user says
+    something with it; returned are these, each with its project. Another relay that is at it just now does this one's work: then nothing is done.
     """
     return conn.execute(LOOK, (MANY, LOOK_AGAIN)).fetchall()
 
 
 LOOK: LiteralString = """
-    select project_id, jsonb_build_object(
-               'seq', seq, 'job_id', job_id, 'type', 'job.queued',
-               'body', jsonb_build_object('kind', kind, 'chain', chain_id))
+    select project_id, jsonb_build_object('seq', seq, 'job_id', job_id, 'type', type, 'body', body)
       from baton_look(%s, %s)"""
 
 
@@ -132,17 +130,23 @@ def recall(conn: Connection, *, older_than: timedelta) -> int:
 
 
 def tell_ends(conn: Connection) -> int:
-    """Write the end of jobs that ended inside a producer's transaction. Returns how many."""
-    return conn.execute(TELL_ENDS, {"many": MANY}).rowcount
+    """Write the end of jobs that ended inside a producer's transaction, and what was said with them
+    if nobody has told of it. Returns how many."""
+    row = conn.execute(TELL_ENDS, {"many": MANY}).fetchone()
+    assert row
+    return row[0]
 
 
-TELL_ENDS: LiteralString = """
+TELL_ENDS: LiteralString = (
+    """
     with free_projects as (  -- who forgot a transaction on one keeps no other's ends waiting
         select project_id from projects
          where project_id in (select project_id from jobs where untold)
          limit %(many)s for no key update skip locked
     ), ended_jobs as (
-        select id, project_id, kind, chain_id, pos, error_class, error from jobs j
+        select id, project_id, kind, chain_id, pos, error_class, error, """
+    + UNSAID
+    + """ as said from jobs j
          where untold and (project_id in (select project_id from free_projects)
                            or not exists (select from projects p
                                            where p.project_id = j.project_id))
@@ -151,17 +155,25 @@ TELL_ENDS: LiteralString = """
         update jobs set untold = false from ended_jobs j where jobs.id = j.id
     ), the_projects as (
         update projects p set event_seq = p.event_seq + j.n
-          from (select project_id, count(*) as n from ended_jobs group by 1) j
+          from (select project_id, count(*) + count(said) as n from ended_jobs group by 1) j
          where p.project_id = j.project_id
         returning p.project_id, p.event_seq - j.n as before
+    ), written as (
+        insert into events (project_id, seq, job_id, type, body)
+        select p.project_id,
+               p.before + row_number() over (partition by p.project_id order by j.pos, j.id, x.n),
+               j.id, x.type, x.body
+          from ended_jobs j join the_projects p on p.project_id = j.project_id, lateral (values
+            (1, 'chat.said', j.said),
+            (2, 'job.cancelled',
+             jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
+                                'error_class', j.error_class, 'error', j.error))
+          ) as x (n, type, body)
+         where x.body is not null
+        returning type
     )
-    insert into events (project_id, seq, job_id, type, body)
-    select p.project_id,
-           p.before + row_number() over (partition by p.project_id order by j.pos, j.id),
-           j.id, 'job.cancelled',
-           jsonb_build_object('kind', j.kind, 'chain', j.chain_id,
-                              'error_class', j.error_class, 'error', j.error)
-      from ended_jobs j join the_projects p on p.project_id = j.project_id"""
+    select count(*) from written where type = 'job.cancelled'"""
+)
 
 
 # A parked job goes on: its credential may be used again.

@@ -27,16 +27,18 @@ POLL = 0.05  # seconds
 # Every table with rows of a project, in the order in which they go: rows of the product's
 # own tables may refer to its versions and projects, so these are last.
 TABLES: tuple[LiteralString, ...] = (
-    *("turns", "session_resume_attempts", "jobs", "lane_ends", "events"),
+    *("checks", "project_checks", "turns", "session_resume_attempts", "webhooks", "jobs"),
+    *("lane_ends", "events"),
     "project_chat_log_minimal",
     *("chat_plan_sessions", "project_ai_session_metrics", "session_transitions"),
     *("session_transitions_archive", "transcript_batches", "transcript_sessions"),
-    *("transcript_entries", "transcript_removals", "project_versions", "branches", "projects"),
+    *("transcript_entries", "transcript_removals", "project_versions", "branches"),
+    *("live_connections", "account_projects", "projects"),
 )
 # Every table that says whose a row is.
 OF_USERS: tuple[LiteralString, ...] = (
     *("projects", "jobs", "project_ai_session_metrics", "chat_plan_sessions", "branches"),
-    *("user_asks", "user_turns"),
+    *("user_asks", "user_turns", "live_connections", "webhooks"),
 )
 
 
@@ -141,7 +143,7 @@ def take_project(
 def _patiently(project_id: str) -> Generator[None]:
     try:
         yield
-    except errors.LockNotAvailable as exc:
+    except (errors.LockNotAvailable, errors.DeadlockDetected) as exc:
         raise Held(
             f"Somebody's transaction holds rows of project {project_id}: end it, and ask again."
         ) from exc
@@ -284,6 +286,7 @@ THEIRS: dict[str, LiteralString] = {
     + "(project_id, session_id) in "
     + SESSIONS,
     "session_resume_attempts": "delete from session_resume_attempts where job_id in " + JOBS,
+    "checks": "delete from checks where job_id in " + JOBS,
     "turns": "delete from turns where job_id in " + JOBS,
     "events": """
         update events set body = jsonb_build_object('kind', body -> 'kind', 'chain', body -> 'chain')
@@ -291,9 +294,11 @@ THEIRS: dict[str, LiteralString] = {
     + TOUCHED
     + "job_id in "
     + JOBS,
+    "webhooks": "delete from webhooks where user_id = %(user)s",
     "jobs": 'delete from jobs where user_id collate "C" = %(user)s',
     "user_asks": "delete from user_asks where user_id = %(user)s",
     "user_turns": "delete from user_turns where user_id = %(user)s",
+    "live_connections": "delete from live_connections where user_id = %(user)s",
     "project_ai_session_metrics": """
         update project_ai_session_metrics
            set user_id = '', summary = null, digest_files = null,

@@ -255,11 +255,17 @@ CLEAR: LiteralString = """
                             where o.chain_id = chains.chain_id
                               and (o.finished_at is null or o.untold
                                    or o.finished_at >= now() - %(age)s::interval))
+           and not exists (select from webhooks w  -- it says what became of the job
+                            where w.chain_id = chains.chain_id and w.state = 'waiting')
     ), gone as (
         delete from jobs j using old
          where j.chain_id = old.chain_id and j.finished_at < now() - %(age)s::interval
            and not j.untold
         returning j.id
+    ), told as (
+        delete from webhooks w using old where w.chain_id = old.chain_id
+    ), checked as (
+        delete from checks using gone where checks.job_id = gone.id
     ), turned as (
         delete from turns using gone where turns.job_id = gone.id returning turns.id
     )

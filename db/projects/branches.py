@@ -117,15 +117,15 @@ def promote(conn: Connection, project_id: str, lane: str, *, onto: str | None = 
     return branch
 
 
-def drop(conn: Connection, project_id: str, lane: str) -> Dropped:
-    """End a branch for good, as an operator: its sessions are not resumed any more.
+def drop(conn: Connection, project_id: str, lane: str, *, why: str = "operator") -> Dropped:
+    """End a branch for good, as an operator, or a race: its sessions are not resumed any more.
 
     What its turns cost stays. Raises HeadHeld, with nothing changed, when the branch is
     unknown or promoted, or has an open job or is being asked for one.
     """
     with _alone(conn, project_id, lane) as branch:
         _check_idle(conn, project_id, lane)
-        return _drop(conn, project_id, branch, why="operator")
+        return _drop(conn, project_id, branch, why=why)
 
 
 def drop_unused(

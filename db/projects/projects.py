@@ -8,8 +8,9 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 
-from db.core import events
+from db.core import events, product_rules
 from db.core.events import Event
+from db.jobs.attempts import Claimed
 from db.projects import heads
 from db.projects.heads import HeadHeld, Move, hold_head
 
@@ -49,6 +50,7 @@ class Version:
     ai_session_created_at: datetime | None
     ai_session_last_used_at: datetime | None
     created_at: datetime
+    check_status: str = "unchecked"  # passing, failing: what its newest check came to
 
 
 def get(conn: Connection, project_id: str) -> Project | None:
@@ -79,6 +81,20 @@ def place_refused(conn: Connection, project_id: str, below: str, roots: list[str
     return bool(row and row[0])
 
 
+def looked_at(
+    conn: Connection, project_id: str, below: str, roots: list[str]
+) -> tuple[bool, bool]:
+    """As `place_refused`, and whether a table has a strange rule, in one statement."""
+    row = conn.execute(
+        "select baton_place_refused(%(project)s, %(below)s, %(roots)s), ("
+        + product_rules.STRANGE
+        + ")",
+        {"project": project_id, "below": below, "roots": roots, **product_rules.ASKED},
+    ).fetchone()
+    assert row
+    return row[0], row[1]
+
+
 def unknown(conn: Connection, projects: Sequence[str]) -> list[str]:
     """Those of the ids that are no project's."""
     rows = conn.execute(
@@ -102,7 +118,7 @@ def versions(conn: Connection, project_id: str, *, limit: int | None = None) -> 
         return cur.execute(
             """
             select version_id, project_id, status, tree, ai_session_id, ai_session_created_at,
-                   ai_session_last_used_at, created_at
+                   ai_session_last_used_at, created_at, check_status
               from project_versions
              where project_id = %s and version_id is not null
              order by created_at desc, id desc limit %s
@@ -160,48 +176,72 @@ def rewind(conn: Connection, project_id: str, session_id: str) -> str | None:
     """
     with conn.transaction():
         head = hold_head(conn, project_id)
-        known = conn.execute(
-            """
-            select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true)
-              from (select id, project_id, new_session_id, version_id, tree
-                      from session_transitions
-                     union all
-                    select id, project_id, new_session_id, version_id, tree
-                      from session_transitions_archive) c
-              join project_ai_session_metrics m on m.session_id = c.new_session_id
-              join projects p on p.project_id = c.project_id
-             where c.project_id = %s and c.new_session_id = %s order by c.id desc limit 1
-            """,
-            (project_id, session_id),
+        return move_back(conn, project_id, session_id, head=head, reason="rewind")
+
+
+def move_back(
+    conn: Connection, project_id: str, session_id: str, *, head: str | None, reason: str
+) -> str | None:
+    """Move the head, which the caller's transaction holds, back to an earlier session; returns
+    its git commit, as `rewind` does. Raises HeadHeld."""
+    known = conn.execute(
+        """
+        select m.is_resumable, c.version_id, c.tree, coalesce(m.user_id = p.user_id, true)
+          from (select id, project_id, new_session_id, version_id, tree
+                  from session_transitions
+                 union all
+                select id, project_id, new_session_id, version_id, tree
+                  from session_transitions_archive) c
+          join project_ai_session_metrics m on m.session_id = c.new_session_id
+          join projects p on p.project_id = c.project_id
+         where c.project_id = %s and c.new_session_id = %s order by c.id desc limit 1
+        """,
+        (project_id, session_id),
+    ).fetchone()
+    if known is None:
+        raise HeadHeld("That session was never a head of this project: see `baton chain`.")
+    resumable, version, tree, is_theirs = known
+    if not resumable:
+        raise HeadHeld("That session cannot be resumed: choose another of `baton chain`.")
+    if not is_theirs:
+        raise HeadHeld(
+            "That session is another user's than the project: choose another of `baton chain`."
+        )
+    conn.execute(
+        """
+        update project_versions set ai_session_id = %s, ai_session_last_used_at = now()
+         where project_id = %s and version_id = %s
+        """,
+        (session_id, project_id, version),
+    )
+    to = Move(
+        old=head,
+        new=session_id,
+        parent=session_id,
+        source="operator",
+        reason=reason,
+        version_id=version,
+        tree=tree,
+    )
+    told = {"old": head, "session": session_id, "source": "operator", "tree": tree}
+    heads.move(conn, project_id, to, told | ({"reason": reason} if reason != "rewind" else {}))
+    return tree
+
+
+def take_back(conn: Connection, job: Claimed, session_id: str) -> str | None:
+    """Move the head of the main line back to what it was before the job, which runs; as `rewind`.
+    Raises HeadHeld, with nothing changed, when that cannot be, or the attempt was replaced."""
+    with conn.transaction():
+        held = conn.execute(
+            "select from jobs where id = %s and attempt = %s and state = 'running' for update",
+            (job.id, job.attempt),
         ).fetchone()
-        if known is None:
-            raise HeadHeld("That session was never a head of this project: see `baton chain`.")
-        resumable, version, tree, is_theirs = known
-        if not resumable:
-            raise HeadHeld("That session cannot be resumed: choose another of `baton chain`.")
-        if not is_theirs:
-            raise HeadHeld(
-                "That session is another user's than the project: choose another of `baton chain`."
-            )
+        if held is None:
+            raise HeadHeld("The job was taken over.")
         conn.execute(
-            """
-            update project_versions set ai_session_id = %s, ai_session_last_used_at = now()
-             where project_id = %s and version_id = %s
-            """,
-            (session_id, project_id, version),
+            "select from projects where project_id = %s for no key update", (job.project_id,)
         )
-        to = Move(
-            old=head,
-            new=session_id,
-            parent=session_id,
-            source="operator",
-            reason="rewind",
-            version_id=version,
-            tree=tree,
-        )
-        told = {"old": head, "session": session_id, "source": "operator", "tree": tree}
-        heads.move(conn, project_id, to, told)
-        return tree
+        return move_back(conn, job.project_id, session_id, head=job.head, reason="check_failed")
 
 
 def import_files(

@@ -15,7 +15,7 @@ from typing import LiteralString
 
 from psycopg import Connection
 
-MESSAGES = 20  # of a digest
+MESSAGES = 20  # of a digest at most; a third of its characters bounds them too (prompts.digest)
 STEPS = 400  # sessions back; chat and summary are of the newest of them
 
 
@@ -108,9 +108,10 @@ PAST: LiteralString = """
         select path.session_id, path.back
           from path join project_ai_session_metrics m using (session_id)
          where path.own and case
-               when m.job_id is null then not exists (  -- imported, or the product's
-                   select from project_chat_log_minimal c
-                    where c.project_id = %(project)s and c.ai_session_id = m.session_id)
+               when m.job_id is null then (  -- imported, or the product's; `not exists` may read
+                   select true from project_chat_log_minimal c  -- all of the project's chat
+                    where c.project_id = %(project)s and c.ai_session_id = m.session_id
+                    limit 1) is null
                else m.old_session_id is null and m.parent_session_id is not null
                 and not exists (select from project_ai_session_metrics f  -- of a template
                                  where f.session_id = m.parent_session_id

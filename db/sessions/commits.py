@@ -64,6 +64,7 @@ class Moved:
     cost_usd: float
     told: list[Written]
     messages: list[Message]
+    files_created: list[str] = field(default_factory=list[str])  # by the chain's build
 
 
 def advance(
@@ -104,8 +105,9 @@ def advance(
         return None  # the step was recorded just now
     if not rows:
         return None
-    cost, written, *_ = rows[0]
-    return Moved(float(cost), written, lanes.messages([row[2:] for row in rows]))
+    cost, written, created, *_ = rows[0]
+    sent = lanes.messages([row[3:] for row in rows])
+    return Moved(float(cost), written, sent, created or [])
 
 
 def committed(conn: Connection, job: Claimed, minted: str) -> Moved | None:
@@ -116,12 +118,13 @@ def committed(conn: Connection, job: Claimed, minted: str) -> Moved | None:
     conn.execute("select from jobs where id = %s for share", (job.id,))
     row = conn.execute(
         """
-        select cost_usd from turns
-         where job_id = %s and minted_session_id = %s and outcome = 'committed'
+        select t.cost_usd, j.result -> 'files_created' from turns t, jobs j
+         where t.job_id = %s and t.minted_session_id = %s and t.outcome = 'committed'
+           and j.id = %s
         """,
-        (job.id, minted),
+        (job.id, minted, job.chain_id),
     ).fetchone()
-    return Moved(float(row[0]), told=[], messages=[]) if row else None
+    return Moved(float(row[0]), [], [], row[1] or []) if row else None
 
 
 ADVANCE: LiteralString = (
@@ -256,6 +259,10 @@ ADVANCE: LiteralString = (
     + lanes.FOLLOW
     + "select figures.cost, "
     + events.TOLD
-    + """, next_job.*
-      from the_project, figures left join next_job on %(final)s"""
+    + """,
+       case when %(id)s = j.chain_id then %(result)s else (
+           select c.result from jobs c where c.id = j.chain_id) end -> 'files_created', """
+    + lanes.FOLLOWING
+    + """
+      from the_job j, the_project, figures left join next_job on %(final)s"""
 )

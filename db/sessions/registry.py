@@ -23,6 +23,8 @@ class Session:
     is_resumable: bool
     context_tokens: int
     turns_since_start: int
+    cli_version: str | None
+    model: str | None
     rank: int  # 0 the head, 1 handed down, 2 the version's, 3 and 4 older heads of its line
 
 
@@ -75,7 +77,8 @@ def candidates(
                  where session_id is not null order by session_id, rank, id
             )
             select m.session_id, m.project_id, m.user_id, m.version_id,
-                   now() - m.last_used_at as age, m.is_resumable, m.context_tokens, m.turns_since_start, best.rank
+                   now() - m.last_used_at as age, m.is_resumable, m.context_tokens,
+                   m.turns_since_start, m.cli_version, m.model, best.rank
               from best join project_ai_session_metrics m using (session_id)
              where m.project_id = %(project)s and m.user_id = %(user)s
                and (best.rank in (0, 3) or %(lane)s <> 'main' or exists (
@@ -101,7 +104,7 @@ def get(conn: Connection, session_id: str) -> Session | None:
         return cur.execute(
             """
             select session_id, project_id, user_id, version_id, now() - last_used_at as age,
-                   is_resumable, context_tokens, turns_since_start, 0 as rank
+                   is_resumable, context_tokens, turns_since_start, cli_version, model, 0 as rank
               from project_ai_session_metrics where session_id = %s
             """,
             (session_id,),

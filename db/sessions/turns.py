@@ -8,8 +8,10 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from db.jobs import checks
 from db.jobs.attempts import Claimed
 from db.sessions.costs import COST, WEIGHTS
+from db.sessions.tokens import digest
 
 # Failures after which what the turn made is as good as before: it may be gone on from, or
 # committed if it had ended (worker/session/recovery.py; sessions.advance). A full disk is none of them:
@@ -42,7 +44,7 @@ class Try:
     reason: str | None = None
 
 
-def begin(
+def begin(  # noqa: PLR0913 - all but two are named, and are columns of one row
     conn: Connection,
     job: Claimed,
     *,
@@ -52,9 +54,12 @@ def begin(
     tries: list[Try],
     source: str | None = None,
     reason: str | None = None,
+    token: str | None = None,
+    budget_usd: float | None = None,
 ) -> bool:
     """Record a run of the agent and every candidate that was looked at for it.
 
+    `token` is what the agent has in place of the model's key, and may spend `budget_usd` with.
     `source` and `reason` are those of the move, where the head is not what it goes on from.
     False, with nothing written, when the attempt was replaced.
     """
@@ -62,33 +67,35 @@ def begin(
         conn.execute(
             """
             with the_job as (  -- the fence
-                select id from jobs
+                select id, project_id from jobs
                  where id = %(job)s and attempt = %(attempt)s and state = 'running'
                    for key share
             ), looked_at as (  -- each candidate, in the order of trying
                 insert into session_resume_attempts
                        (job_id, attempt, project_id, session_id, step, outcome, reason)
-                select j.id, %(attempt)s, %(project)s, x.value ->> 'session_id', %(step)s,
+                select j.id, %(attempt)s, j.project_id, x.value ->> 'session_id', %(step)s,
                        x.value ->> 'outcome', x.value ->> 'reason'
                   from the_job j, jsonb_array_elements(%(tries)s) with ordinality as x (value, n)
                  order by x.n
             )
             insert into turns (job_id, attempt, project_id, step, parent_session_id,
-                               minted_session_id, old_session_id, source, reason)
-            select j.id, %(attempt)s, %(project)s, %(step)s, %(parent)s, %(minted)s, %(old)s,
-                   %(source)s, %(reason)s
+                               minted_session_id, old_session_id, source, reason,
+                               token_hash, budget_usd)
+            select j.id, %(attempt)s, j.project_id, %(step)s, %(parent)s, %(minted)s, %(old)s,
+                   %(source)s, %(reason)s, %(token)s, %(budget)s
               from the_job j
             """,
             {
                 "job": job.id,
                 "attempt": job.attempt,
-                "project": job.project_id,
                 "step": step,
                 "parent": parent,
                 "minted": minted,
                 "old": job.head,
                 "source": source,
                 "reason": reason,
+                "token": digest(token) if token else None,
+                "budget": budget_usd,
                 "tries": Jsonb([asdict(one) for one in tries]),
             },
         ).rowcount
@@ -190,20 +197,15 @@ def failed_as(conn: Connection, job_id: UUID, error_class: str) -> int:
     return row[0] if row else 0
 
 
-def files_created(conn: Connection, chain_id: UUID) -> list[str]:
-    """The files that the chain's build has made, as its result has them."""
-    row = conn.execute(
-        "select result -> 'files_created' from jobs where id = %s", (chain_id,)
-    ).fetchone()
-    return row[0] if row and row[0] else []
-
-
 def answer(conn: Connection, job_id: UUID, choice: str) -> bool:
-    """Answer a job that waits to be told what to do about its lost session.
+    """Answer a job that waits to be told what to do: about its lost session, or about a version
+    that fails its check (db/jobs/checks.py).
 
     `retry`: look for the session once more; `start_new`: begin a fresh one, the past
-    retold. False, with nothing changed, when the job does not wait for an answer.
+    retold. False, with nothing changed, when the job does not wait for such an answer.
     """
+    if choice in checks.CHOICES:
+        return checks.decide(conn, job_id, choice)
     return (
         conn.execute(
             """

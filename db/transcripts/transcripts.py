@@ -16,7 +16,7 @@ A fork by the CLI leaves the transcripts of sub-agents behind: db/transcripts/fo
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
@@ -62,6 +62,7 @@ class _Found:
 class _Batch:
     """One append as it is stored."""
 
+    mark: str  # the session's fingerprint
     expected: int  # entries of the whole transcript
     overlay: bytes | None  # null: the transcript's row stands alone
     bodies: list[bytes]
@@ -109,6 +110,14 @@ def load(
 
     Raises TranscriptDamaged if anything of it is missing or unreadable.
     """
+    marked = load_marked(conn, project_id, session_id, subpath=subpath)
+    return marked[0] if marked else None
+
+
+def load_marked(
+    conn: Connection, project_id: str, session_id: str, *, subpath: str = ""
+) -> tuple[list[Entry], str] | None:
+    """As `load`, with the session's fingerprint of the same moment."""
     batches = _batches(conn, _where(project_id, session_id, subpath))
     if not batches:
         return None
@@ -124,7 +133,7 @@ def load(
         raise TranscriptDamaged(
             f"Session {session_id}: {len(entries)} entries are stored, {expected} were appended."
         )
-    return entries
+    return entries, batches[0].mark
 
 
 def fingerprint(conn: Connection, project_id: str, session_id: str) -> str | None:
@@ -135,18 +144,19 @@ def fingerprint(conn: Connection, project_id: str, session_id: str) -> str | Non
     """
     with conn.cursor(row_factory=scalar_row) as cur:
         return cur.execute(
-            """
-            select concat_ws(' ',
-                       string_agg(subpath || ':' || last_batch || ':' || entries, ','
-                                  order by subpath),
-                       (select string_agg(project_id || ':' || xact, ',' order by project_id)
-                          from transcript_removals where project_id in ('', %(project_id)s)))
-              from transcript_sessions
-             where project_id = %(project_id)s and session_id = %(session_id)s
-            having bool_or(subpath = '')
-            """,
+            FINGERPRINT,
             {"project_id": project_id, "session_id": session_id},
         ).fetchone()
+
+
+FINGERPRINT: LiteralString = """
+    select concat_ws(' ',
+               string_agg(subpath || ':' || last_batch || ':' || entries, ',' order by subpath),
+               (select string_agg(project_id || ':' || xact, ',' order by project_id)
+                  from transcript_removals where project_id in ('', %(project_id)s)))
+      from transcript_sessions
+     where project_id = %(project_id)s and session_id = %(session_id)s
+    having bool_or(subpath = '')"""
 
 
 def exists(conn: Connection, project_id: str, session_id: str) -> bool:
@@ -303,8 +313,9 @@ def _batches(conn: Connection, where: dict[str, Any]) -> list[_Batch]:
     """
     with conn.cursor(binary=True, row_factory=class_row(_Batch)) as cur:
         return cur.execute(
-            """
-            select s.entries as expected, b.overlay,
+            "select coalesce(("
+            + FINGERPRINT
+            + """), '') as mark, s.entries as expected, b.overlay,
                    array(select run.body
                            from unnest(b.starts, b.runs) with ordinality as r (start, length, n)
                           cross join lateral

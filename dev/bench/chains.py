@@ -1,34 +1,29 @@
-"""`make bench`: what Baton itself costs, beside a plain durable Celery chain in the same run.
+"""`make bench`: what Baton itself costs, beside what one would take instead, in the same run.
 
-The agent does nothing here (scripted), so what is left is the ledger, the transcript
-store, the workspace's repository, Celery and Redis. Ratios within a run hold from machine
-to machine; absolute figures do not.
+The agent does nothing here (scripted), so what is left is the ledger, the transcript store, the
+workspace's repository, Celery and Redis. Every candidate works off its chains with two slots, after
+all of them were asked for; its start is not counted. Candidates take turns, so ratios within a run
+hold from machine to machine; absolute figures do not. Prints a table, then a line of JSON for each.
 """
 
+import json
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
-import redis
-from celery import Celery
 from rich.console import Console
 from rich.table import Table
 
 from config.settings import settings
-from dev.stack.up import EXPECTED, stack
-from worker.client import Build, ChatPlan, enqueue
+from db.core.migrate import migrate
+from dev.bench.candidates import BASE, Candidate, Figures, candidates, measure
+from dev.bench.latency import latencies
+from dev.stack.services import services
+from dev.stack.up import EXPECTED
 
-CHAINS = 20  # in one drain
-ASKED = 20  # one after the other, for the latency
 REPETITIONS = 3
-COMMANDS = {
-    "worker": "celery -A dev.bench.worker worker --loglevel INFO --without-mingle",
-    "relay": "python -m worker.relay",
-}
+ASKED = 2000  # one after the other, for the latency
 
 
 def main(root: Path) -> int:
@@ -36,85 +31,81 @@ def main(root: Path) -> int:
     console = Console(highlight=False)
     (root / ".baton").mkdir(exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=root / ".baton", prefix="bench-") as place:
-            overrides = {
+        with (
+            tempfile.TemporaryDirectory(dir=root / ".baton", prefix="bench-") as place,
+            services(Path(place), database_url="", redis_url="") as running,
+        ):
+            migrate(running.database_url)
+            os.environ |= {
+                "DATABASE_URL": running.database_url,
+                "REDIS_URL": running.redis_url,
                 "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",  # nobody asks it
+                "BATON_SANDBOX": "off",
+                "BATON_SLOTS": "2",
                 "BATON_COMPACT": "never",
                 "BATON_LOG_LEVEL": "warning",
                 "BATON_WORKSPACES": f"{place}/workspaces",
                 "BATON_AGENT_HOME": f"{place}/agent",
+                "BATON_EGRESS_HOME": f"{place}/egress",
             }
-            with stack(Path(place), overrides, commands=COMMANDS) as running:
-                os.environ |= {
-                    "DATABASE_URL": running.database_url,
-                    "REDIS_URL": running.redis_url,
-                    "BATON_WORKSPACES": f"{place}/workspaces",
-                }
-                settings.cache_clear()
-                console.print(_table(running.database_url, running.redis_url))
+            settings.cache_clear()
+            _tell(console, Path(place))
     except EXPECTED as exc:
         console.print(str(exc), markup=False)
         return 1
     return 0
 
 
-def _table(database_url: str, redis_url: str) -> Table:
-    with psycopg.connect(database_url, autocommit=True) as conn:
-        plain = Celery(broker=redis_url)
-        broker = redis.Redis.from_url(redis_url, decode_responses=True)
-        pairs = [(_drain_plain(plain, broker), _drain(conn)) for _ in range(REPETITIONS)]
-        latencies = sorted(_latency(conn) for _ in range(ASKED))
-    table = Table(title=f"{CHAINS} chains, median (min to max) of {REPETITIONS}")
+def _tell(console: Console, place: Path) -> None:
+    here, missing = candidates(place)
+    for name, package in missing:
+        console.print(
+            f"LEFT OUT: {name}: {package} is not installed (pip install 'baton-jobs[bench]').",
+            markup=False,
+        )
+    load = os.getloadavg()[0]
+    found: dict[str, list[Figures]] = {each.name: [] for each in here}
+    for _ in range(REPETITIONS):
+        for each in here:
+            found[each.name].append(measure(each, place))
+    ratios = {
+        name: [one.rate / base.rate for one, base in zip(took, found[BASE], strict=True)]
+        for name, took in found.items()
+    }
+    console.print(_table(here, found, ratios))
+    ms = latencies(place, ASKED)
+    p50, p99 = ms[len(ms) // 2], ms[int(len(ms) * 0.99)]
+    console.print(
+        f"Asked (with a ring) to committed, one chat after the other: p50 {p50:.1f} ms, p99"
+        f" {p99:.1f} ms of {ASKED}. Load before: {load:.1f}."
+    )
+    for each in here:
+        took = found[each.name]
+        line = {
+            "name": each.name,
+            "ratio_to_celery": round(statistics.median(ratios[each.name]), 3),
+            "chains_per_s": round(statistics.median(one.rate for one in took), 1),
+            "chains": each.chains,
+            "repetitions": REPETITIONS,
+        }
+        print(json.dumps(line), flush=True)  # noqa: T201 - for programs: not as wide as a page
+    chat = {"name": "Baton, chat", "p50_ms": round(p50, 1), "p99_ms": round(p99, 1)}
+    print(json.dumps(chat | {"asked": ASKED, "load": round(load, 1)}), flush=True)  # noqa: T201
+
+
+def _table(
+    here: list[Candidate], found: dict[str, list[Figures]], ratios: dict[str, list[float]]
+) -> Table:
+    table = Table(
+        title=f"Chains of three steps, median (min to max) of {REPETITIONS}, by turns"
+    )
     for column in ("", "chains/s", "ratio to plain Celery"):
         table.add_column(column)
-    ours, theirs = [b for _, b in pairs], [a for a, _ in pairs]
-    table.add_row("Celery, three empty steps, durable, no ledger", _spread(theirs), "1")
-    ratios = [b / a for a, b in pairs]
-    table.add_row(
-        "Baton, build → metadata (2 turns) → compaction, no agent",
-        _spread(ours),
-        _spread(ratios),
-    )
-    table.caption = (
-        f"asked to done, one turn, nothing else running: p50 {latencies[len(latencies) // 2]:.1f} ms,"
-        f" p95 {latencies[int(len(latencies) * 0.95)]:.1f} ms (n = {ASKED})"
-    )
+    for each in here:
+        rates = [one.rate for one in found[each.name]]
+        table.add_row(each.name, _spread(rates), _spread(ratios[each.name]))
     return table
 
 
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
-def _drain_plain(app: Celery, broker: "redis.Redis") -> float:
-    broker.delete("bench:done")
-    began = time.perf_counter()
-    for chain in range(CHAINS):
-        app.send_task("bench.step", (chain, 1), queue="celery", ignore_result=True)
-    while int(str(broker.get("bench:done") or 0)) < CHAINS:
-        time.sleep(0.005)
-    broker.delete("bench:done")
-    return CHAINS / (time.perf_counter() - began)
-
-
-def _drain(conn: psycopg.Connection) -> float:
-    """Chains of projects of their own; the first turn's empty workspace included."""
-    run = uuid4().hex[:8]
-    began = time.perf_counter()
-    with conn.transaction():
-        for chain in range(CHAINS):
-            enqueue(conn, Build(project=f"bench-{run}-{chain}", user="bench", prompt="go"))
-    while conn.execute("select 1 from jobs where finished_at is null limit 1").fetchone():
-        time.sleep(0.02)
-    return CHAINS / (time.perf_counter() - began)
-
-
-def _latency(conn: psycopg.Connection) -> float:
-    """Milliseconds from asking to the commit of a chat's turn, nothing else running."""
-    began = time.perf_counter()
-    job = enqueue(conn, ChatPlan(project="bench-latency", user="bench", prompt="go"))
-    while not conn.execute(
-        "select 1 from jobs where id = %s and finished_at is not null", (job.id,)
-    ).fetchone():
-        time.sleep(0.001)
-    return (time.perf_counter() - began) * 1000

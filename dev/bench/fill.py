@@ -35,7 +35,7 @@ def fill(conn: Connection, amount: Amount, *, modern: bool = True) -> None:
         conn.execute("set local synchronous_commit to off")
         for statement in FILL:
             if text := statement if modern else _of_the_oldest(statement).strip():
-                conn.execute(text.encode(), params, prepare=False)
+                conn.execute(text.encode(), params, prepare=False)  # query: of FILL
     conn.execute("vacuum analyze")
 
 

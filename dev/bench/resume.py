@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -31,6 +31,7 @@ from config.settings import STANDIN_KEY, settings
 from db.core import pool
 from db.core.migrate import migrate
 from db.projects import projects
+from dev.bench.egress import proxy
 from dev.bench.history import MB, as_jsonl, history
 from dev.stack.services import services
 from dev.stack.up import EXPECTED
@@ -56,7 +57,8 @@ def main(root: Path) -> int:
         with (
             tempfile.TemporaryDirectory(dir=root / ".baton", prefix="bench-") as place,
             services(Path(place), database_url="", redis_url="") as running,
-            _model(Path(place)) as model_url,
+            model(Path(place)) as model_url,
+            ExitStack() as later,
         ):
             migrate(running.database_url)
             os.environ |= {
@@ -67,9 +69,11 @@ def main(root: Path) -> int:
                 "NO_PROXY": "127.0.0.1",
                 "BATON_WORKSPACES": f"{place}/workspaces",
                 "BATON_AGENT_HOME": f"{place}/agent",
+                "BATON_EGRESS_HOME": f"{place}/egress",
                 "BATON_LOG_LEVEL": "error",
             }
             settings.cache_clear()
+            later.enter_context(proxy())
             logs.configure()
             console.print(_table(Path(place)))
             pool.close()
@@ -80,7 +84,7 @@ def main(root: Path) -> int:
 
 
 @contextmanager
-def _model(place: Path) -> Generator[str]:
+def model(place: Path) -> Generator[str]:
     """The URL of a stand-in that does not share our processor time."""
     ready = place / "model-url"
     options = ["--scenario", "plain", "--speed", "0", "--limit", str(WINDOW)]
@@ -131,7 +135,7 @@ def _pairs(place: Path, size: int, behind: int | None) -> list[tuple[Took, Took]
     file.write_text(as_jsonl(history(session, size, behind=behind * MB if behind else None)))
     project = f"bench-{session}"
     pairs = list[tuple[Took, Took]]()
-    with psycopg.connect(settings().database_url, autocommit=True) as conn:
+    with psycopg.connect(settings().database_url.get_secret_value(), autocommit=True) as conn:
         recordings.import_session(conn, project, file, user_id="bench", session=None, head=True)
         for _ in range(TIMES):
             disk = _took(lambda: asyncio.run(_from_disk(folder, config, session)))

@@ -68,7 +68,7 @@ def _filled(console: Console, server: str, amount: Amount) -> Connection:
     """A connection to a ledger of that size."""
     name = f"of_{amount.projects}"
     with psycopg.connect(server, autocommit=True) as conn:
-        conn.execute(f"create database {name}".encode())
+        conn.execute(f"create database {name}".encode())  # query: a number is in it
     url = f"{server.rpartition('/')[0]}/{name}"
     migrate(url)
     conn = psycopg.connect(url, autocommit=True, prepare_threshold=0)

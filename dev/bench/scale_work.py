@@ -89,7 +89,7 @@ class Names:
 
 
 def _of(*words: object) -> UUID:
-    return UUID(md5(" ".join(map(str, words)).encode()).hexdigest())  # noqa: S324
+    return UUID(md5(" ".join(map(str, words)).encode(), usedforsecurity=False).hexdigest())
 
 
 def works(amount: Amount) -> list[Work]:

@@ -1,6 +1,14 @@
-"""Workers for the bench: Baton's own tasks with an agent that does nothing, and beside them
-a plain durable Celery chain of three empty steps, for comparison."""
+"""Workers for the bench: Baton's own tasks with an agent that does nothing.
 
+    whole    build → metadata (2 turns) → compaction, as the product does them
+    ledger   three jobs of one turn each that touch no file: claims, fences, sessions, commits, events
+             and messages are all there, the workspace is not
+
+BENCH_BATON says which.
+"""
+
+import os
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -12,17 +20,37 @@ from tasks.chat_plan import do_chat_plan
 from tasks.compaction import do_compaction
 from tasks.metadata import do_metadata
 from worker.app import app
+from worker.job.attempt import Attempt
+from worker.job.commit import Outcome
 from worker.job.delivery import show
+from worker.job.legs import conclude
 from worker.job.run import run
-from worker.live.checkpoints import client
+from worker.job.step import Step
+from worker.job.turn import run_turn
 
-DOES = {
+ANSWER = '{"summary": "none", "recommendations": []}'
+SOURCES = {"build": "build", "metadata": "metadata", "compaction": "compact"}
+
+
+def do_ledger(at: Attempt) -> None:
+    """One turn that reads only, and its commit."""
+    kind = at.job.kind
+    turn = run_turn(at, Step(name=kind, prompt="go", mode="read"))
+    version = str(at.job.chain_id)
+    new = kind == "build"
+    conclude(
+        at, turn, Outcome(step=kind, source=SOURCES[kind], version=version, new_version=new)
+    )
+
+
+WHOLE: dict[str, Callable[[Attempt], None]] = {
     "build": do_build,
     "metadata": do_metadata,
     "compaction": do_compaction,
     "chat_plan": do_chat_plan,
 }
-ANSWER = '{"summary": "none", "recommendations": []}'
+LEDGER = {**dict.fromkeys(SOURCES, do_ledger), "chat_plan": do_chat_plan}
+DOES = LEDGER if os.environ.get("BENCH_BATON") == "ledger" else WHOLE
 
 
 def _task(kind: str) -> None:
@@ -37,12 +65,3 @@ app.finalize()
 for name in DOES:
     app.tasks.pop(f"tasks.{name}", None)
     _task(name)
-
-
-@app.task(name="bench.step", ignore_result=True)
-def step(chain: int, number: int) -> None:
-    """One empty step of a plain chain; the next is sent at its end, the last is counted."""
-    if number < 3:
-        app.send_task("bench.step", (chain, number + 1), ignore_result=True)
-    else:
-        client(0).incr("bench:done")

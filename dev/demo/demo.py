@@ -33,8 +33,15 @@ USER = "demo"
 BUILD = "Build a small website for a trail guide: an overview and a packing list."
 UPDATE = "Add a contact page and make the header dark green."
 QUESTION = "What did we change last, and why?"
+# Each page of the site links to each.
+CHECK = (
+    "bad=0; for page in *.html; do for other in *.html; do"
+    ' grep -q "href=.$other" "$page" || { echo "$page has no link to $other"; bad=1; };'
+    " done; done; exit $bad"
+)
 TURN_BUDGET = 0.50  # USD a turn, with a real model
-TURNS = 9  # two builds with two steps of metadata and a compaction each, and a question
+# Two builds with two steps of metadata and a compaction each, a repair, and a question.
+TURNS = 10
 
 
 @dataclass
@@ -71,8 +78,8 @@ class Demo:
         )
         self.compact()
         self.ask(
-            "4  Change it: the compacted session is resumed",
-            Update(project=self.project, user=USER, prompt=UPDATE, version="v2"),
+            "4  Change it: the compacted session is resumed; what the check finds is mended in it",
+            Update(project=self.project, user=USER, prompt=UPDATE, version="v2", check=CHECK),
         )
         self.compact()
         answer = self.ask(
@@ -135,6 +142,8 @@ def _running(root: Path, console: Console) -> Generator[tuple[str, str]]:
         stop = held.pop_all()
     with stop:
         console.print(f"The model: {running.model.told}", markup=False)
+        if running.unboxed:
+            console.print(running.unboxed, style="yellow", markup=False)
         if "BATON_BUDGET_USD" in overrides:
             console.print(
                 f"This uses your key: {TURNS} turns, each capped at about"

@@ -71,6 +71,10 @@ def found(conn: Connection, project: str) -> list[Finding]:
     sync = conn.execute(
         "select sync_status from session_sync where project_id = %s", (project,)
     ).fetchone()
+    rows = conn.execute(
+        "select outcome from checks where project_id = %s order by id", (project,)
+    )
+    checked = [outcome for (outcome,) in rows]
     return [
         check(f"no turn fell back ({sources})", "fallback" not in sources),
         check(
@@ -81,6 +85,11 @@ def found(conn: Connection, project: str) -> list[Finding]:
             ),
         ),
         check("two compactions moved the head", sources.count("compact") == 2),
+        check(f"the update passes its check ({checked})", checked[-1:] == ["passed"]),
+        check(
+            "what the check found was mended in the session that made it",
+            "failed" not in checked or "recovery" in sources,
+        ),
         check("ids and tables are in step", sync is not None and sync[0] == "SYNCED"),
     ]
 
@@ -90,7 +99,7 @@ def transitions(conn: Connection, project: str) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cur:
         return cur.execute(
             """
-            select t.source, t.old_session_id, t.new_session_id, t.parent_session_id,
+            select t.source, t.reason, t.old_session_id, t.new_session_id, t.parent_session_id,
                    t.version_id, m.step, m.input_tokens, m.cache_creation_tokens,
                    m.cache_read_tokens, m.output_tokens, m.context_tokens,
                    m.cost_usd::float8 as cost_usd, m.duration_ms, m.resumed,

@@ -47,6 +47,7 @@ def _move(move: dict[str, Any]) -> Text:
         (f"{old:>8} → ", "dim"),
         (move["new_session_id"][:8], "green"),
         f" {_tokens(move):<22} ${move['cost_usd']:.3f} {(move['duration_ms'] or 0) / 1000:4.1f}s",
+        (f"  {move['reason']}" if move["reason"] else "", "yellow"),
     )
 
 

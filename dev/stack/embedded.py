@@ -23,13 +23,15 @@ import psycopg
 import redis
 
 from config.release import DISTRIBUTION
-from dev.stack import processes
+from dev.stack import passwords, processes
 from dev.stack.processes import LOOPBACK
 from dev.stack.server import Server, ServiceError
+from worker.broker import rights
 
 NOBODY = "65534"
 REDIS_NAMES = ("redis-server", "valkey-server")
-OLDEST_REDIS = (6, 2)
+OLDEST_REDIS = (7, 0)  # rights for keys and commands that go together
+PRODUCER = "producer"  # the user of plain producers
 
 DURABLE = {"fsync": "on"}
 THROWN_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -44,6 +46,10 @@ POSTGRES = {
     "idle_in_transaction_session_timeout": "30s",
     "client_connection_check_interval": "5s",
     "log_line_prefix": "%m [%p] ",
+    # A statement that is refused may hold a prompt; the message and its code say enough.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length_on_error": "0",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
@@ -85,12 +91,12 @@ def open_postgres(home: Path, *, durable: bool = True) -> Generator[Server]:
 
 @contextmanager
 def open_redis(home: Path) -> Generator[Server]:
-    """A Redis with every command allowed, its data under `home`/redis."""
+    """A Redis with two users, its data under `home`/redis: ours, who may give every command,
+    and `producer` (worker/broker/rights.py). Nobody else is let in."""
     place = _place(home, "redis")
-    port = _port(place)
+    url, plain_url, users = _redis_users(place, port := _port(place))
     data = place / "data"
     data.mkdir(mode=0o700, exist_ok=True)
-    url = f"redis://{LOOPBACK}:{port}/0"
     program = _redis_program()
     options = {
         "bind": LOOPBACK,
@@ -100,9 +106,9 @@ def open_redis(home: Path) -> Generator[Server]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "maxmemory-policy": "noeviction",  # the broker's queue is in it: full must mean an error
+        "enable-debug-command": "yes",
+        "aclfile": str(users),
     }
-    if _version(program) >= (7,):
-        options["enable-debug-command"] = "yes"
     pairs = [word for name, value in options.items() for word in (f"--{name}", value)]
     server = Server(
         name="Redis",
@@ -113,9 +119,23 @@ def open_redis(home: Path) -> Generator[Server]:
         answer=lambda: _ping(url),
         data=data,
         log=home / "log" / "redis.log",
+        plain_url=plain_url,
     )
     with _running(server, start=lambda: _start_or_begin_anew(server)):
         yield server
+
+
+def _redis_users(place: Path, port: int) -> tuple[str, str, Path]:
+    """The URLs of our own user and of plain producers', and the file that Redis has them from."""
+    full, plain = (passwords.kept(place / f"{name}password") for name in ("", f"{PRODUCER}-"))
+    users = place / "users.acl"
+    lines = (
+        rights.rule("default", full, "~* &* +@all", hashed=True),
+        rights.rule(PRODUCER, plain, rights.PRODUCER, hashed=True),
+    )
+    passwords.write(users, "".join(f"{line}\n" for line in lines))
+    where = f"{LOOPBACK}:{port}/0"
+    return f"redis://default:{full}@{where}", f"redis://{PRODUCER}:{plain}@{where}", users
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from dev.stack import flower
 from dev.stack.noted import Services
 from dev.stack.processes import LOOPBACK, free_port
 from dev.stack.server import ServiceError
+from worker.sandbox import box
 
 SCENARIO = "demo"
 STORY = "its answers are scripted, and whatever is asked for it builds the same trail guide"
@@ -24,7 +25,7 @@ class Model:
 
     told: str  # for people
     url: str = ""  # empty: the real one
-    key: str = ""  # empty: as the environment has it
+    key: str = field(default="", repr=False)  # empty: as the environment has it
     command: str = ""
 
 
@@ -34,7 +35,8 @@ def choose_model(overrides: Mapping[str, str]) -> Model:
     Raises ServiceError where there is no stand-in.
     """
     base = overrides.get("ANTHROPIC_BASE_URL") or settings().anthropic_base_url
-    key = overrides.get("ANTHROPIC_API_KEY") or settings().anthropic_api_key.get_secret_value()
+    keys = settings().anthropic_api_key, settings().anthropic_auth_token
+    key = overrides.get("ANTHROPIC_API_KEY") or any(one.get_secret_value() for one in keys)
     if base or key:
         return Model(told=base or "https://api.anthropic.com")
     if not all(map(find_spec, ("aiohttp", "yaml"))):
@@ -50,6 +52,15 @@ def choose_model(overrides: Mapping[str, str]) -> Model:
         key=STANDIN_KEY,
         command=f"python -m dev.standin --scenario {SCENARIO} --port {port}",
     )
+
+
+def without_box(overrides: Mapping[str, str]) -> str | None:
+    """What is told where agents are to run without a box, as nobody has said: there can be none
+    here, and somebody looks on. A worker that is started by itself starts no agent then."""
+    if overrides.get("BATON_SANDBOX", settings().sandbox) != "auto":
+        return None
+    why = box.missing()
+    return f"{why}: agents run with your rights, in no box (BATON_SANDBOX=off)" if why else None
 
 
 def child_environment(running: Services, model: Model) -> dict[str, str]:

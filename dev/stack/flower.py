@@ -5,12 +5,11 @@
 Flower alone is given it: what an agent could read of a worker's environment has no key to all jobs.
 """
 
-import os
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from dev.stack import passwords
 from dev.stack.processes import LOOPBACK
 from dev.stack.services import home_of
 
@@ -28,9 +27,9 @@ SECRETS = (
 class Door:
     """Where Flower is, and how to come in."""
 
-    url: str  # with user and password, where they are ours
+    url: str = field(repr=False)  # with user and password, where they are ours
     answers: str  # without them
-    env: Mapping[str, str]  # for Flower alone
+    env: Mapping[str, str] = field(repr=False)  # for Flower alone
 
 
 def door(root: Path, port: int, given: Mapping[str, str]) -> Door:
@@ -39,18 +38,6 @@ def door(root: Path, port: int, given: Mapping[str, str]) -> Door:
     chosen = {name: given[name] for name in SECRETS if given.get(name)}
     if "FLOWER_BASIC_AUTH" in chosen or given.get("FLOWER_AUTH"):
         return Door(answers, answers, chosen)
-    password = _password(home_of(root) / "flower")
+    password = passwords.kept(home_of(root) / "flower" / "password")
     url = f"http://{USER}:{password}@{LOOPBACK}:{port}"
     return Door(url, answers, chosen | {"FLOWER_BASIC_AUTH": f"{USER}:{password}"})
-
-
-def _password(place: Path) -> str:
-    file = place / "password"
-    if file.exists() and (known := file.read_text().strip()):
-        return known
-    place.mkdir(mode=0o700, exist_ok=True)
-    fresh = secrets.token_hex(16)  # no sign that a URL writes another way
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as writing:
-        writing.write(fresh)
-    file.chmod(0o600)
-    return fresh

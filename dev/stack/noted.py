@@ -4,9 +4,10 @@ Every command of `baton` reads it: so this imports no client of a database.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from dev.stack import processes
 from dev.stack.processes import Process
@@ -17,11 +18,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    database_url: str
-    redis_url: str
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    plain_broker_url: str = field(
+        default="", repr=False
+    )  # of Redis' user for plain producers; empty: REDIS_URL is theirs
     model_url: str = ""  # of the stand-in, where it runs
-    flower_url: str = ""  # with its password
+    flower_url: str = field(default="", repr=False)  # with its password
+    web_url: str = ""
+    unboxed: bool = False  # agents run without a box: there can be none here
     embedded: "tuple[Server, ...]" = ()  # those started here, in the order of their start
+
+    @property
+    def redis_told(self) -> str:
+        """Redis' address for the terminal: one of our own with its password, which was made here
+        and opens nothing else."""
+        ours = self.redis_url in (one.url for one in self.embedded)
+        return self.redis_url if ours else without_password(self.redis_url)
+
+
+def without_password(url: str) -> str:
+    """An address as it may be shown to anybody."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=user.partition(":")[0] + at + host, query="").geturl()
 
 
 def find(root: Path) -> Services | None:
@@ -31,8 +51,11 @@ def find(root: Path) -> Services | None:
         found = Services(
             noted["database_url"],
             noted["redis_url"],
+            noted.get("plain_broker_url", ""),
             noted.get("model_url", ""),
             noted.get("flower_url", ""),
+            noted.get("web_url", ""),
+            noted.get("unboxed", False),
         )
         if all(processes.alive(Process(**one)) for one in noted["processes"]):
             return found

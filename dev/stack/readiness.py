@@ -3,21 +3,29 @@
 import socket
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from config import egress
 from config.settings import settings
+from db.core import pool
+from db.core.pool import NoDatabase
+from db.jobs import workers
 from dev.stack.environment import Model
 from dev.stack.supervisor import Child, Supervisor, last_words
 from worker.broker.connection import address
 
 POLL = 0.1  # seconds
 LASTS = 1.5  # seconds; a process that cannot be asked is taken at its word after that
+SILENT = timedelta(minutes=1)  # a worker's pid is its own for so long
 TRIES = 3  # deaths in a row that show that it cannot start
 
 
@@ -26,13 +34,23 @@ class NotReady(Exception):
 
 
 def await_ready(
-    supervisor: Supervisor, redis_url: str, *, flower: str, model: Model, within: float
+    supervisor: Supervisor,
+    database_url: str,
+    redis_url: str,
+    *,
+    flower: str,
+    web: str,
+    model: Model,
+    egress_home: Path,
+    within: float,
 ) -> None:
     """Wait until every process answers. Raises NotReady after `within` seconds."""
     asked: dict[str, Callable[[Child], bool]] = {
-        "worker": lambda child: _pongs(child, redis_url),
+        "worker": lambda child: _pongs(child, redis_url) or _reports(child, database_url),
         "flower": lambda _: _serves(f"{flower}/healthcheck"),
+        "web": lambda _: _serves(f"{web}/healthz"),
         "model": lambda _: _listens(model.url),
+        "egress": lambda _: egress.listens(egress_home),
     }
     waiting = dict(supervisor.children)
     deadline = time.monotonic() + within
@@ -64,6 +82,18 @@ def _pongs(child: Child, redis_url: str) -> bool:
         except (OSError, RedisError, KombuError):
             return False
     pids = [answer.get("pid") for answer in answers.values()]
+    return child.process is not None and child.process.pid in pids
+
+
+def _reports(child: Child, database_url: str) -> bool:
+    """Whether this very worker says in Postgres that it is there: with
+    BATON_REMOTE_CONTROL=off it answers nobody."""
+    try:
+        with pool.connect(database_url) as conn:
+            there = workers.online(conn, silent_after=SILENT)
+    except (NoDatabase, psycopg.Error):
+        return False
+    pids = [each.pid for each in there if each.host == socket.gethostname()]
     return child.process is not None and child.process.pid in pids
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -29,13 +29,16 @@ class Server:
     """A server program of ours: it can be stopped, killed and started again."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     command: list[str]
     programs: tuple[str, ...]  # what the kernel may call it
     goodbye: signal.Signals  # what it takes as a wish to end quickly and cleanly
     answer: Callable[[], object]  # raises while the server is not ready
     data: Path
     log: Path
+    plain_url: str = field(
+        default="", repr=False
+    )  # of Redis: that of the user for plain producers
     wanted: bool = False  # false: it was stopped on purpose
     _popen: subprocess.Popen[bytes] | None = None
 

@@ -5,7 +5,8 @@ directly, on loopback ports that are chosen once and remembered. Each is bound t
 process that started it: when that is killed, the kernel ends them too.
 
     .baton/postgres/{data,port,password}    .baton/log/postgres.log
-    .baton/redis/{data,port}                .baton/log/redis.log
+    .baton/redis/{data,port,users.acl}      .baton/log/redis.log
+    .baton/redis/{,producer-}password
     .baton/lock                             held while services() is open
     .baton/services.json                    how to reach them, while they run
 
@@ -42,9 +43,11 @@ def services(
     A URL, given here or in the settings, names a server that runs already. Raises
     ServiceError with a sentence for people when something cannot be started.
     """
-    database_url = settings().database_url if database_url is None else database_url
-    redis_url = settings().redis_url if redis_url is None else redis_url
-    home = home_of(root)
+    if database_url is None:
+        database_url = settings().database_url.get_secret_value()
+    if redis_url is None:
+        redis_url = settings().redis_url.get_secret_value()
+    home, plain = home_of(root), settings().plain_broker_url.get_secret_value()
     with _alone(home), ExitStack() as opened:
         embedded = list[Server]()
         if not database_url:
@@ -52,9 +55,9 @@ def services(
             database_url = embedded[-1].url
         if not redis_url:
             embedded.append(opened.enter_context(open_redis(home)))
-            redis_url = embedded[-1].url
+            redis_url, plain = embedded[-1].url, embedded[-1].plain_url
         _check(database_url, redis_url)
-        running = Services(database_url, redis_url, embedded=tuple(embedded))
+        running = Services(database_url, redis_url, plain, embedded=tuple(embedded))
         opened.callback((home / "services.json").unlink, missing_ok=True)
         note(root, running)
         yield running
@@ -71,8 +74,11 @@ def note(root: Path, running: Services) -> None:
             {
                 "database_url": running.database_url,
                 "redis_url": running.redis_url,
+                "plain_broker_url": running.plain_broker_url,
                 "model_url": running.model_url,
                 "flower_url": running.flower_url,
+                "web_url": running.web_url,
+                "unboxed": running.unboxed,
                 "processes": [asdict(process) for process in (owner, *keep)],
             }
         ),

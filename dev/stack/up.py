@@ -14,20 +14,19 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlsplit
 
 from config.rules import check
 from config.settings import BadSettings, settings
 from db.core.migrate import MigrationRefused, migrate
 from db.core.pool import NoDatabase
-from dev.stack import flower
+from dev.stack import flower, voice, web
 from dev.stack import services as embedded
-from dev.stack.environment import Model, child_environment, choose_model
+from dev.stack.environment import Model, child_environment, choose_model, without_box
 from dev.stack.flower import door
-from dev.stack.noted import Services
+from dev.stack.noted import Services, without_password
 from dev.stack.processes import free_port
 from dev.stack.procfile import BadProcfile, read_procfile
 from dev.stack.readiness import NotReady, await_ready
@@ -37,6 +36,7 @@ from dev.stack.supervisor import Say, Supervisor
 
 GRACE = 5.0  # seconds a worker may go on after Ctrl-C
 FLOWER_PORT = 5555  # the one people know, if it is free
+EGRESS = ".baton/egress"
 READY = 90.0  # seconds until something that does not answer counts as broken
 COLOURS = (36, 33, 32, 35, 34, 31)
 EXPECTED = (ServiceError, BadSettings, BadProcfile, NoDatabase, MigrationRefused, NotReady)
@@ -48,9 +48,11 @@ class Stack:
 
     services: Services
     model: Model
-    flower_url: str  # with its password
-    env: Mapping[str, str]  # what the processes were given
+    flower_url: str = field(repr=False)  # with its password
+    env: Mapping[str, str] = field(repr=False)  # what the processes were given
     supervisor: Supervisor
+    web_url: str = ""
+    unboxed: str | None = None  # why agents have no box, for people
 
     @property
     def database_url(self) -> str:
@@ -95,20 +97,35 @@ def stack(  # all but the first are for tests, and named
         model = choose_model(overrides)
         port = free_port(first=FLOWER_PORT)
         way_in = door(root, port, {**os.environ, **overrides})
+        page = web.door(root, {**os.environ, **overrides})
+        unboxed = without_box(overrides)
+        if unboxed:
+            say("up", unboxed)
+        provider = voice.choose(
+            overrides if web.NAME in commands else {"OPENAI_API_KEY": "none"}
+        )
         running = replace(
             running,
+            unboxed=bool(unboxed),
             model_url=model.url,
             flower_url=way_in.url if flower.NAME in commands else "",
+            web_url=page.url if web.NAME in commands else "",
         )
         embedded.note(root, running)  # `baton doctor` asks the same model as the workers
         env = {**child_environment(running, model), "PORT": str(port), **overrides}
+        env |= {"BATON_SANDBOX": "off"} if unboxed else {}
+        standins = _standins(model, provider)
         supervisor = Supervisor(
-            {**({"model": model.command} if model.command else {}), **commands},
+            {**standins, **commands},
             env=env,
             cwd=root,
             say=say,
-            last=["model"],
-            own={flower.NAME: way_in.env},
+            last=[*standins, "egress"],
+            own={
+                flower.NAME: way_in.env,
+                web.NAME: {**page.env, **provider.env},
+                web.SIGNS: page.secret,
+            },
             mend=_mender(root, running, say),
         )
         if hurry:
@@ -117,14 +134,31 @@ def stack(  # all but the first are for tests, and named
         try:
             await_ready(
                 supervisor,
+                running.database_url,
                 running.redis_url,
                 flower=way_in.answers,
+                web=page.url,
                 model=model,
+                egress_home=_egress_home(root, overrides),
                 within=ready_timeout,
             )
-            yield Stack(running, model, running.flower_url, env, supervisor)
+            yield Stack(
+                running, model, running.flower_url, env, supervisor, running.web_url, unboxed
+            )
         finally:
             supervisor.stop(GRACE)
+
+
+def _egress_home(root: Path, overrides: Mapping[str, str]) -> Path:
+    """Where the proxy of the processes has its socket: a relative place counts from `root`."""
+    chosen = settings().egress_home if "egress_home" in settings().model_fields_set else EGRESS
+    return root / (overrides.get("BATON_EGRESS_HOME") or chosen)
+
+
+def _standins(model: Model, provider: voice.Provider) -> dict[str, str]:
+    """The commands of what stands in for somebody else."""
+    both = {"model": model.command, voice.NAME: provider.command}
+    return {name: command for name, command in both.items() if command}
 
 
 def main(root: Path | None = None) -> int:
@@ -222,19 +256,15 @@ def _refused(work: Callable[[], None]) -> str | None:
 
 def _print_ready(running: Stack) -> None:
     parts = {
-        "database": _without_password(running.database_url),
-        "redis": _without_password(running.redis_url),
+        "database": without_password(running.database_url),
+        "redis": running.services.redis_told,
         "flower": running.flower_url,
         "model": running.model.told,
     }
     told = "  ".join(f"{name} {url}" for name, url in parts.items() if url)
+    if running.web_url:
+        told += f"  web={running.web_url}"
     print(f"ready  {told}", flush=True)  # noqa: T201
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=user.partition(":")[0] + at + host, query="").geturl()
 
 
 def _printer(colours: bool) -> Say:

@@ -26,11 +26,12 @@ NOT_A_PROMPT = re.compile(
     r"|Tool loaded\.\s*$)"
 )
 REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
-# What a worker puts before a user's words; all but the instructions is knowledge of the past.
+# What a worker puts before a user's words; all but instructions and notes is knowledge of the past.
 PREFACE = re.compile(
-    r"\s*<(project-history|interrupted-request|chat-plan)>(.*?)</\1>\s*", re.DOTALL
+    r"\s*<(project-history|project-notes|interrupted-request|chat-plan)>(.*?)</\1>\s*",
+    re.DOTALL,
 )
-INSTRUCTIONS = "chat-plan"
+NO_PAST = {"chat-plan", "project-notes"}
 WORKING_DIRECTORY = re.compile(
     r"[Ww]orking directory: +(/[^\n]*?)(?: \(was .*)?$", re.MULTILINE
 )
@@ -149,7 +150,7 @@ class _Reader:
 
     def _asked(self, prompt: str) -> None:
         while preface := PREFACE.match(prompt):
-            if preface[1] != INSTRUCTIONS:
+            if preface[1] not in NO_PAST:
                 self.history.append(preface[2].strip())
             prompt = prompt[preface.end() :]
         self.exchanges.append(Exchange(prompt))

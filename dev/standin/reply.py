@@ -18,7 +18,9 @@ from dev.standin.conversation import Conversation, Exchange
 from dev.standin.messages import JSON
 from dev.standin.scenario import Answer, Rule, Say, Scenario, Step, Think, Use
 
-STRUCTURED = "StructuredOutput"
+STRUCTURED = "StructuredOutput"  # the CLI's tool for an answer of a given form
+ANSWER = "answer"  # how scenarios call the tool for that, whichever it is
+OF_A_SERVER = "mcp__"  # how the names of a caller's own tools begin
 TRIES = 3  # of one step, before the model gives it up
 UNREAD = re.compile(r"has not been read yet|modified since read", re.IGNORECASE)
 INTERRUPTED = re.compile(r"^\[Tool call interrupted", re.IGNORECASE)
@@ -56,16 +58,18 @@ def reply(scenario: Scenario, conversation: Conversation) -> Reply:
     """The answer to a conversation's last prompt."""
     conversation = going_on(scenario, conversation)
     rule, match, steps = find(scenario, conversation)
-    replies = _replies(steps, conversation)
+    wanted = None if rule.in_words else _answer_tool(conversation)
+    replies = _replies(steps, conversation, wanted)
     exchange = conversation.exchanges[-1] if conversation.exchanges else Exchange("")
-    if again := _again(conversation, len(replies) - 1):
-        return Reply((again,), rule)
     due = min(done(exchange), len(replies) - 1)
+    corrects = any(_answers(step, wanted) for step in replies[due])
+    if again := _again(conversation, len(replies) - 1, None if corrects else wanted):
+        return Reply((again,), rule.name)
     places = past.places(scenario, conversation) | _groups(match)
     parts = [p for step in replies[due] for p in _part(step, due, places, conversation)]
     if due == len(replies) - 1 and (failures := past.failures(exchange)):
         parts.append(Text(failures))
-    return Reply(tuple(parts), rule)
+    return Reply(tuple(parts), rule.name)
 
 
 def going_on(scenario: Scenario, conversation: Conversation) -> Conversation:
@@ -81,20 +85,22 @@ def going_on(scenario: Scenario, conversation: Conversation) -> Conversation:
 
 def find(
     scenario: Scenario, conversation: Conversation
-) -> tuple[str, re.Match[str] | None, tuple[Step, ...]]:
-    """The first rule that fits: its name, its match on the prompt, and its steps."""
+) -> tuple[Rule, re.Match[str] | None, tuple[Step, ...]]:
+    """The first rule that fits, its match on the prompt, and its steps."""
     for rule in scenario.rules:
         match = rule.when.search(conversation.prompt) if rule.when else None
         if (rule.when and not match) or not _fits(rule, conversation):
             continue
         steps = script.steps(conversation.prompt) if rule.steps is None else rule.steps
         if steps:
-            return rule.name, match, steps
-    return "no rule", None, (Say("The scenario has no rule for this prompt."),)
+            return rule, match, steps
+    none = (Say("The scenario has no rule for this prompt."),)
+    return Rule("no rule", None, None, None, none), None, none
 
 
 def _fits(rule: Rule, conversation: Conversation) -> bool:
-    if rule.offered and not conversation.tool(rule.offered):
+    wanted = _answer_tool(conversation) if rule.offered == ANSWER else rule.offered
+    if rule.offered and not conversation.tool(wanted or ""):
         return False
     works = [past.work(e) for e in conversation.exchanges[:-1]]
     before = "\n".join([conversation.earlier, conversation.history, *works])
@@ -108,10 +114,12 @@ def _groups(match: re.Match[str] | None) -> dict[str, str]:
     return numbered | {k: v or "" for k, v in match.groupdict().items()}
 
 
-def _replies(steps: tuple[Step, ...], conversation: Conversation) -> list[list[Step]]:
+def _replies(
+    steps: tuple[Step, ...], conversation: Conversation, wanted: str | None
+) -> list[list[Step]]:
     """The steps, cut after each tool call; the last reply has none."""
     replies: list[list[Step]] = [[]]
-    for step in _possible(steps, conversation):
+    for step in _possible(steps, conversation, wanted):
         replies[-1].append(step)
         if isinstance(step, Use | Answer):
             replies.append([])
@@ -120,7 +128,9 @@ def _replies(steps: tuple[Step, ...], conversation: Conversation) -> list[list[S
     return replies
 
 
-def _possible(steps: tuple[Step, ...], conversation: Conversation) -> list[Step]:
+def _possible(
+    steps: tuple[Step, ...], conversation: Conversation, wanted: str | None
+) -> list[Step]:
     """The steps without the calls of tools that are not offered, and with the answer asked for."""
     kept = [
         replace(s, calls=tuple(c for c in s.calls if conversation.tool(c[0])))
@@ -129,18 +139,27 @@ def _possible(steps: tuple[Step, ...], conversation: Conversation) -> list[Step]
         for s in steps
     ]
     kept = [s for s in kept if not isinstance(s, Use) or s.calls]
-    wanted = conversation.tool(STRUCTURED) is not None
-    if not wanted:
+    if wanted is None:
         return [_told(s) if isinstance(s, Answer) else s for s in kept]
-    if not any(_answers(s) for s in kept):
+    if not any(_answers(s, wanted) for s in kept):
         uses = [i for i, s in enumerate(kept) if isinstance(s, Use)]
         kept.insert(uses[-1] + 1 if uses else 0, Answer())
     return kept
 
 
-def _answers(step: Step) -> bool:
+def _answer_tool(conversation: Conversation) -> str | None:
+    """The tool through which an answer of a given form is wanted: the CLI's, which is there only
+    then, or one of the caller's own that the prompt names."""
+    if conversation.tool(STRUCTURED):
+        return STRUCTURED
+    names = [str(tool.get("name")) for tool in conversation.tools]
+    ours = [n for n in names if n.startswith(OF_A_SERVER) and n in conversation.prompt]
+    return ours[0] if ours else None
+
+
+def _answers(step: Step, wanted: str | None) -> bool:
     if isinstance(step, Use):
-        return any(tool == STRUCTURED for tool, _ in step.calls)
+        return any(tool == wanted for tool, _ in step.calls)
     return isinstance(step, Answer)
 
 
@@ -155,13 +174,14 @@ def done(exchange: Exchange) -> int:
     return max(exchange.steps, max(ours) + 1) if ours else exchange.steps + len(steps)
 
 
-def _again(conversation: Conversation, last_step: int) -> ToolUse | None:
-    """What to do once more, or first, because the last call came to nothing."""
+def _again(conversation: Conversation, last_step: int, answers: str | None) -> ToolUse | None:
+    """What to do once more, or first, because the last call came to nothing. `answers`: the tool
+    whose calls are made again until one is taken."""
     calls = conversation.exchanges[-1].calls if conversation.exchanges else ()
     last = calls[-1] if calls else None
     if last is None or last.step is None or last.step >= last_step:
         return None
-    if last.tool == STRUCTURED and last.failed:  # how often is the CLI's to say
+    if last.tool == answers and last.failed:  # how often is the CLI's to say
         return call(last.step, last.tool, last.input, conversation)
     same = [c for c in calls if c.step == last.step]
     if len(same) > TRIES:
@@ -198,11 +218,12 @@ def _part(
         case Use(calls):
             return [call(due, tool, fill(put, places), conversation) for tool, put in calls]
         case Answer(data):
-            return [call(due, STRUCTURED, _answer(data, places, conversation), conversation)]
+            name = _answer_tool(conversation) or STRUCTURED
+            return [call(due, name, _answer(name, data, places, conversation), conversation)]
 
 
-def _answer(data: Any, places: dict[str, str], conversation: Conversation) -> JSON:
-    tool = conversation.tool(STRUCTURED) or {}
+def _answer(name: str, data: Any, places: dict[str, str], conversation: Conversation) -> JSON:
+    tool = conversation.tool(name) or {}
     wanted: JSON = tool.get("input_schema") or {}
     return schema.sample(wanted) if data is None else schema.fit(fill(data, places), wanted)
 

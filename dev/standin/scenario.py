@@ -8,12 +8,13 @@ A scenario is a list of rules, and the first that fits the last prompt answers:
       - name: a page                  # optional, for messages and the log
         when: contact page            # regex on the last prompt, any case; left out: any prompt
         saw: index\\.html              # optional regex, somewhere in what came before
-        offered: Write                # optional, a tool that the request must offer
+        offered: Write                # optional, a tool that the request must offer, or `answer`
+        in_words: true                # optional: nothing goes through the tool for answers
         steps:
           - think: 1.5                # seconds, divided by the server's speed
           - say: Adding the page.
           - use: {tool: Write, input: {file_path: "{cwd}/a.html", content: {$file: demo/a.html}}}
-          - answer: {summary: "…"}    # for the caller's schema, through its StructuredOutput tool
+          - answer: {summary: "…"}    # for the caller's schema, through its tool for that
           - say: Done, {prompt}.
 
 `steps: prompt` takes the steps from the prompt's own lines (script.py).
@@ -75,6 +76,7 @@ class Rule:
     saw: re.Pattern[str] | None
     offered: str | None
     steps: tuple[Step, ...] | None
+    in_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,9 @@ class _Source:
 
     def rule(self, number: int, told: object) -> Rule:
         here = _Source(self.name, self.beside, f", rule {number}")
-        parts = here.mapping(told, "the rule", {"name", "when", "saw", "offered", "steps"})
+        parts = here.mapping(
+            told, "the rule", {"name", "when", "saw", "offered", "in_words", "steps"}
+        )
         name = str(parts.get("name") or f"rule {number}")
         if "name" in parts:
             here = _Source(self.name, self.beside, f", rule {number} ({name})")
@@ -151,6 +155,7 @@ class _Source:
             steps=None
             if steps == "prompt"
             else tuple(here.step(s) for s in here.listed(steps, "steps")),
+            in_words=bool(parts.get("in_words")),
         )
 
     def step(self, told: object) -> Step:

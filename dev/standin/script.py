@@ -9,7 +9,8 @@
     answer {"summary": "…"}           for the caller's schema, and made to fit it
     use Glob {"pattern": "*.md"}      any tool, its input as it stands
 
-Other lines are for the reader. Paths are taken from the working directory.
+Other lines are for the reader. Paths are taken from the working directory. What a check printed, and
+an error that was reported, instructs too, though it is quoted: an agent that mends goes by it.
 """
 
 import json
@@ -32,10 +33,13 @@ LINE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+TOLD = re.compile(r"<(check-output|reported-error)>.*?</\1>", re.DOTALL)
+
 
 def steps(prompt: str) -> tuple[Step, ...]:
     """The steps that a prompt asks for; none if it has no line of this form."""
-    found = [LINE.fullmatch(line) for line in prompt.splitlines()]
+    heard = TOLD.sub(lambda block: block[0].replace("\n| ", "\n"), prompt)
+    found = [LINE.fullmatch(line) for line in heard.splitlines()]
     return tuple(_step(match) for match in found if match)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from tests.acceptance.outside import Baton
@@ -48,6 +49,7 @@ class Host:
     baton: Baton
     network: Network | None
     worker: "subprocess.Popen[bytes] | None" = None
+    egress: "subprocess.Popen[bytes] | None" = None
 
     @property
     def workspaces(self) -> Path:
@@ -87,24 +89,28 @@ class Host:
         celery = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
         command = [*celery, "-n", f"{self.name}@%h", "--without-mingle"]
         with log.open("ab") as out:
-            self.worker = subprocess.Popen(
-                self.network.run(*command) if self.network else command,
-                cwd=self.disk,
-                env=self.environment(),
-                stdout=out,
-                stderr=out,
-            )
+            self.egress = self._begun([sys.executable, "-m", "egress"], out)
+            self.worker = self._begun(command, out)
         wait_until(
             lambda: self.baton.rows("select 1 from workers where id like %s", f"{self.name}@%"),
             timeout=STARTS,
             description=f"the worker of host {self.name} (its log: {log})",
         )
 
+    def _begun(self, command: list[str], out: IO[bytes]) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self.network.run(*command) if self.network else command,
+            cwd=self.disk,
+            env=self.environment(),
+            stdout=out,
+            stderr=out,
+        )
+
     def _stop(self) -> None:
-        if self.worker:
-            os.kill(self.worker.pid, signal.SIGTERM)
-            self.worker.wait(30)
-            self.worker = None
+        for process in filter(None, (self.worker, self.egress)):
+            os.kill(process.pid, signal.SIGTERM)
+            process.wait(30)
+        self.worker = self.egress = None
 
 
 @contextmanager

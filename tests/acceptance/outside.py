@@ -33,13 +33,14 @@ from dev.standin.model import Seen
 from dev.standin.server import Standin, standin
 from tests.acceptance.in_step import InStep
 from tests.waiting import wait_until
-from worker.client import Build, ChatPlan, Compaction, Metadata, Update, enqueue
+from worker.client import Build, ChatPlan, Compaction, Metadata, Repair, Update, enqueue
 
+EGRESS = "python -m egress"
 LONG = 45.0  # seconds a chain may take on a busy machine
 ENDED = ("done", "failed", "cancelled", "quarantined")
 
 Row = dict[str, Any]
-Ask = Build | Update | ChatPlan | Metadata | Compaction
+Ask = Build | Update | Repair | ChatPlan | Metadata | Compaction
 
 
 @dataclass
@@ -71,7 +72,8 @@ class Baton:
 
     def send(self, name: str, *, task_id: str | None = None, **kwargs: Any) -> str:
         """A message of a plain Celery producer; returns the task's id."""
-        with Celery(broker=self.up.redis_url, set_as_current=False) as app:
+        url = self.up.services.plain_broker_url or self.up.redis_url
+        with Celery(broker=url, set_as_current=False) as app:
             return str(app.send_task(name, kwargs=kwargs, task_id=task_id).id)
 
     def revoke(self, task_id: str, **more: Any) -> None:
@@ -288,7 +290,9 @@ class Baton:
 def baton_up(
     root: Path, *, commands: Mapping[str, str] | None = None, **env: str
 ) -> Generator[Baton]:
-    """Baton with the Procfile's processes and the stand-in's scenario `plain`, without pauses."""
+    """Baton with the Procfile's processes and the stand-in's scenario `plain`, without pauses.
+
+    To `commands` comes the proxy, without which no agent asks its model."""
     with ExitStack() as stays:
         model = stays.enter_context(standin("plain", speed=0))
         given = {
@@ -306,6 +310,7 @@ def baton_up(
             "BATON_CANCEL_POLL": "0.2",
             **env,
         }
+        commands = commands and {"egress": EGRESS, **commands}
         with chdir(root), pytest.MonkeyPatch.context() as here:
             # Stacks that start at the same moment would all find the usual port free.
             here.setattr("dev.stack.up.FLOWER_PORT", free_port())

@@ -38,6 +38,9 @@ class Story:
     out_of_step: list[Row]
 
 
+pytestmark = pytest.mark.long  # test_branches.py of integration shows the same line by line
+
+
 @pytest.fixture(scope="module")
 def story(running: Baton) -> Story:
     return _tell(running)

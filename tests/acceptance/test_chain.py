@@ -287,21 +287,31 @@ def test_every_key_of_ours_ends_by_itself(baton: Baton, story: Story):
 def test_events_are_numbered_without_a_gap_and_copied_to_redis(baton: Baton, story: Story):
     log = baton.events(story.project)
     assert [one["seq"] for one in log] == list(range(1, len(log) + 1))
-    # By their number: the copy is made after the commit, by whoever made it.
-    copied = {int(number.partition("-")[0]): one for number, one in baton.stream(story.project)}
+    # The copy is made after the commit, by whoever made it: the last may be on its way, and one
+    # that came behind a later one stays out (a reader that misses a number asks Postgres).
+    last = log[-1]["seq"]
+    wait_until(
+        lambda: last in copy_of(baton, story.project), description="the last event's copy"
+    )
+    copied = copy_of(baton, story.project)
     for one in log:
         if fields := copied.get(one["seq"]):
             assert fields["type"] == one["type"]
             assert fields["job"] == str(one["job_id"] or "")
             assert json.loads(fields["body"]) == one["body"]
-    missing = [one["type"] for one in log if one["seq"] not in copied]
-    # What a producer asks for is first told by the relay, beside the worker that begins it.
-    assert set(missing) <= {"job.queued"}
+    assert len(copied) > len(log) / 2, "most of the log is read from Redis"
+
+
+def copy_of(baton: Baton, project: str) -> dict[int, dict[str, str]]:
+    """The project's events in Redis, by their number."""
+    return {int(number.partition("-")[0]): one for number, one in baton.stream(project)}
 
 
 def test_events_tell_the_story_in_order(baton: Baton, story: Story):
     told = [one["type"] for one in baton.events(story.project) if one["job_id"] == story.build]
-    assert told == ["job.queued", "job.started", "session.moved", "job.done"]
+    assert told == [
+        *("job.queued", "chat.said", "job.started", "session.moved", "chat.said", "job.done"),
+    ]
     moved = baton.events(story.project, "session.moved")
     assert [one["body"]["session"] for one in moved] == [
         m["new_session_id"] for m in story.moves

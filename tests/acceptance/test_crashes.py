@@ -3,12 +3,15 @@
 import os
 import signal
 
+import pytest
+
 from dev.stack.processes import alive, carrying, look
 from tests.acceptance.outside import Baton
 from tests.waiting import wait_until
 from worker.client import Build, ChatPlan
 
 
+@pytest.mark.long
 def test_a_job_goes_on_when_its_pool_child_is_killed(baton: Baton):
     project = baton.project()
     prompt = "write a.txt: a\nrun: sleep 2\nwrite b.txt: b\nsay both are there"

@@ -38,8 +38,8 @@ def asked_fresh(baton: Baton, project: str) -> tuple[str, Seen]:
 
 
 def assert_knows_the_past(history: str) -> None:
-    for said in (FIRST, SECOND, ASKED):  # requests, each word for word
-        assert said in history
+    for said in (FIRST, SECOND, ASKED):  # requests, each word for word, behind the fence
+        assert said.replace("\n", "\n| ") in history
     for answered in ("the front page has a heading", "green tea costs 4", "the black one"):
         assert f"assistant: {answered}" in history
     for file in ("index.html", "prices.html", "DOCUMENTATION.md"):

@@ -80,6 +80,7 @@ def test_a_refused_key_parks_every_project_until_it_is_cleared(baton: Baton):
     assert [baton.ended(one)["state"] for one in (asked, later)] == ["done", "done"]
 
 
+@pytest.mark.long
 def test_a_refused_build_leaves_the_head_and_the_next_goes_on_from_it(baton: Baton):
     project = baton.project()
     head = _begun(baton, project, "what is teapot 4?")
@@ -118,6 +119,7 @@ def test_a_failed_job_can_be_asked_for_again(baton: Baton):
     assert is_sentence(refused.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["gone", "damaged"])
 def test_a_head_whose_transcript_is_lost_is_passed_over_and_the_past_retold(
     baton: Baton, how: str
@@ -141,6 +143,7 @@ def test_a_head_whose_transcript_is_lost_is_passed_over_and_the_past_retold(
     assert _resumable(baton, head) == (how == "gone")
 
 
+@pytest.mark.long
 def test_an_older_head_is_gone_on_from_when_only_the_newest_is_lost(baton: Baton):
     project = baton.project()
     first = _begun(baton, project, "remember the first kettle")
@@ -157,6 +160,7 @@ def test_an_older_head_is_gone_on_from_when_only_the_newest_is_lost(baton: Baton
     assert baton.seen(project)[-1].prompts == ("remember the first kettle", "which kettles?")
 
 
+@pytest.mark.long
 def test_a_stale_session_is_not_resumed_and_stays_resumable(baton: Baton):
     project = baton.project()
     head = _begun(baton, project, "what is the iron kettle?")

@@ -75,6 +75,7 @@ def told(agent: str, message: str) -> str:
     return f"use ToolSearch {offered}\nuse SendMessage {json.dumps(given)}\nsay told"
 
 
+@pytest.mark.long
 def test_what_one_host_began_another_goes_on_with_on_an_empty_disk(
     fleet: Baton, two: list[Host]
 ):

@@ -107,6 +107,7 @@ def test_the_version_is_said_without_any_setting(installed: Installed):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{version()}\n", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "given", "says"),
     [

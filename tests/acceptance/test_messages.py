@@ -11,6 +11,7 @@ from celery import Celery
 
 from tests.acceptance.outside import Baton
 from tests.waiting import wait_until
+from worker.broker.consumer import AFTER
 
 CANARY = "the-prompt-that-nobody-may-read"
 
@@ -24,6 +25,10 @@ CANARY = "the-prompt-that-nobody-may-read"
         ({"body": f'[[], "{CANARY}", {{}}]'}, "bad_input"),
         ({"headers": {"prompt": CANARY}}, "no_task"),
         ({"eta": CANARY}, "bad_input"),
+        ({"body": f'[[], {{}}, "{CANARY}"]'}, "bad_input"),
+        ({"body": '[[], {}, {"id": "another"}]'}, "bad_input"),
+        ({"name": "celery.group"}, "unknown_task"),
+        ({"name": "celery.map"}, "unknown_task"),
     ],
     ids=lambda given: str(given)[:40],
 )
@@ -39,6 +44,46 @@ def test_what_is_no_message_of_ours_is_found_by_its_id_and_its_body_by_nobody(
     assert CANARY not in str(written)
     wait_until(lambda: not baton.unread(), timeout=20, description="all messages to be read")
     assert CANARY not in baton.up.log("worker")
+
+
+# What Celery's own control sends to all workers, as a task to be sent after ours.
+SHUTDOWN: dict[str, Any] = {
+    "task": "nobody's",
+    "args": [],
+    "kwargs": {},
+    "options": {"exchange": "celery.pidbox", "exchange_type": "fanout", "routing_key": ""},
+}
+
+
+@pytest.mark.parametrize("where", ["the body", "the headers"])
+@pytest.mark.parametrize("what", AFTER)
+def test_a_message_that_has_a_worker_send_others_is_refused(
+    baton: Baton, where: str, what: str
+):
+    """They would go out with the worker's own rights, which its sender does not have."""
+    task_id, project = str(uuid4()), baton.project()
+    more: dict[str, Any] = {what: SHUTDOWN if what == "chord" else [SHUTDOWN]}
+    asked = {"project_id": project, "user_id": "ann", "prompt": "say done"}
+    body: list[Any] = [[], asked, more if where == "the body" else {}]
+    headers: dict[str, Any] = {"task": "tasks.chat_plan", "id": task_id}
+    if where == "the headers":
+        headers |= more
+    _push_anything(baton, task_id, body=json.dumps(body), headers=headers)
+    wait_until(lambda: baton.refused(task_id), description="it to be written down")
+    written = baton.refused(task_id) or {}
+    assert written["code"] == "bad_input"
+    assert "ask for each by itself" in written["error"]
+    assert baton.jobs(project) == []
+
+
+def test_what_a_message_says_of_its_limits_is_not_its_senders_to_say(baton: Baton):
+    """Celery would kill the pool's child, or never do so."""
+    task_id, project = str(uuid4()), baton.project()
+    asked = {"project_id": project, "user_id": "ann", "prompt": "sleep 2"}
+    headers = {"task": "tasks.chat_plan", "id": task_id, "timelimit": [1, 1]}
+    _push_anything(baton, task_id, body=json.dumps([[], asked, None]), headers=headers)
+    wait_until(lambda: baton.jobs(project), description="the row")
+    assert baton.over(UUID(task_id))["state"] == "done"
 
 
 def test_a_prompt_is_in_nothing_that_flower_shows(baton: Baton):

@@ -36,6 +36,7 @@ def test_a_cancelled_build_stops_with_all_it_started_and_nothing_follows(baton: 
     assert again.returncode == 0, "it is as it was asked to be"
 
 
+@pytest.mark.long
 def test_a_newer_request_interrupts_and_is_told_of_what_it_stopped(baton: Baton):
     project, whole = baton.project(), "write whole.txt: whole"
     first = baton.ask(Build(project=project, user="ann", prompt=HALF))

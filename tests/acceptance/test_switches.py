@@ -146,6 +146,7 @@ def test_what_only_the_product_can_fill_is_asked_for_before_anything_runs(baton:
     assert baton.jobs("quiet") == baton.jobs("unknown") == []
 
 
+@pytest.mark.long
 def test_with_resuming_off_every_turn_begins_fresh_and_says_why(baton: Baton, told: Told):
     moves = baton.moves("shop")
     assert [move["parent_session_id"] for move in moves] == [None] * 6

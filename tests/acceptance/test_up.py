@@ -88,6 +88,7 @@ def test_a_killed_up_leaves_nothing(root: Path):
         assert processes.gone(started, within=GONE), "the kernel told them that it died"
 
 
+@pytest.mark.long
 def test_a_running_task_may_end_within_the_grace(root: Path):
     with _up(root) as up:
         _ready(up)
@@ -99,6 +100,7 @@ def test_a_running_task_may_end_within_the_grace(root: Path):
     assert done.exists()
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_is_obeyed_at_once(root: Path):
     with _up(root, BATON_DRAIN_GRACE="600") as up:
         _ready(up)
@@ -114,6 +116,7 @@ def test_a_second_ctrl_c_is_obeyed_at_once(root: Path):
     assert not any(processes.alive(process) for process in started)
 
 
+@pytest.mark.long
 def test_a_signal_before_it_is_ready_is_a_clean_end_too(root: Path):
     (root / "Procfile").write_text("worker: sleep 1000\n")  # it never answers
     with _up(root) as up:
@@ -142,6 +145,7 @@ def test_a_bad_setting_is_told_in_one_sentence(root: Path):
     assert told.startswith("BATON_LEASE is not usable")
 
 
+@pytest.mark.long
 def test_with_a_key_there_is_no_stand_in_and_workers_get_the_key(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ):

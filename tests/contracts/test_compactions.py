@@ -61,6 +61,7 @@ def test_a_compaction_that_meets(at_work: AtWork, fault: str, state: str, error_
     assert registered == [(0, True)]
 
 
+@pytest.mark.long
 def test_a_compaction_goes_through_when_the_api_is_back(at_work: AtWork):
     at_work.build("write a.txt: 1")
     at_work.model.fault("529", times=1, on="compaction")

@@ -18,6 +18,7 @@ import pytest
 from config.settings import settings
 from db.jobs.jobs import NEVER, Job
 from tests.conftest import Configure
+from tests.egress import proxy
 from tests.running import AtWork, P, U
 from worker.agent.claude import _translated  # pyright: ignore[reportPrivateUsage]
 from worker.agent.failures import Report
@@ -125,7 +126,8 @@ def test_a_limit_is_told_of_once_for_many_jobs(at_work: AtWork):
 
 def test_without_a_key_and_an_address_the_job_waits_for_one(at_work: AtWork):
     at_work.configure(ANTHROPIC_BASE_URL=None)
-    job = at_work.build("write a.txt: 1")
+    with proxy():  # it has no key either
+        job = at_work.build("write a.txt: 1")
     assert (job.state, job.error_class) == ("parked", "authentication_failed")
     assert_fit_for_people(job)
 
@@ -255,17 +257,20 @@ def test_a_cli_that_ends_in_mid_turn_is_started_again(at_work: AtWork, cli: Path
     assert_fit_for_people(job)
 
 
-def test_what_the_cli_says_of_a_start_it_refuses_is_no_fault_of_the_session(at_work: AtWork):
+def test_what_the_cli_says_of_a_start_it_refuses_is_no_fault_of_the_session(
+    at_work: AtWork, cli: Path
+):
+    real = Path(claude_agent_sdk.__file__).with_name("_bundled") / "claude"
+    does(cli, f"os.environ['https_proxy'] = 'no address'; os.execv('{real}', sys.argv)")
     at_work.begin("write a.txt: 1")
     head = at_work.head()
-    at_work.configure(HTTPS_PROXY="no address")
     job = at_work.build("write b.txt: 2")
     assert (job.state, job.error_class) == ("failed", "start_refused")
     assert_fit_for_people(job)
     assert (
         at_work.value("select max(resume_failure_count) from project_ai_session_metrics") == 0
     )
-    at_work.configure(HTTPS_PROXY=None)
+    at_work.configure(BATON_CLI_PATH=None)
     assert at_work.build("write b.txt: 2").state == "done"
     assert at_work.moves()[-1][4] == head
 

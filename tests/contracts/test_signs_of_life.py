@@ -30,6 +30,7 @@ say(type="result", subtype="success", is_error=False, duration_ms=1, duration_ap
 """
 
 
+@pytest.mark.long
 def test_an_answer_that_streams_for_longer_than_the_limit_is_awaited(at_work: AtWork):
     at_work.configure(BATON_IDLE_TIMEOUT="6")
     at_work.model.fault("slow", pace=0.2)

@@ -163,6 +163,7 @@ def test_a_forked_turn_sees_the_earlier_prompts_and_reads_the_cache(run: Run):
     assert second.result.usage["cache_read_input_tokens"] > 1024
 
 
+@pytest.mark.long
 def test_a_session_that_moves_is_told_its_new_directory(run: Run, tmp_path: Path):
     first = run("say first")
     (elsewhere := tmp_path / "elsewhere").mkdir()
@@ -248,6 +249,7 @@ def test_a_stopped_model_refuses_connections(run: Run, model: Standin):
     assert (turn.result.terminal_reason, turn.result.api_error_status) == ("api_error", None)
 
 
+@pytest.mark.long
 def test_the_demo_builds_a_site_whose_links_lead_somewhere(
     run: Run, site: Path, model: Standin
 ):
@@ -278,3 +280,14 @@ def test_the_demo_builds_a_site_whose_links_lead_somewhere(
         links = re.findall(r'(?:href|src)="([^":]+)"', page.read_text())
         assert "contact.html" in links
         assert [x for x in links if not (site / x).is_file()] == []
+
+
+def test_a_base_url_is_taken_for_anthropics_own_where_the_cli_is_told_so(run: Run):
+    """What is lost by a base URL alone, and comes back: docs/decisions/0022."""
+    ours: Any = {"system_prompt": {"type": "preset", "preset": "claude_code"}}
+    assumed = {"_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL": "1"}
+    (alone,) = run("say hello", **ours).asked
+    (told,) = run("say hello", change=assumed, **ours).asked
+    assert ("diagnostics" in alone.body, "diagnostics" in told.body) == (False, True)
+    assert len(told.body["system"]) > len(alone.body["system"])
+    assert told.tools == alone.tools

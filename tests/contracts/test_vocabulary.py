@@ -122,7 +122,7 @@ def test_each_class_has_a_verdict_and_a_sentence():
     told_as_they_are = {
         *("start_failed", "cli_missing", "agent_home_unwritable", "id_in_use"),
         *("killed", "crashed", "session_unknown", "workspace_missing", "message_too_large"),
-        "box_refused",
+        *("box_refused", "egress_away"),
     }
     assert AGENT.keys() - SENTENCES.keys() - told_as_they_are == set()
 

@@ -95,7 +95,7 @@ def ask(
 ) -> UUID | None:
     """Ask as producers in other languages do, by one statement; None if it is refused."""
     asked = {
-        **dict.fromkeys(("version", "key", "previous_session_id")),
+        **dict.fromkeys(("version", "key", "previous_session_id", "error")),
         "kind": kind,
         "project": project,
         "user": user_of(project),

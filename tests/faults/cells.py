@@ -16,13 +16,17 @@ from worker.client import Build
 from worker.process.crash_points import POINTS
 
 RELAY_POINTS = ("relay.taken", "relay.sent", "rescue.taken")
-WORKER_POINTS = tuple(point for point in POINTS if point not in RELAY_POINTS)
+# Of a version that fails for good, and of races: tests/integration/test_checks.py, test_races.py.
+UNPROVEN = ("check.taken_back", "race.begun", "race.promoted")
+WORKER_POINTS = tuple(point for point in POINTS if point not in (*RELAY_POINTS, *UNPROVEN))
 FAULTS = ("kill", "term", "pause", "error", "db_error")
 PATIENCE = 120.0  # seconds for a cell on a busy machine
 
 # A prompt for the stand-in: the turn has tools, text, and lasts longer than a renewal.
 PROMPT = "write a.txt: {mark}\nrun: echo {mark} > b.txt\nsleep 0.3\nsay {mark}"
 SCRIPTED_PROMPT = "write a.txt: {mark}\nwrite b.txt: {mark}"
+# A check that leaves what is part of no version, and is long enough to be met.
+CHECK = "touch left; sleep 0.3; test -f a.txt"
 AGAIN = "write c.txt: {mark}\nsay {mark} again"
 
 # Where an unknown exception means, by worker/failures/errors.py, that the job has failed.
@@ -38,6 +42,11 @@ MAY_FAIL = {
     "turn.ended",
     "tree.made",
     "commit.before",
+    "check.before",
+    "check.began",
+    "check.ended",
+    "check.recorded",
+    "check.settled",
 }
 
 
@@ -45,7 +54,7 @@ MAY_FAIL = {
 ASKS = {
     *("message.accepted", "claim.before", "claim.after", "turn.recorded", "transcript.stored"),
     *("tool", "commit.before", "commit.after", "ending.before", "ending.after"),
-    *("lease.renewed", "relay.taken", "rescue.taken"),
+    *("lease.renewed", "relay.taken", "rescue.taken", "check.recorded"),
 }
 # What is struck there needs the CLI's turn.
 IN_TURN = {
@@ -124,7 +133,13 @@ class Case:
                 "tasks.build", project_id=self.project, user_id="ann", prompt=text
             )
             return UUID(sent)
-        return self.baton.ask(Build(project=self.project, user="ann", prompt=text))
+        check = CHECK if self.proves else None
+        return self.baton.ask(Build(project=self.project, user="ann", prompt=text, check=check))
+
+    @property
+    def proves(self) -> bool:
+        """Whether its build has a check."""
+        return self.cell.point.startswith("check.")
 
     def over(self) -> bool:
         """Whether its chain has ended and all is struck; goes on with what was paused."""
@@ -174,7 +189,12 @@ class Case:
         return [f"{self.cell}: {text}" for text in self._wrong()]
 
     def _wrong(self) -> list[str]:
-        found = [f"not struck: {name}" for name in self.strikes.left(self.project)]
+        # A worker sends for its chain's next job only while nobody else waits.
+        found = [
+            f"not struck: {name}"
+            for name in self.strikes.left(self.project)
+            if "publish." not in name
+        ]
         jobs = self.baton.jobs(self.project)
         states = [str(job["state"]) for job in jobs]
         if states == ["failed"] and self._may_fail():
@@ -193,7 +213,8 @@ class Case:
 
     def wrong_again(self) -> list[str]:
         """What is not as it should be after that."""
-        left = set(self._files()) ^ {"c.txt", "DOCUMENTATION.md"}
+        before = {"a.txt", "b.txt"} if self.proves else set[str]()  # committed before its check
+        left = set(self._files()) ^ {"c.txt", "DOCUMENTATION.md", *before}
         return [f"{self.cell}: a failed build left {left}"] if left else []
 
     def _may_fail(self) -> bool:

@@ -293,7 +293,9 @@ class Ledger(Pair):
 
     def impose(self, credential: str, wait: int | None) -> float:
         length = None if wait is None else timedelta(seconds=wait)
-        until = seconds(limits.impose(self.conn, credential, wait=length, reason="rate_limit"))
+        until = seconds(
+            limits.impose(self.conn, credential, wait=length, reason="rate_limit")[0]
+        )
         self.same(f"limit for {wait} s", until, self.model.impose(credential, wait))
         return until
 

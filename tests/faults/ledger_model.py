@@ -289,8 +289,15 @@ class Model:
 
     def rewind(self, project: str, session: str) -> bool:
         known = self.projects.get(project)
-        runs = any(job.state == "running" for job in self.lane(project))
-        if known is None or runs or session not in known.heads or session in self.condemned:
+        under_way = any(
+            job.state == "running" or job.id != job.chain for job in self.lane(project)
+        )
+        if (
+            known is None
+            or under_way
+            or session not in known.heads
+            or session in self.condemned
+        ):
             return False
         known.move(session)
         known.fresh_next = False

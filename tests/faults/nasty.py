@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from worker.workspace import reading, removal
@@ -70,17 +70,36 @@ DEEDS: st.SearchStrategy[Deed] = st.one_of(
     ),
     st.tuples(st.just("deep"), PATHS, st.integers(1, 40)),
 )
+# Found by it, and mended.
+PIPE_WHERE_NOTHING_IS_RENAMED: list[Deed] = [
+    ("repository", "b", "empty"),
+    ("pipe", ".gitignore", None),
+    ("chmod", ".", 0o555),
+]
+LINK_ALONE_IN_A_REPOSITORY: list[Deed] = [
+    ("repository", "b", "whole"),
+    ("link", "b/.gitmodules", "a"),
+]
 ROUNDS = st.lists(st.lists(DEEDS, min_size=1, max_size=12), min_size=1, max_size=3)
 
 
 def do(place: Path, deed: Deed, sample: Path) -> None:
-    """Do it as far as it can be done."""
+    """Do it as far as it can be done, and never outside, where a link leads."""
     what, name, how = deed
     path = place / name
-    with contextlib.suppress(OSError, shutil.Error):
+    others = [place / str(how)] if what in ("move", "swap") else []
+    with contextlib.suppress(OSError, RuntimeError, shutil.Error):
+        if not all(_lies_in(place, each.parent) for each in (path, *others)):
+            return
+        if path.is_symlink() and not _lies_in(place, path):
+            return
         if what not in ("chmod", "remove"):
             path.parent.mkdir(parents=True, exist_ok=True)
         DOES[what](path, how, place, sample)
+
+
+def _lies_in(place: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(place.resolve())
 
 
 def write(path: Path, how: object, *_: Path) -> None:
@@ -271,10 +290,12 @@ def main(examples: int, seed: int) -> None:
             max_examples=examples,
             deadline=None,
             database=None,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         )
         @given(ROUNDS)
+        @example([PIPE_WHERE_NOTHING_IS_RENAMED])
+        @example([LINK_ALONE_IN_A_REPOSITORY])
         def test(rounds: list[list[Deed]]) -> None:
             root = Path(tempfile.mkdtemp(dir=folder))
             try:

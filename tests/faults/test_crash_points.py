@@ -37,7 +37,7 @@ from worker.client import ChatPlan
 WORKERS_AT_ONCE = 5  # of one slot each: a deploy of one leaves the others alone
 LEASE = 4  # seconds
 PAUSED_AT_ONCE = 3  # somebody must be there to take over
-SHORT = 4  # cells of the short run
+SHORT = 2  # cells of the short run
 RELAYS = "relay"  # whose strikes they are
 
 

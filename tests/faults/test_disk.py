@@ -115,7 +115,7 @@ def test_git_need_not_say_that_the_disk_is_full(tmp_path: Path):
 
 
 @needs_mounts
-@pytest.mark.parametrize("left", [pytest.param(0, marks=pytest.mark.long), 200_000])
+@pytest.mark.parametrize("left", [pytest.param(0, marks=pytest.mark.long), 100_000])
 def test_a_full_disk_of_the_agent_is_waited_for(
     at_work: AtWork, left: int, tmp_path: Path, tally: Tally
 ):
@@ -165,6 +165,7 @@ def test_a_workspace_that_is_read_only_is_tried_again(
     tally.check(wrong(at_work))
 
 
+@pytest.mark.long
 @needs_mounts
 def test_postgres_whose_disk_is_full_loses_nothing(
     at_work: AtWork, tmp_path: Path, long: bool, tally: Tally

@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 
 LONGEST = 1.0  # seconds that anybody may wait
 OLDEST = "0004"  # the last file without which there are no jobs
-PROJECTS = {False: 600, True: 50_000}  # by whether this is the long run; 20 jobs each
+PROJECTS = {False: 200, True: 50_000}  # by whether this is the long run; 20 jobs each
 RECENT = 20  # chains that the fleet ends after the last file, before it is sent home
 
 

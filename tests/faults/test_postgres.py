@@ -161,6 +161,7 @@ def drive_in_touch(at_work: AtWork, asked: UUID, dsn: str) -> None:
     wait_until(driven, timeout=60, description="Postgres, and the job's end")
 
 
+@pytest.mark.long
 def test_no_acknowledged_enqueue_is_lost_when_postgres_is_killed(
     server: Server, dsn: str, long: bool, tally: Tally
 ):
@@ -290,7 +291,7 @@ def test_a_commit_waits_for_an_operator_who_holds_the_project(
     tally.fault = "Postgres: an operator holds the project's row past the lease"
     at_work.begin("say 1")
     at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.3")
-    asked = at_work.ask(Update(project=P, user=U, prompt="run: sleep 0.3\nsay 2"))
+    asked = at_work.ask(Update(project=P, user=U, prompt="run: sleep 2\nsay 2"))
     with running(at_work, asked), held(dsn, P):
         wait_until(
             lambda: at_work.value("select lease_until < now() from jobs where id = %s", asked),

@@ -39,6 +39,7 @@ def test_a_fallback_that_broke_off_is_gone_on_from(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.long
 def test_a_fallback_that_had_ended_is_committed_as_the_fallback_it_was(at_work: AtWork):
     head = lose_head(at_work)
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))

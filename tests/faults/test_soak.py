@@ -36,6 +36,7 @@ SECONDS = 30.0  # of the storm
 CALM = 240.0  # seconds within which all must have ended after it
 COMMANDS = {
     "worker": f"{WORKERS} --concurrency 4",
+    "egress": "python -m egress",
     "beat": "celery -A worker.app beat --loglevel INFO --scheduler celery.beat:Scheduler",
     "relay": "python -m worker.relay",
 }

@@ -48,6 +48,8 @@ class Wire:
     refusing: bool = False  # new connections are closed at once
     cuts: list[Cut] = field(default_factory=list[Cut])
     lines: list["_Line"] = field(default_factory=list["_Line"])
+    asked: list[str] = field(default_factory=list[str])  # every statement that came by
+    waits: int = 0  # how often a client then waited for its answer
     one: threading.Lock = field(default_factory=threading.Lock)
 
     def cut_at(self, text: str, when: When, *, spared: int = 0) -> Cut:
@@ -64,6 +66,7 @@ class Wire:
 
     def take(self, statement: str) -> Cut | None:
         """The cut that is wanted at this statement; each is made once."""
+        self.asked.append(statement)
         for cut in self.cuts:
             if cut.text in statement:
                 cut.spared -= 1
@@ -124,6 +127,7 @@ class _Line:
         if kind == b"P":
             name, text = body.split(b"\0")[:2]
             self.texts[name] = " ".join(text.decode().split())
+        self.wire.waits += kind in (b"S", b"Q")
         cut = self._met(kind, body)
         if cut and cut.when == "before":
             cut.struck.set()

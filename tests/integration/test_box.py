@@ -3,6 +3,8 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,19 +12,25 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.settings import settings
+from dev.stack.environment import without_box
+from dev.stack.procfile import CODE
 from tests.boxes import PLANTED, found, in_box, kept, run_as_somebody, tries
 from tests.conftest import Configure
-from tests.machine import needs_bubblewrap, needs_root
+from tests.machine import needs_bubblewrap, needs_pid_namespaces, needs_root
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
-from worker.cli import doctor
+from worker.cli.doctor import host
 from worker.client import Build
 from worker.process import identity
-from worker.sandbox import box, home, probe
-from worker.sandbox.box import DEVICES, NAMESPACES, Way
+from worker.sandbox import box, home, probe, syscalls
+from worker.sandbox.box import NAMESPACES, Way
 from worker.sandbox.keeper import descendants
+from worker.sandbox.tries import TRIES
 
 pytestmark = needs_bubblewrap
+
+
+CORE_PATTERN = "an agent could write /proc/sys/kernel/core_pattern"
 
 
 def theirs(at_work: AtWork) -> Path:
@@ -58,15 +66,29 @@ def test_the_agent_of_a_worker_that_is_not_root_does_not_leave_its_box(at_work: 
 def test_a_box_of_root_that_only_looks_closed_is_found_out(
     at_work: AtWork, more: tuple[str, ...]
 ):
-    way = Way(("bwrap", *NAMESPACES, *more), (*DEVICES, "--"))
-    assert probe.fault(way.box, owner=None) == "an agent could read /etc/shadow"
+    way = Way(("bwrap", *NAMESPACES, *more))
+    assert probe.fault(way.box, owner=None) == CORE_PATTERN
+
+
+WAYS = """
+from worker.sandbox import box, probe
+for way in box.ways("bwrap", 61000):
+    print(probe.fault(way.box, owner=way.owner))
+"""
+APART = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @needs_root
-def test_every_way_to_a_box_that_there_is_for_root_holds_or_says_why(at_work: AtWork):
-    faults = [probe.fault(way.box, owner=way.owner) for way in box.ways("bwrap", 61000)]
-    assert len(faults) == 3
-    assert not [fault for fault in faults if fault and fault.startswith("an agent")]
+@pytest.mark.parametrize(
+    "around", [pytest.param((), id="here"), pytest.param(APART, marks=needs_pid_namespaces)]
+)
+def test_every_way_to_a_box_holds_wherever_a_root_worker_runs(
+    at_work: AtWork, around: tuple[str, ...]
+):
+    told = subprocess.run(
+        [*around, sys.executable, "-c", WAYS], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines() == ["None"]
 
 
 @pytest.fixture
@@ -109,15 +131,90 @@ def test_a_box_that_does_not_hold_is_told_of_by_doctor_and_worker(
     assert [(line["event"], line["why"]) for line in logged] == [("box.refused", text)]
 
 
-def test_without_bubblewrap_doctor_and_worker_say_what_agents_can(
+def test_without_bubblewrap_no_agent_starts_unless_that_is_chosen(
     at_work: AtWork, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("PATH", "/nowhere")
+    git = shutil.which("git")
+    assert git
+    (programs := Path.cwd() / "programs").mkdir()
+    (programs / "git").symlink_to(git)
+    monkeypatch.setenv("PATH", str(programs))
     state, text = checked()
-    assert (state, "the worker's rights" in text) == ("warn", True)
+    assert (state, "bubblewrap is missing" in text) == ("fail", True)
     with capture_logs() as logged:
         box.warn_of_none()
-    assert [(line["event"], line["log_level"]) for line in logged] == [("box.none", "warning")]
+    assert [(line["event"], line["log_level"]) for line in logged] == [("box.refused", "error")]
+    job = at_work.build("write a.txt: one")
+    assert (job.state, job.error_class) == ("queued", "box_refused")
+    assert job.error
+    assert "install it, or set BATON_SANDBOX=off" in job.error
+    at_work.configure(BATON_SANDBOX="off")
+    assert untried()[0] == "warn"
+    assert box.found().way is None
+    assert not box.found().refused
+
+
+def test_where_somebody_looks_on_agents_go_on_without_bubblewrap_and_that_is_said(
+    at_work: AtWork, monkeypatch: pytest.MonkeyPatch
+):
+    assert without_box({}) is None
+    monkeypatch.setenv("PATH", "/nowhere")
+    told = without_box({})
+    assert told
+    assert told.startswith("bubblewrap is missing: agents run with your rights, in no box")
+    assert [without_box({"BATON_SANDBOX": mode}) for mode in ("strict", "off")] == [None, None]
+
+
+@pytest.mark.parametrize("sandbox", ["auto", "strict"])
+def test_without_a_filter_doctor_says_what_is_not_held_and_strict_refuses(
+    at_work: AtWork, monkeypatch: pytest.MonkeyPatch, sandbox: str
+):
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)  # as where libseccomp is missing
+    syscalls.program.cache_clear()
+    at_work.configure(BATON_SANDBOX=sandbox)
+    box.forget()
+    try:
+        state, _ = checked()
+        lines = [(line.name, line.state, line.text) for line in host.box_lines()]  # pyright: ignore[reportPrivateUsage]
+    finally:
+        syscalls.program.cache_clear()
+        box.forget()
+    assert ("box", "warn", "an agent could trace another process") in lines
+    assert state == ("ok" if sandbox == "auto" else "fail")
+    if sandbox == "auto":
+        assert lines[-1] == ("seccomp", "warn", syscalls.MISSING)
+
+
+def test_doctor_prints_each_thing_that_was_tried(at_work: AtWork):
+    assert checked()[0] == "ok"
+    lines = [check for check in host.box_lines() if check.name == "box"]
+    assert len(lines) == len(TRIES)
+    assert {line.state for line in lines} == {"ok"}
+
+
+def test_the_modes_are_documented_as_doctor_prints_them():
+    page = (CODE / "docs" / "security.md").read_text()
+    assert [
+        mode for mode, told in box.MODES.items() if f"| `{mode}` | {told} |" not in page
+    ] == []
+
+
+def test_a_box_is_tried_again_when_bubblewrap_has_changed(
+    at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bwrap = shutil.which("bwrap")
+    assert bwrap
+    (own := tmp_path / "programs" / "bwrap").parent.mkdir()
+    shutil.copy(bwrap, own)
+    monkeypatch.setenv("PATH", f"{own.parent}:{os.environ['PATH']}")
+    box.forget()
+    first = box.found()
+    assert first.way
+    assert box.found().lines is first.lines
+    own.write_text("#!/bin/sh\necho broken >&2; exit 1\n")
+    box._looked.cache_clear()  # pyright: ignore[reportPrivateUsage]  # as when a minute has gone
+    assert "broken" in box.found().why
+    box.forget()
 
 
 def checked() -> tuple[str, str]:
@@ -148,18 +245,15 @@ def test_what_is_in_a_workspace_is_its_agents_and_what_that_makes_its_workers(
 
 
 @needs_root
-@pytest.mark.parametrize("which", range(3))
-def test_what_has_changed_its_user_dies_with_its_keeper_all_the_same(
-    at_work: AtWork, which: int
-):
+def test_what_has_changed_its_user_dies_with_its_keeper_all_the_same(at_work: AtWork):
     at_work.place.mkdir(parents=True)
-    way = [*box.ways("bwrap", 61000)][which]
+    (way,) = box.ways("bwrap", 61000)
     script = "setsid sleep 300 & echo up; exec sleep 301"
     with kept(way.box, script, at_work.place) as keeper:
         assert keeper.stdout
         assert keeper.stdout.readline() == b"up\n"
         below = descendants(keeper.pid)
-        assert len(below) > 3
+        assert len(below) > 2
         keeper.kill()
         wait_until(lambda: not any(map(identity.started, below)), description="the agent's end")
 
@@ -196,7 +290,48 @@ def test_the_agents_user_has_a_name_and_a_home(at_work: AtWork):
         "whoami; id -gn; echo ~agent; touch ~/a /tmp/b /dev/shm/c && echo written",
         at_work.place,
     )
-    assert told == ["agent", "agent", str(Path.home()), "written"]
+    assert told == ["agent", "agent", "/home/agent", "written"]
+
+
+def test_of_the_host_the_box_has_what_the_list_names_and_nothing_else(
+    at_work: AtWork, tmp_path: Path
+):
+    other, secret, named = theirs(at_work), Path.cwd() / ".env", tmp_path / "named"
+    named.mkdir()
+    (named / "font").write_text("a font")
+    places = (secret, Path.home() / ".netrc", settings().agent_home / "key", tmp_path / "log")
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(PLANTED)
+    at_work.configure(BATON_BOX_READ=str(named))
+    at_work.place.mkdir(parents=True)
+    looked = " ".join(map(str, (*places, other, "/etc/shadow", "/var/log", "/sys", "/srv")))
+    told = in_box(
+        f"ls -d {looked} 2>/dev/null; ls /run /home; cat {named}/font; echo; cut -d: -f1 /etc/passwd;"
+        f" touch {named}/a /usr/a /dev/a /etc/a /a 2>&1 | grep -vc 'Read-only file system'; true",
+        at_work.place,
+    )
+    user = "agent" if os.geteuid() == 0 else "nobody"
+    assert told == [
+        "/home:",
+        "agent",
+        "",
+        "/run:",
+        "baton",
+        "a font",
+        *dict.fromkeys(["root", "nobody", user]),
+        "0",
+    ]
+
+
+def test_a_directory_of_the_box_holds_as_much_as_is_set(at_work: AtWork):
+    at_work.configure(BATON_BOX_TMP=str(2**20))
+    at_work.place.mkdir(parents=True)
+    fill = "; ".join(
+        f"head -c 3000000 /dev/zero > {place}/a" for place in ("/tmp", "~", "/dev/shm")
+    )
+    told = in_box(f"({fill}) 2>/dev/null; stat -c %s /tmp/a ~/a /dev/shm/a", at_work.place)
+    assert [int(size) <= 2**20 for size in told] == [True] * 3
 
 
 @needs_root
@@ -282,7 +417,8 @@ def test_doctor_tries_the_box_where_turns_have_theirs_and_makes_nothing_for_it(
 
 
 def untried() -> tuple[str, str]:
-    check = doctor._box()  # pyright: ignore[reportPrivateUsage]
+    checks = host.box_lines()
+    check = next(check for check in checks if check.name == "bubblewrap")
     return check.state, check.text
 
 

@@ -38,7 +38,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_told_of_once(conn: Connection):
         before = contents(conn)
         assert jobs.cancel(conn, each) == cancelled
         assert contents(conn) == before
-        assert types(conn, project) == ["job.cancelled"]
+        assert types(conn, project) == ["chat.said", "job.cancelled"]
     assert claim(conn, queued) is None
     assert violations(conn) == []
 

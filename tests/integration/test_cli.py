@@ -35,7 +35,7 @@ HOSTILE = "\x1b]0;taken\x07 [red]loud[/red] \u202egnp.exe"
         (
             ("project", "p", "--fresh", "--unlock"),
             2,
-            "one of --fresh, --rewind, --unlock and --import",
+            "one of --fresh, --rewind, --unlock, --import",
         ),
         (("enqueue", "cake", "--project", "p", "--user", "u"), 2, "'chat-plan'"),
         (("enqueue", "build", "--user", "u"), 2, "--project"),
@@ -135,7 +135,7 @@ def test_the_services_of_the_checkout_are_found_from_any_of_its_folders(
         assert found == {
             "DATABASE_URL": running.database_url,
             "REDIS_URL": running.redis_url,
-            "CELERY_BROKER_URL": running.redis_url,
+            "CELERY_BROKER_URL": running.plain_broker_url,
         }
         note(checkout, replace(running, model_url="http://127.0.0.1:9"))
         asked = program("enqueue", "build", "--project", "p", "--user", "u", "--prompt", "x")

@@ -119,3 +119,42 @@ def _waiting(
         env=environment | {"DATABASE_URL": dsn, "REDIS_URL": redis_url},
         cwd=checkout,
     )
+
+
+def test_checks_and_repairs_are_asked_for_at_the_command_line(
+    baton: Baton, conn: Connection, tmp_path: Path
+):
+    whose = ("--project", "p", "--user", "u")
+    two = baton("enqueue", "build", *whose, "--prompt", "x", "--check", "a | b", "--check", "c")
+    assert two.code == 0, two.err
+    none = baton(
+        "enqueue", "update", *whose, "--prompt", "x", "--no-check", "--check-tries", "0"
+    )
+    assert none.code == 0, none.err
+    (log := tmp_path / "deploy.log").write_bytes(b"it \xff broke\x00" + b"!" * 60_000)
+    repair = baton("enqueue", "repair", *whose, "--error-file", str(log))
+    assert repair.code == 0, repair.err
+    args = [row[0] for row in conn.execute("select args from jobs order by pos").fetchall()]
+    assert [one.get("check") for one in args] == [["a | b", "c"], [], None]
+    assert (args[1]["check_tries"], args[2]["asked"]) == (0, "repair")
+    assert args[2]["prompt"].startswith("it \ufffd broke\ufffd!")
+    assert len(args[2]["prompt"]) < 41_000
+    for words, code, said in (
+        ((*whose, "--prompt", "x", "--check", "a", "--no-check"), 2, "--no-check"),
+        ((*whose, "--error-file", str(tmp_path / "none")), 2, "cannot be read"),
+    ):
+        kind = "build" if "--prompt" in words else "repair"
+        refused = baton("enqueue", kind, *words)
+        assert (refused.code, said in refused.err) == (code, True), refused.err
+
+
+def test_a_project_is_given_a_check_and_shows_it(baton: Baton, conn: Connection):
+    ledger.built(conn)
+    assert baton("project", "p", "--check", "npm test").code == 0
+    assert "npm test" in baton("project", "p").out
+    assert baton("project", "p", "--json").document["check"] == ["npm test"]
+    refused = baton("project", "p", "--check", " ", "--json")
+    assert (refused.code, refused.document["error"]["field"]) == (1, "check")
+    assert baton("project", "p", "--no-check").code == 0
+    assert baton("project", "p", "--json").document["check"] is None
+    assert baton("report", "checks").code == 0

@@ -91,6 +91,7 @@ def test_health_tells_what_waits_runs_and_stands_in_the_way(baton: Baton, conn: 
     limits.impose(conn, "abc", wait=None, reason="billing_error")
     workers.report(conn, Worker("w1", "here", 1, 2, "bubblewrap", "2.1.327", "abc"))
     upkeep.claim_tick(conn, "sweep", timedelta(minutes=5))
+    ledger.webhook(conn, waiting, error="answered 500")
     found = baton("report", "health", "--json").document
     assert found["jobs"] == {"queued": 1, "running": 1, "parked": 0, "quarantined": 1}
     assert found["oldest_waiting"]["id"] == str(waiting)
@@ -100,7 +101,10 @@ def test_health_tells_what_waits_runs_and_stands_in_the_way(baton: Baton, conn: 
     assert [one["id"] for one in found["workers"]] == ["w1"]
     assert [one["name"] for one in found["ticks"]] == ["sweep"]
     assert [one["heads"] for one in found["session_ages"]] == [1, 0, 0, 0]
-    assert "it is cleared" in baton("report", "health").out
+    assert found["webhooks"]["failing"] == 1
+    page = baton("report", "health").out
+    assert "it is cleared" in page
+    assert "1 failed, tried again" in page
 
 
 def test_health_tells_what_the_biggest_projects_store(baton: Baton, conn: Connection):

@@ -98,6 +98,7 @@ def test_a_command_imports_no_more_than_its_first_line_needs(
     request = ["--project", "q", "--user", "u", "--prompt", "x"]
     commands = {
         "help": ["--help"], "version": ["--version"], "migrate": ["migrate"], "env": ["env"],
+        "redis-acl": ["redis-acl"],
         "enqueue": ["enqueue", "build", *request], "jobs": ["jobs", "--project", "p"],
         "a job": ["jobs", job], "jobs that failed": ["jobs", "--state", "failed"],
         "jobs of busy": ["jobs", "--project", "busy"], "retry": ["retry", job],
@@ -110,6 +111,8 @@ def test_a_command_imports_no_more_than_its_first_line_needs(
         "import-session": ["import-session", "p", "/nowhere", "--user", "u"],
         "sync": ["report", "sync"], "resume": ["report", "resume"], "cost": ["report", "cost"],
         "health": ["report", "health"], "doctor": ["doctor"],
+        "key": ["key", "list"], "credit": ["credit", "acme"], "open": ["open", "p"],
+        "live": ["live"], "webhooks": ["webhooks"],
         "delete": ["delete", "project", "p"],  # it asks, and the rest is work
     }  # fmt: skip
     assert {words[0] for words in commands.values()} >= set(COMMANDS)

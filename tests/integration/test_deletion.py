@@ -81,8 +81,35 @@ def fill(conn: Connection, project: str = "p", user: str = "u") -> UUID:
         """,
         (project, user),
     )
+    conn.execute("select baton_set_check(%s, to_jsonb('true'::text))", (project,))
+    conn.execute(
+        """
+        insert into checks (job_id, attempt, project_id, round, number, command, outcome,
+                            duration_ms, output_head, output_tail, output_bytes)
+        values (%s, gen_random_uuid(), %s, 0, 1, 'true', 'passed', 1, %s, '', 9)
+        """,
+        (failed.id, project, SECRET),
+    )
+    _fill_live(conn, project, user, failed.chain_id)
     _fill_outside(conn, project, failed.chain_id)
     return failed.chain_id
+
+
+def _fill_live(conn: Connection, project: str, user: str, chain: UUID) -> None:
+    conn.execute("insert into accounts (id) values ('acme') on conflict do nothing")
+    conn.execute(
+        "insert into account_projects (project_id, account_id) values (%s, 'acme')", (project,)
+    )
+    conn.execute(
+        "insert into live_connections (conn, project_id, user_id, gateway)"
+        " values (gen_random_uuid(), %s, %s, 'g')",
+        (project, user),
+    )
+    conn.execute(
+        "insert into webhooks (chain_id, project_id, user_id, url, host)"
+        " values (%s, %s, %s, 'https://h/', 'h')",
+        (chain, project, user),
+    )
 
 
 def _fill_outside(conn: Connection, project: str, chain: UUID) -> None:
@@ -331,7 +358,7 @@ def test_an_id_is_used_anew_without_anything_old(conn: Connection, baton: Baton)
     baton("delete", "project", "shop", "--yes")
     job = begun(conn, project="shop", user_id="eve", previous_session_id=str(uuid4()))
     assert job.head is None
-    assert [event["seq"] for event in job.told] == [1, 2]
+    assert [event["seq"] for event in job.told] == [1, 2, 3]
     assert commit(conn, job, chat=[("user", "new")]).head
     publish.copy("shop", [{"seq": 1, "job_id": None, "type": "job.queued", "body": {}}])
     entries: Any = client(PROGRESS).xrange(publish.stream("shop"))

@@ -59,14 +59,14 @@ def test_a_branch_and_what_is_promoted_have_the_files_of_their_own_turns(
     at_work.chain(Build(project=P, user=U, prompt="write b.txt: 2", branch_from=head))
     (branch,) = branches.of_project(at_work.conn, P)
     text = told(at_work, elsewhere, branch_from=branch.head)
-    assert "a.txt\nb.txt" in text
+    assert "a.txt\n| b.txt" in text
     assert "# Documentation" in text, "the branch's"
 
     assert "b.txt" not in (main := told(at_work, elsewhere))
     assert "# Documentation" not in main
     branches.promote(at_work.conn, P, branch.lane)
     text = told(at_work, elsewhere)
-    assert "a.txt\nb.txt" in text
+    assert "a.txt\n| b.txt" in text
     assert "# Documentation" in text
 
 

@@ -26,7 +26,7 @@ from worker.agent import version
 from worker.broker import periodic
 from worker.broker.connection import fitness
 from worker.cli import doctor
-from worker.cli.doctor import START_RELAY
+from worker.cli.doctor.ledger import START_RELAY
 from worker.live import checkpoints
 from worker.process import identity
 
@@ -241,7 +241,43 @@ def test_a_redis_that_is_full_is_a_failure(checks: Checks, tmp_path: Path):
     assert (state, "it is full" in text) == ("fail", True)
 
 
+def test_a_redis_that_lets_anybody_in_is_a_warning(checks: Checks, tmp_path: Path):
+    with open_redis(tmp_path / "open") as server:
+        assert checks(REDIS_URL=server.url)["redis"][0] == "ok"
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command(
+                "ACL", "SETUSER", "ours", "on", ">known", "~*", "&*", "+@all"
+            )
+            client.execute_command("ACL", "SETUSER", "default", "nopass")
+        for who in ("", "ours:known@"):
+            url = f"redis://{who}{server.url.rpartition('@')[2]}"
+            state, text = checks(REDIS_URL=url)["redis"]
+            assert (state, "but to anybody" in text) == ("warn", True)
+
+
 def test_a_redis_that_is_nearly_full_is_a_warning():
     memory = {"maxmemory_policy": "noeviction", "maxmemory": 1000, "used_memory": 950}
     assert fitness(memory) == ("warn", "95% of its maxmemory is in use: raise it.")
     assert fitness(memory | {"maxmemory": 0})[0] == "ok"
+
+
+def test_webhooks_that_fail_are_given_up_or_not_sent_at_all(checks: Checks, conn: Connection):
+    assert checks()["webhooks"] == ("ok", "none fails")
+    given_up, failing, unsent, old = (ledger.ask(conn, project=name) for name in "abcd")
+    ledger.webhook(
+        conn, given_up, state="given_up", error="answered 500", ago=timedelta(hours=3)
+    )
+    ledger.webhook(conn, failing, error="answered\n502", ago=timedelta(minutes=1))
+    assert checks()["webhooks"] == (
+        "warn", "1 failed and will be tried again; 1 were given up in the last day; the newest to"
+        " hooks.example (answered 502). `baton webhooks` lists them."
+    )  # fmt: skip
+    conn.execute("delete from webhooks")
+    ledger.webhook(conn, old, state="given_up", error="answered 500", ago=timedelta(days=2))
+    assert checks()["webhooks"] == ("ok", "none fails")
+    ledger.webhook(conn, unsent, ago=timedelta(minutes=6))
+    state, text = checks()["webhooks"]
+    assert state == "warn"
+    assert text.startswith(
+        "one has been due for 6 m 0 s: relays send them, and need BATON_CALL"
+    )

@@ -40,4 +40,4 @@ def test_the_environment_of_whoever_runs_the_tests_is_not_seen():
 def test_a_dotenv_of_the_checkout_is_not_read(configure: Configure):
     configure(BATON_SLOTS="7")
     assert settings().slots == 7
-    assert settings().database_url == ""
+    assert not settings().database_url

@@ -40,6 +40,7 @@ def test_a_project_goes_on_on_a_host_that_has_never_seen_it(hosts: Hosts):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.agent("direct")
 def test_each_part_of_a_chain_may_run_on_another_host(hosts: Hosts):
     at_work = hosts.at_work
     asked = at_work.ask(Build(project=P, user=U, prompt="write a.txt: a"))
@@ -114,6 +115,7 @@ def test_a_job_waits_for_a_remote_that_is_away_and_nothing_is_half(hosts: Hosts)
     assert files(place) == {"a.txt": "a", "b.txt": "b"}
 
 
+@pytest.mark.agent("direct")
 def test_a_turn_whose_files_cannot_be_sent_is_committed_later_and_not_run_again(hosts: Hosts):
     at_work = hosts.at_work
     at_work.build("write a.txt: a", agent=claude)

@@ -54,6 +54,7 @@ def test_a_session_that_is_gone_is_not_resumed_and_nothing_is_forgotten(at_work:
     assert told["choices"] == ["retry", "start_new"]
 
 
+@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_the_next_older_head_is_resumed_when_the_head_is_gone(at_work: AtWork):
     at_work.build("write a.txt: 1")
@@ -282,6 +283,7 @@ def test_retry_lets_a_waiting_request_look_for_the_session_again(at_work: AtWork
     assert at_work.tries(asked)[-1] == (head, "resumed", None)
 
 
+@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_a_lost_session_is_told_of_once_in_an_attempt(at_work: AtWork):
     at_work.build("write a.txt: 1")
@@ -369,7 +371,8 @@ def test_a_stale_head_shorter_than_its_digest_is_resumed_and_the_event_says_why(
     assert at_work.moves()[-1][-1] == head
     (told,) = at_work.events("session.weighed")
     assert (told["why"], told["way"]) == ("stale", "resume")
-    assert at_work.value("select stale_at is not null from project_ai_session_metrics")
+    stale = "select stale_at is not null from project_ai_session_metrics where session_id = %s"
+    assert at_work.value(stale, head)
 
 
 def test_a_project_that_others_rebuilt_begins_a_fresh_session(at_work: AtWork):

@@ -69,16 +69,16 @@ def test_a_commit_moves_the_head_and_all_that_belongs_to_it(conn: Connection):
     assert moved
     assert moved.cost_usd == 0.25
     assert [(event["seq"], event["type"]) for event in moved.told] == [
-        (3, "session.moved"),
-        (4, "job.done"),
-        (5, "job.queued"),
+        (4, "session.moved"),
+        (5, "job.done"),
+        (6, "job.queued"),
     ]
     assert [(m.id, m.kind, m.published) for m in moved.messages] == [
         (following.id, "metadata", 0)
     ]
     project = projects.get(conn, "p")
     assert project
-    assert (project.last_ai_session_id, project.event_seq) == (minted, 5)
+    assert (project.last_ai_session_id, project.event_seq) == (minted, 6)
     assert project.last_ai_session_updated_at
     version = projects.latest_version(conn, "p")
     assert version
@@ -103,7 +103,7 @@ def test_a_commit_moves_the_head_and_all_that_belongs_to_it(conn: Connection):
         *("queued", job.id, job.id, minted),
     )
     assert types(conn) == [
-        *("job.queued", "job.started", "session.moved", "job.done", "job.queued"),
+        *("job.queued", "chat.said", "job.started", "session.moved", "job.done", "job.queued"),
     ]
     assert violations(conn) == []
 
@@ -358,7 +358,11 @@ def test_a_cancel_in_time_lets_the_commit_stand_and_nothing_follow(conn: Connect
     assert published(conn) == [waiting]
     assert job_row(conn, job.id) == "done"
     assert one(conn, "select count(*) from jobs") == 2
-    assert types(conn)[-3:] == ["session.moved", "job.done", "job.queued"]  # of the one waiting
+    assert types(conn)[-4:-1] == [
+        "session.moved",
+        "job.done",
+        "job.queued",
+    ]  # of the one waiting
     assert violations(conn) == []
 
 

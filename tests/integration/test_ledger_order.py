@@ -1,5 +1,6 @@
 """Order in a lane: a chain that has begun goes first, one at a time, the rest as asked."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -9,6 +10,7 @@ from psycopg import Connection
 
 from db.jobs import attempts, endings
 from db.jobs.endings import Wait
+from tests.conftest import Configure
 from tests.ledger import (
     LEASE,
     RUNNER,
@@ -16,6 +18,7 @@ from tests.ledger import (
     ask,
     at_once,
     begun,
+    blocked,
     claim,
     contents,
     finish,
@@ -25,6 +28,7 @@ from tests.ledger import (
     turn,
     types,
 )
+from tests.waiting import wait_until
 
 
 def test_a_claim_tells_the_runner_what_it_needs_and_the_watchers_that_it_began(
@@ -42,8 +46,8 @@ def test_a_claim_tells_the_runner_what_it_needs_and_the_watchers_that_it_began(
         "asked": "build",
     }
     assert (job.head, job.fresh_next) == (None, False)
-    assert [event["seq"] for event in job.told] == [1, 2]
-    assert types(conn) == ["job.queued", "job.started"]
+    assert [event["seq"] for event in job.told] == [1, 2, 3]
+    assert types(conn) == ["job.queued", "chat.said", "job.started"]
     assert job_row(conn, asked, "host, pid, pid_started, worker_id") == (
         "host",
         4711,
@@ -133,7 +137,7 @@ def test_of_eight_that_claim_a_job_one_has_it(conn: Connection, dsn: str):
     won = [job for job in at_once(dsn, lambda own: claim(own, asked)) if job]
     assert len(won) == 1
     assert job_row(conn, asked, "attempt, attempts") == (won[0].attempt, 1)  # pyright: ignore[reportAttributeAccessIssue]
-    assert types(conn) == ["job.queued", "job.started"]
+    assert types(conn) == ["job.queued", "chat.said", "job.started"]
 
 
 def test_of_eight_jobs_of_a_lane_that_are_claimed_at_once_one_runs(conn: Connection, dsn: str):
@@ -239,3 +243,24 @@ def test_a_job_that_is_no_orphan_is_looked_at_without_its_lock(conn: Connection,
     with psycopg.connect(dsn) as operator:
         operator.execute("select from jobs for update")
         assert endings.fail_orphan(conn, asked) is None
+
+
+def test_of_two_claims_of_one_user_at_once_the_second_counts_the_first(
+    conn: Connection, dsn: str, configure: Configure
+):
+    configure(BATON_USER_SLOTS="1")
+    first, second, anothers = (
+        ask(conn),
+        ask(conn, project="q"),
+        ask(conn, project="r", user_id="v"),
+    )
+    with psycopg.connect(dsn, autocommit=True) as other, ThreadPoolExecutor(1) as aside:
+        with conn.transaction():
+            assert claim(conn, first)
+            late = aside.submit(claim, other, second)
+            wait_until(
+                lambda: late.done() or blocked(conn), description="the second, told or waiting"
+            )
+        assert late.result() is None
+    assert claim(conn, second) is None
+    assert claim(conn, anothers)

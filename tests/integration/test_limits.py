@@ -61,7 +61,7 @@ def test_a_try_that_is_put_back_waits_as_long_as_it_was_told(conn: Connection):
     wait = Wait(delay=HOUR, error_class="overloaded", error="Too much.")
     put = endings.put_back(conn, job, wait, [Event("job.waits", job.id)])
     assert put
-    assert [event["seq"] for event in put] == [3]
+    assert [event["seq"] for event in put] == [4]
     assert job_row(conn, job.id, "state, attempts, error_class, error, lease_until") == (
         *("queued", 1, "overloaded", "Too much.", None),
     )
@@ -91,7 +91,7 @@ def test_a_replaced_attempt_puts_nothing_back(conn: Connection):
 
 
 def test_a_limit_stops_the_claims_of_its_credential_alone(conn: Connection):
-    until = limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    until, _ = limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
     asked = ask(conn)
     assert claim(conn, asked) is None
     assert types(conn) == []
@@ -110,13 +110,13 @@ def test_a_limit_that_has_passed_stops_nothing(conn: Connection):
 
 
 def test_of_two_limits_the_longer_one_holds(conn: Connection):
-    longer = limits.impose(conn, OURS, wait=HOUR, reason="a")
-    assert limits.impose(conn, OURS, wait=timedelta(seconds=1), reason="b") == longer
-    assert limits.impose(conn, OURS, wait=None, reason="c") == NEVER
+    longer, _ = limits.impose(conn, OURS, wait=HOUR, reason="a")
+    assert limits.impose(conn, OURS, wait=timedelta(seconds=1), reason="b") == (longer, False)
+    assert limits.impose(conn, OURS, wait=None, reason="c") == (NEVER, False)
 
 
 def test_a_parked_job_keeps_its_place_and_goes_on_when_its_limit_is_lifted(conn: Connection):
-    until = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
+    until, _ = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
     asked = ask(conn)
     running = claim(conn, asked, runner=replace(RUNNER, credential="another"))
     assert running
@@ -141,7 +141,7 @@ def test_a_parked_job_keeps_its_place_and_goes_on_when_its_limit_is_lifted(conn:
 
 def test_a_parked_job_goes_on_by_itself_when_the_time_has_come(conn: Connection):
     job = begun(conn)
-    park(conn, job, limits.impose(conn, OURS, wait=HOUR, reason="rate_limit"))
+    park(conn, job, limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")[0])
     conn.execute("update jobs set run_at = now(), publish_after = now()")
     conn.execute("update limits set until = now()")
     assert published(conn) == [job.id]
@@ -176,7 +176,7 @@ def test_a_job_that_waits_for_a_later_time_is_not_parked(conn: Connection):
 def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection, dsn: str):
     """Else nobody would ever let it go on."""
     waiting, job = ask(conn, project="q"), begun(conn)
-    until = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
+    until, _ = limits.impose(conn, OURS, wait=None, reason="authentication_failed")
     with psycopg.connect(dsn) as operator, ThreadPoolExecutor() as threads:
         operator.execute("select 1")  # in a transaction from here on
         assert limits.clear(operator, OURS) == 0
@@ -194,7 +194,7 @@ def test_no_job_is_parked_for_a_limit_that_was_lifted_meanwhile(conn: Connection
 def test_a_parked_job_goes_on_wherever_a_credential_works(conn: Connection):
     """Also one that an old worker parks when the new one is there already: a rolling deploy."""
     parked = [begun(conn, project=project) for project in "pq"]
-    park(conn, parked[0], limits.impose(conn, OURS, wait=None, reason="billing_error"))
+    park(conn, parked[0], limits.impose(conn, OURS, wait=None, reason="billing_error")[0])
     work_with(conn, OURS)
     assert outbox.adopt(conn, silent_after=HOUR) == 0
     work_with(conn, "new")
@@ -256,8 +256,8 @@ def test_a_job_that_failed_for_good_lets_the_chain_or_the_lane_go_on(conn: Conne
 def test_a_job_is_parked_until_the_limits_end_as_it_is_by_then(conn: Connection):
     """It was to be cleared by somebody when the job looked; since then it ends by itself."""
     job = begun(conn)
-    never = limits.impose(conn, OURS, wait=None, reason="billing_error")
+    never, _ = limits.impose(conn, OURS, wait=None, reason="billing_error")
     limits.clear(conn, OURS)
-    until = limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
+    until, _ = limits.impose(conn, OURS, wait=HOUR, reason="rate_limit")
     park(conn, job, never)
     assert job_row(conn, job.id, "state, run_at, publish_after") == ("parked", until, until)

@@ -21,7 +21,7 @@ import logging, sys
 from worker.app import app, log
 app.log.setup("INFO")  # as `celery worker` and `celery beat` do
 logging.getLogger("celery.apps.worker").info("%s ready.", "celery@here")
-log.warning("worker.not_reported", error="redis://user:secret@there/0 is away")
+log.warning("worker.not_reported", error={"urls": ["redis://user:secret@there/0 is away"]})
 logging.getLogger("kombu").error("redis://user:secret@there/0 is away")
 import tornado.log, tornado.options, flower.command  # as `celery flower` does
 logging.getLogger().handlers = []
@@ -57,6 +57,32 @@ def test_lines_of_celery_flower_and_ours_have_one_form_of_time(
         assert text in line
     assert "secret@" not in "".join(lines)
     assert "[secret]@there" in lines[2], "what others write is redacted too"
+
+
+FORGED = r"""
+import logging, sys
+from worker.app import app, log
+app.log.setup("INFO")
+text = "it ended\n2026-11-29T00:00:00.000000Z [info] job.done job=1\x1b[2J\r\x9b2J\u2028x"
+log.warning("agent.failed", error=text, more=[text])
+logging.getLogger("celery").warning(text)
+"""
+
+
+def test_no_text_makes_a_line_of_its_own_or_moves_the_cursor(
+    environment: dict[str, str], checkout: Path
+):
+    done = subprocess.run(
+        [sys.executable, "-c", FORGED],
+        env=environment,
+        cwd=checkout,
+        capture_output=True,
+        check=True,
+    )
+    said = done.stderr.decode()
+    lines = said.split("\n")[:-1]
+    assert len([line for line in lines if MOMENT.match(line)]) == 2
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", said), said
 
 
 def test_as_json_every_line_is_a_document(environment: dict[str, str], checkout: Path):

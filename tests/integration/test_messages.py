@@ -137,7 +137,7 @@ def test_a_plain_message_that_was_revoked_is_a_cancelled_job_at_once(
 def notes(configure: Configure) -> Iterator[Notes]:
     """A worker's notes while Postgres is away."""
     configure(DATABASE_URL=NOWHERE)
-    assert settings().database_url == NOWHERE
+    assert settings().database_url.get_secret_value() == NOWHERE
     yield (notes := Notes())
     notes.end()
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db.core import migrate
+from db.core import migrate, owners
 from db.core.migrate import FILES, FUNCTIONS, MigrationRefused, check_version, pending
 from db.jobs import listing
 from db.jobs.listing import Wanted
@@ -413,7 +413,8 @@ def test_what_ours_cannot_work_with_is_refused_before_anything_is_written(
 
 
 def test_the_ledger_refers_to_no_table_of_the_product(conn: Connection):
-    assert one(conn, "select count(*) from pg_constraint where contype = 'f'") == 0
+    referred = "select count(*) from pg_constraint where contype = 'f' and confrelid <> 'jobs'::regclass"
+    assert one(conn, referred) == 0
 
 
 def test_the_contracts_indexes_are_there(conn: Connection):
@@ -471,3 +472,24 @@ def shape(conn: Connection) -> dict[str, tuple[str, str]]:
         """
     )
     return {name: (kind, nullable) for name, kind, nullable in rows}
+
+
+def test_chains_of_two_owners_that_were_there_before_are_counted_and_no_more_are_made(
+    empty: Connection, empty_dsn: str, files: Path
+):
+    for file in files.glob("*.sql"):
+        if file.name >= "0044":
+            file.unlink()
+    migrate.migrate(empty_dsn, files=files)
+    strange = "insert into jobs (chain_id, project_id, user_id, kind) values (gen_random_uuid(), 'p', 'u', 'build')"
+    empty.execute(strange)
+    migrate.migrate(empty_dsn)
+    state, text = owners.fitness(empty)
+    assert state == "warn"
+    assert text.startswith("1 rows of jobs name a chain of another project or user")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        empty.execute(strange)
+    empty.execute("update jobs set state = 'cancelled', finished_at = now()")
+    empty.execute("update jobs set chain_id = id")
+    empty.execute(text.partition("`")[2].partition("`")[0].encode())
+    assert owners.fitness(empty)[0] == "ok"

@@ -118,7 +118,7 @@ def test_the_event_of_what_is_left_out_comes_with_the_commit(at_work: AtWork):
     job = at_work.build("do it", agent=does(lambda place: os.mkfifo(place / "pipe")))
     told = at_work.rows("select type, body from events where job_id = %s order by seq", job.id)
     types = [each for each, _ in told]
-    assert types[-3:] == ["session.moved", "workspace.left_out", "job.done"]
+    assert types[-4:] == ["session.moved", "chat.said", "workspace.left_out", "job.done"]
     assert told[-2][1] == {
         "kind": "build",
         "chain": str(job.chain_id),

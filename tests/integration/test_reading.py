@@ -10,29 +10,14 @@ import pytest
 from dev.standin.model import Seen
 from tests.machine import needs_bubblewrap
 from tests.running import AtWork
+from worker.agent import answers
 
 SECRET = "pl4nted"
-# Every tool that the CLI offers (2.1.327), at once or through ToolSearch. In a turn that reads,
-# those of the first line work as they are; all others are refused or change nothing outside of
-# the turn. One that is not here is new: look whether it is refused, then add it.
-READING = {
-    "Read",
-    "Glob",
-    "Grep",
-    "Agent",
-    "ToolSearch",
-    "ListAgents",
-    "ReportFindings",
-    "Skill",
-}
-REFUSED = {
-    *("Bash", "Monitor", "Edit", "Write", "NotebookEdit"),
-    *("Workflow", "EnterWorktree", "WebFetch", "WebSearch"),
-}
-OF_THE_TURN = {
-    *("ScheduleWakeup", "CronCreate", "CronDelete", "CronList", "SendMessage"),
-    *("TaskStop", "ExitWorktree", "DeferredToolPlaceholder"),
-}
+# Every tool that an agent is offered. In a turn that reads, those of the first line work as they are,
+# the others are refused or change nothing outside of the turn.
+READING = {"Read", "Glob", "Grep", "Agent"}
+REFUSED = {"Bash", "Edit", "Write"}
+OF_THE_TURN = {"SendMessage", "DeferredToolPlaceholder", answers.NAME}
 
 
 def use(tool: str, **given: Any) -> str:
@@ -120,19 +105,14 @@ def test_a_turn_that_reads_runs_nothing_and_reads_in_its_workspace_only(
         "run: ls",
         use("Bash", command="cat a.txt\ncat a.txt", dangerouslyDisableSandbox=True),
         use("Agent", description="d", prompt="say no", isolation="worktree"),
-        use("ToolSearch", query="select:EnterWorktree,Monitor"),
-        use("EnterWorktree", name="aside"),
-        use("Monitor", command="git status", description="d", timeout_ms=9000),
     ]
     job = at_work.chat("\n".join([*runs, *looks_outside(outside), *INSIDE, "say end"]))
     assert job.state == "done"
     made = results(at_work.model.requests[-1])
     refused, read = made[: -len(INSIDE)], made[-len(INSIDE) :]
     assert len(refused) == len(runs) + len(looks_outside(outside))
-    assert [name for name, _, told, _ in refused if "has been denied" not in told] == [
-        "ToolSearch",
-        "Glob",  # a pattern may name the home: it is taken for a name in the workspace
-    ]
+    # A pattern may name the home: it is taken for a name in the workspace.
+    assert [name for name, _, told, _ in refused if "has been denied" not in told] == ["Glob"]
     assert SECRET not in json.dumps(at_work.model.requests[-1].body)
     assert [error for _, _, _, error in read] == [False] * len(INSIDE)
     assert "b.md" in read[-1][2]
@@ -167,11 +147,11 @@ def test_legs_that_read_and_legs_that_work_differ_by_rules_only(
     )
 
 
-def test_every_tool_that_the_agent_is_offered_is_known(at_work: AtWork):
-    at_work.configure(BATON_SANDBOX="off")
+@pytest.mark.parametrize("subagents", [True, False])
+def test_the_agent_is_offered_these_tools_and_no_others(at_work: AtWork, subagents: bool):
+    at_work.configure(BATON_SANDBOX="off", BATON_SUBAGENTS=str(subagents))
     at_work.chat("say hello")
-    seen = at_work.model.requests[-1]
-    told = json.dumps(seen.body["messages"]).partition("deferred tools are now available")[2]
-    later = told.partition("\\n\\n")[0].split("\\n")[1:]
-    assert "EnterWorktree" in later
-    assert {*seen.tools, *later} - READING - REFUSED - OF_THE_TURN == set()
+    (seen,) = at_work.model.requests
+    left_out = set[str]() if subagents else {"Agent", "SendMessage"}
+    assert set(seen.tools) == (READING | REFUSED | OF_THE_TURN) - left_out
+    assert "deferred tools are now available" not in json.dumps(seen.body["messages"])

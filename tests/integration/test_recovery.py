@@ -181,6 +181,7 @@ def test_a_turn_that_broke_off_is_gone_on_from(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.long
 def test_what_turns_cost_whose_worker_died_is_counted_once(at_work: AtWork):
     at_work.begin("write a.txt: a")
     asked = at_work.ask(
@@ -238,6 +239,7 @@ def test_a_turn_that_had_done_nothing_begins_again_from_the_head(at_work: AtWork
     assert at_work.moves()[-1][-1] == head
 
 
+@pytest.mark.long
 def test_what_was_left_on_another_host_is_given_up_with_its_session(at_work: AtWork):
     """Without its files, what the session says it did is not true."""
     (Path.cwd() / "remote").mkdir()

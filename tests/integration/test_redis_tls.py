@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import certifi
-import psycopg
 import pytest
 import redis
 from celery import Celery
@@ -40,7 +40,8 @@ def tls(redis_url: str, signer: Signer, configure: Configure) -> Iterator[Tls]:
 
         def begin(for_: str = "127.0.0.1", query: str = "", **env: str) -> str:
             here = stays.enter_context(tls_before(port, signer.certificate(for_)))
-            url = f"rediss://127.0.0.1:{here}/0{query}"
+            who = urlsplit(redis_url).netloc.partition("@")[0]
+            url = f"rediss://{who}@127.0.0.1:{here}/0{query}"
             configure(REDIS_URL=url, **env)
             return url
 
@@ -115,7 +116,7 @@ def test_the_signer_may_be_named_in_the_url(tls: Tls, signer: Signer):
     assert not answers()
     tls(query=f"?ssl_cert_reqs=required&ssl_ca_certs={signer.ca}")
     assert (answers(), sends()) == (True, True)
-    assert url != settings().redis_url
+    assert url != settings().redis_url.get_secret_value()
 
 
 def test_the_url_for_other_producers_has_what_they_need_to_verify_too(tls: Tls, signer: Signer):
@@ -170,27 +171,3 @@ def test_what_cannot_be_is_refused_before_anything_begins(
     configure(**env)
     with pytest.raises(BadSettings, match=sentence):
         check(settings())
-
-
-@pytest.mark.parametrize("mode", ["require", "verify-full"])
-def test_what_the_url_says_of_postgres_counts_at_each_door(
-    mode: str, dsn: str, configure: Configure
-):
-    """Our Postgres has no TLS, so each door must refuse it."""
-    from db.core import migrate, pool
-
-    url = (
-        f"{dsn}?sslmode={mode}&sslrootcert=system"
-        if mode == "verify-full"
-        else f"{dsn}?sslmode={mode}"
-    )
-    configure(DATABASE_URL=url)
-    pool.close()
-    with pytest.raises(pool.NoDatabase):
-        pool.connect()
-    with pytest.raises(pool.NoDatabase):
-        migrate.migrate()
-    with pytest.raises(psycopg.OperationalError), pool.connection(timeout=0.5):
-        pass
-    pool.close()
-    assert {one.name: one.state for one in doctor.examine()}["postgres"] == "fail"

@@ -58,9 +58,40 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"project": "new", "template": "mine"}, "bad_template", "template"),
     ({"branch_from": str(uuid4())}, "bad_branch", "branch_from"),
     ({"version": "v1"}, "bad_version", "version"),
+    ({"check": " "}, "bad_input", "check"),
+    ({"check": "true\x01"}, "bad_input", "check"),
+    ({"check": "x" * 4001}, "bad_input", "check"),
+    ({"kind": "metadata", "check": "true"}, "bad_input", "check"),
+    ({"check_tries": 11}, "bad_input", "check_tries"),
+    ({"on_check_failed": "perhaps"}, "bad_input", "on_check_failed"),
+    ({"race": 3}, "bad_input", "race"),  # without a check
+    ({"race": 1, "check": "true"}, "bad_input", "race"),
+    ({"race": 9, "check": "true"}, "bad_input", "race"),
+    ({"race_by": "first"}, "bad_input", "race_by"),
+    ({"race": 3, "check": "true", "race_models": ["sonnet"]}, "bad_input", "race_models"),
+    ({"race": 2, "check": "true", "branch_from": str(uuid4())}, "bad_branch", "race"),
+    ({"race": 2, "check": "true", "project": "new"}, "bad_input", "race"),  # no session yet
+    ({"kind": "metadata", "race": 2}, "bad_input", "race"),
+    ({"kind": "update", "error": "it broke"}, "bad_input", "error"),
+    ({"kind": "repair", "error": "it broke"}, "bad_input", "prompt"),
+    ({"kind": "repair", "prompt": None, "error": " "}, "bad_input", "error"),
+    ({"kind": "repair", "prompt": None, "error": "x" * 200_001}, "prompt_too_long", "prompt"),
+    (
+        {"kind": "repair", "prompt": None, "error": "x", "version": "v9"},
+        "bad_version",
+        "version",
+    ),
+    (
+        {"kind": "repair", "prompt": None, "error": "x", "project": "theirs", "version": "v1"},
+        "unknown_project",
+        "project",
+    ),
 ]
 # Of the command line: what it looks at itself, and options that are named otherwise.
-PARSED = {"priority", "previous_session_id", "branch_from", "busy", "on_lost", "run_at"}
+PARSED = {
+    *("priority", "previous_session_id", "branch_from", "busy", "on_lost", "run_at"),
+    "on_check_failed",
+}
 OPTIONS = {"version": "version-id", "previous_session_id": "previous-session"}
 
 
@@ -140,9 +171,9 @@ def by_celery(_: str, asked: dict[str, Any]) -> Refusal | None:
 # Each door, and the fields that it looks at itself, before Postgres does.
 DOORS: dict[str, tuple[Callable[[str, dict[str, Any]], Refusal | None], set[str]]] = {
     "sql": (by_sql, set()),
-    "python": (by_python, {"on_lost", "busy"}),
-    "async": (by_async, {"on_lost", "busy"}),
-    "celery": (by_celery, {"on_lost", "busy"}),
+    "python": (by_python, {"on_lost", "busy", "on_check_failed"}),
+    "async": (by_async, {"on_lost", "busy", "on_check_failed"}),
+    "celery": (by_celery, {"on_lost", "busy", "on_check_failed"}),
 }
 
 
@@ -174,6 +205,8 @@ def test_the_command_line_refuses_alike_and_says_so_to_programs(
     for more, code, field in CASES:
         if more.keys() & PARSED and code == "bad_input":
             continue  # wrong usage: looked at before Postgres is
+        if "error" in more:
+            continue  # it is read from a file: test_cli_asking.py
         with subtests.test(code, **more):
             hurried(ledger, code)
             given = {**MINE, **more}

@@ -57,6 +57,6 @@ def test_a_claim_that_a_table_refuses_fails_the_job(at_work: AtWork):
     )
     assert 'constraint "elsewhere" of table "projects"' in (job.error or "")
     told = [kind for (kind,) in at_work.rows("select type from events")]
-    assert told == ["job.failed"]
+    assert told == ["chat.said", "job.failed"]
     assert at_work.run(asked, scripted()).state == "failed", "it is said again, and not done"
     assert violations(at_work.conn) == []

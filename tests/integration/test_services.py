@@ -75,6 +75,7 @@ def test_only_their_owner_may_read_the_data_and_the_password(tmp_path: Path):
             psycopg.connect(wrong)
 
 
+@pytest.mark.long
 def test_parents_of_the_checkout_keep_their_modes(tmp_path: Path):
     outer = tmp_path / "outer"
     outer.mkdir(mode=0o700)
@@ -104,6 +105,7 @@ def test_a_damaged_note_of_the_services_finds_nothing(tmp_path: Path, noted: str
     assert find(tmp_path) is None
 
 
+@pytest.mark.long
 def test_a_second_start_in_the_same_checkout_says_so(tmp_path: Path):
     with services(tmp_path):
         with pytest.raises(ServiceError, match=f"up in this checkout already .*{os.getpid()}"):
@@ -111,6 +113,7 @@ def test_a_second_start_in_the_same_checkout_says_so(tmp_path: Path):
         assert find(tmp_path), "the first one is untouched"
 
 
+@pytest.mark.long
 def test_two_checkouts_run_side_by_side(tmp_path: Path):
     with services(tmp_path / "one") as one, services(tmp_path / "two") as two:
         assert one.database_url != two.database_url
@@ -164,6 +167,7 @@ def test_data_of_another_postgres_is_left_alone(tmp_path: Path):
         _enter(tmp_path)
 
 
+@pytest.mark.long
 def test_a_stopped_server_leaves_no_process(tmp_path: Path):
     with services(tmp_path):
         started = _noted(tmp_path)
@@ -173,6 +177,7 @@ def test_a_stopped_server_leaves_no_process(tmp_path: Path):
     assert not any(processes.alive(process) for process in below)
 
 
+@pytest.mark.long
 def test_a_server_can_be_killed_and_started_again(tmp_path: Path):
     with services(tmp_path) as running:
         for one in running.embedded:
@@ -220,6 +225,7 @@ def test_servers_that_outlived_their_parent_are_ended_by_the_next_start(
             psycopg.connect(running.database_url).close()
 
 
+@pytest.mark.long
 def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(tmp_path: Path):
     with services(tmp_path):
         pass
@@ -234,6 +240,7 @@ def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(tmp_path: Path
             stranger.kill()
 
 
+@pytest.mark.long
 def test_a_set_up_that_was_cut_short_is_done_again(tmp_path: Path):
     half = tmp_path / ".baton" / "postgres" / "data.new"
     half.mkdir(parents=True)
@@ -242,6 +249,7 @@ def test_a_set_up_that_was_cut_short_is_done_again(tmp_path: Path):
         psycopg.connect(running.database_url).close()
 
 
+@pytest.mark.long
 def test_redis_data_that_cannot_be_read_is_put_aside(tmp_path: Path):
     with services(tmp_path) as first, redis.Redis.from_url(first.redis_url) as client:
         client.set("a", "b")

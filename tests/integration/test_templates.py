@@ -121,6 +121,7 @@ def deleted(at_work: AtWork, project: str) -> None:
     deletion.take_project(at_work.conn, receipt.id, project, turns_here=[])
 
 
+@pytest.mark.long
 @pytest.mark.agent("cli")
 def test_a_templates_sub_agent_is_gone_on_with_in_a_project_that_began_from_it(
     at_work: AtWork,

@@ -75,7 +75,7 @@ def test_a_fallback_from_an_imported_session_is_told_what_was_said_in_it(at_work
     assert job.state == "done"
     assert at_work.moves()[-1][:2] == ("fallback", "stale")
     history = at_work.model.requests[-1].history
-    assert "user: build me a shop\nassistant: A shop with a till." in history
+    assert "user: build me a shop\n[19 characters] assistant: A shop with a till." in history
 
 
 def test_so_is_one_from_a_session_that_went_on_from_it_and_nothing_is_told_twice(
@@ -95,7 +95,7 @@ def test_one_on_a_branch_from_a_session_that_was_imported_beside(at_work: AtWork
     beside = imported(at_work, "another shop", "In blue.", head=False)
     assert "another shop" not in told(at_work)
     text = told(at_work, branch_from=beside)
-    assert "user: another shop\nassistant: In blue." in text
+    assert "user: another shop\n[8 characters] assistant: In blue." in text
 
 
 def test_nothing_that_another_user_said_is_told_from_transcripts_either(at_work: AtWork):

@@ -50,6 +50,7 @@ def test_an_update_resumes_and_the_model_sees_what_was_said_before(at_work: AtWo
     ) == (at_work.head())
 
 
+@pytest.mark.agent("direct")
 def test_every_operation_of_a_chain_goes_on_from_the_one_before(at_work: AtWork):
     at_work.configure(BATON_COMPACT="always")
     first = at_work.chain(Build(project=P, user=U, prompt="write a.txt: 1"))
@@ -108,6 +109,7 @@ def price(usage: dict[str, Any]) -> float:
     ) / 1e6
 
 
+@pytest.mark.agent("direct")
 @pytest.mark.parametrize(
     ("policy", "skipped"), [("auto", "below_threshold"), ("never", "policy_never")]
 )
@@ -152,6 +154,7 @@ def test_a_compaction_that_fails_leaves_the_head_and_says_so(at_work: AtWork):
     assert at_work.model.requests[-1].prompts == ("write a.txt: 1", "write b.txt: 2")
 
 
+@pytest.mark.agent("direct")
 def test_a_question_is_answered_from_the_head_and_moves_it_on(at_work: AtWork):
     at_work.build("write a.txt: 1")
     before = at_work.head()
@@ -181,6 +184,7 @@ def test_a_question_changes_no_file_whatever_the_model_tries(at_work: AtWork):
     assert (at_work.place / "a.txt").read_text() == "1"
 
 
+@pytest.mark.agent("direct")
 def test_what_the_chain_has_reached_stands_in_redis_with_the_builds_files(
     at_work: AtWork, redis_url: str
 ):

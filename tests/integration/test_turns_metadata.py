@@ -39,6 +39,7 @@ def described(at_work: AtWork, agent: Any = None) -> Job:
     return at_work.one(Metadata(project=P, user=U), agent)
 
 
+@pytest.mark.agent("direct")
 def test_recommendations_and_documentation_move_the_head_one_after_the_other(at_work: AtWork):
     build, job, _ = at_work.chain(Build(project=P, user=U, prompt="write a.txt: 1"))
     assert job.state == "done"
@@ -68,7 +69,7 @@ def test_a_step_that_is_committed_is_not_run_again(at_work: AtWork):
         ("documentation", "committed"),
     ]
     prompts = [seen.prompt for seen in at_work.model.requests[begun:]]
-    assert len([p for p in prompts if p.startswith("Look at the project")]) == 2  # one turn
+    assert len([p for p in prompts if p.startswith("Look at the project")]) == 3  # one turn
     assert at_work.moves()[-1][2] == after_first
 
 
@@ -101,9 +102,7 @@ def test_recommendations_are_kept_in_the_form_that_was_asked_for(at_work: AtWork
     }
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, {"summary": 1}, {"summary": "x", "recommendations": 2}]
-)
+@pytest.mark.parametrize("wrong", [{"summary": 1}, {"summary": "x", "recommendations": 2}])
 def test_an_answer_of_another_form_is_asked_for_once_more(at_work: AtWork, wrong: Any):
     job = described(at_work, answering(wrong))
     before = at_work.head()
@@ -115,6 +114,18 @@ def test_an_answer_of_another_form_is_asked_for_once_more(at_work: AtWork, wrong
     assert at_work.head() == before
 
 
+def test_an_agent_that_answers_in_words_is_asked_again_at_once(at_work: AtWork):
+    at_work.build("write a.txt: 1", agent=scripted())
+    before = at_work.head()
+    job = at_work.one(Metadata(project=P, user=U), answering(None))
+    assert (job.state, job.error_class) == ("failed", "structured_output_retry_exhausted")
+    assert [turn["outcome"] for turn in at_work.turns(job.id)] == [
+        "failed"
+    ] * 3  # fresh at last
+    assert at_work.head() == before
+
+
+@pytest.mark.agent("direct")
 def test_metadata_that_fails_hurts_nothing_and_the_chain_goes_on(at_work: AtWork):
     at_work.configure(BATON_COMPACT="never", BATON_ATTEMPTS="1")
     asked = at_work.ask(Build(project=P, user=U, prompt="write a.txt: 1"))

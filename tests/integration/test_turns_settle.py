@@ -71,6 +71,7 @@ def test_what_cannot_be_compacted_begins_fresh_once_and_then_fails(at_work: AtWo
     assert len(at_work.events("session.resume_failed")) == 1
 
 
+@pytest.mark.agent("direct")
 @pytest.mark.parametrize("status", ["400", "413"])
 def test_a_refused_request_is_sent_once_more_in_a_fresh_session(at_work: AtWork, status: str):
     at_work.begin("write a.txt: 1")

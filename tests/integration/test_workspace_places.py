@@ -45,6 +45,7 @@ def another_holds(lock: Path) -> Generator[int]:
             holder.communicate(b"")
 
 
+@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_a_project_that_was_never_built_follows_the_root_of_workspaces(
     at_work: AtWork, tmp_path: Path
@@ -90,6 +91,7 @@ def test_a_job_waits_while_another_process_has_the_files(
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_a_turn_that_was_paid_for_outlives_a_git_that_fails(
     at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +102,7 @@ def test_a_turn_that_was_paid_for_outlives_a_git_that_fails(
     program = tmp_path / "bin" / "git"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/sh\ncase "$*" in *commit-tree*) [ -e {at_work.place}/b.txt ] && exit 128;; esac\n'
+        f'#!/bin/sh\ncase "$*" in *write-tree*) [ -e {at_work.place}/b.txt ] && exit 128;; esac\n'
         f'exec {real} "$@"\n'
     )
     program.chmod(0o755)

@@ -23,7 +23,11 @@ from worker.reports import waits
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CODE = [path for layer in ("worker", "db", "tasks") for path in (ROOT / layer).rglob("*.py")]
+CODE = [
+    path
+    for layer in ("worker", "db", "tasks", "egress")
+    for path in (ROOT / layer).rglob("*.py")
+]
 SQL = [*(ROOT / "db" / "functions").glob("*.sql"), *(ROOT / "db").rglob("*.py")]
 LONGEST_PARAGRAPH, LONGEST_CELL = 120, 25  # words
 
@@ -32,12 +36,12 @@ CELL_END = re.compile(r"(?<!\\)\|")
 RULE = re.compile(r"[|\s:-]+")
 ITEM = re.compile(r"([-*]|\d+\.) ")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-NAMED_FILE = re.compile(r"`((?:config|db|worker|tasks|dev|tests|docs)/[\w./-]+\.\w+)`")
+NAMED_FILE = re.compile(r"`((?:config|db|worker|tasks|egress|dev|tests|docs)/[\w./-]+\.\w+)`")
 EXAMPLES = {"BATON_SLOT"}  # a name that is no setting, and said to be none
 
 # Names with a dot in quotes that are an event's type unless a log line or a crash point has them.
 DOTTED = re.compile(
-    r"""["']((?:job|session|sessions|turn|workspace|branch|project|credential)\.[a-z_]+)["']"""
+    r"""["']((?:job|session|sessions|turn|workspace|branch|project|credential|chat|egress|check)\.[a-z_]+)["']"""
 )
 NO_EVENT = re.compile(r"(?:log\.\w+|points\.reach|reach)\(\s*$")
 PROGRESS = {"turn.began", "turn.ended"}  # what a job's agent does from moment to moment

@@ -10,8 +10,8 @@ from dev.stack.processes import LOOPBACK, free_port
 from dev.stack.procfile import CODE, BadProcfile, read_procfile
 
 
-def test_our_procfile_names_the_four_processes():
-    assert list(read_procfile(CODE)) == ["worker", "beat", "relay", "flower"]
+def test_our_procfile_names_its_processes():
+    assert list(read_procfile(CODE)) == ["worker", "beat", "relay", "egress", "flower", "web"]
 
 
 def test_a_folder_without_a_procfile_is_given_ours(tmp_path: Path):

@@ -56,6 +56,8 @@ SECRET = "hunter2"
         ("BATON_PLAIN_CELERY", "perhaps", "true or false"),
         ("BATON_WORKSPACES", "/", "a directory of its own"),
         ("BATON_WORKSPACE_REMOTE", "ftp://git/{project}", "a file, ssh or https URL"),
+        ("BATON_BOX_READ", "/srv/fonts:fonts", "absolute paths"),
+        ("BATON_BOX_READ", "//", "absolute paths"),
         ("DATABASE_URL", f"mysql://me:{SECRET}@host/shop", "postgresql://"),
         ("DATABASE_URL", f"postgresql://me:{SECRET}%@host/shop", "postgresql://"),
         ("REDIS_URL", f"http://:{SECRET}@host:6379", "redis://host:port/0"),
@@ -85,7 +87,7 @@ def test_a_value_that_cannot_be_is_told_in_one_sentence_without_secrets(
 )
 def test_a_database_is_named_in_any_way_that_psycopg_reads(value: str, configure: Configure):
     configure(DATABASE_URL=value)
-    assert settings().database_url == value
+    assert settings().database_url.get_secret_value() == value
 
 
 def test_a_key_with_a_line_end_behind_it_is_the_key(configure: Configure):
@@ -113,6 +115,8 @@ BROKEN = [
     {"BATON_WORKSPACES": "/srv/baton/files", "BATON_AGENT_HOME": "/srv/baton"},
     {"BATON_WORKSPACES": "/srv/files", "BATON_WORKSPACE_REMOTE": "file:///srv/{project}"},
     {"BATON_WORKSPACES": "/srv", "BATON_WORKSPACE_REMOTE": "file:///srv/git/{project}.git"},
+    {"BATON_WORKSPACES": "/srv/baton/files", "BATON_BOX_READ": "/opt/node:/srv"},
+    {"BATON_AGENT_HOME": "/srv/baton", "BATON_BOX_READ": "/srv/baton"},
 ]
 
 
@@ -177,7 +181,7 @@ def test_the_longest_wait_is_reached_from_any_first_one(first: str, configure: C
 def test_a_producer_is_not_refused_for_what_only_workers_use(value: str, configure: Configure):
     variable, _, text = value.partition("=")
     configure(**{variable: text, "DATABASE_URL": "postgresql://h/d"})
-    assert asking().database_url == "postgresql://h/d"
+    assert asking().database_url.get_secret_value() == "postgresql://h/d"
     with pytest.raises(BadSettings):
         settings()
 

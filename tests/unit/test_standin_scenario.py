@@ -87,7 +87,7 @@ def test_a_bad_file_gets_one_sentence_that_names_file_and_rule(text: str, senten
 
 
 def test_an_unknown_scenario_is_refused_with_the_names_of_the_known():
-    with pytest.raises(BadScenario, match="demo, plain"):
+    with pytest.raises(BadScenario, match="demo, hostile, plain"):
         load("nothing")
 
 

@@ -344,5 +344,6 @@ def test_the_program_refuses_an_unknown_scenario_with_a_sentence():
 
     assert ended.returncode == 2
     assert (
-        ended.stderr == "There is no scenario none: name one of demo, plain, or a .yaml file.\n"
+        ended.stderr
+        == "There is no scenario none: name one of demo, hostile, plain, or a .yaml file.\n"
     )

@@ -2,8 +2,9 @@
 
 import pytest
 
+from db.sessions.habits import Habits
 from tests.conftest import Configure
-from worker.session.cheapest import weigh
+from worker.session.cheapest import sum_up_now, weigh, worth_an_hour
 
 BOTH = ("resume", "compact", "fresh")
 
@@ -42,3 +43,69 @@ def test_the_cache_lives_as_long_as_is_set(configure: Configure):
 def test_only_the_ways_that_are_open_are_weighed(way: str):
     found = weigh("turns", (way,), context=100_000, idle=0)  # pyright: ignore[reportArgumentType]
     assert (found.way, list(found.costs), found.why) == (way, [way], "turns")
+
+
+MINUTE, HOUR = 60.0, 3600.0
+
+
+def rests(gap: float, *, calls: float = 8, written: float = 10_000) -> Habits:
+    """A project whose updates come that many seconds apart."""
+    return Habits([gap] * 6, calls, written)
+
+
+def way(context: int, habits: Habits) -> str | None:
+    found = sum_up_now(context, habits)
+    return found.way if found else None
+
+
+def test_a_conversation_is_summed_up_while_it_is_cached_if_the_next_update_will_find_it_cold():
+    assert way(60_000, rests(2 * HOUR)) == "compact"
+    assert way(60_000, rests(MINUTE)) == "resume"
+    assert way(60_000, rests(MINUTE, calls=30)) == "compact"  # it is read often in each turn
+    assert way(20_000, rests(2 * HOUR)) is None  # what is forgotten is worth more
+    assert way(60_000, Habits([2 * HOUR] * 2)) is None  # too little is known
+
+
+def test_prompts_are_kept_for_an_hour_where_updates_come_within_it(configure: Configure):
+    assert worth_an_hour(60_000, rests(10 * MINUTE))
+    assert not worth_an_hour(60_000, rests(MINUTE))
+    assert not worth_an_hour(60_000, rests(2 * HOUR))
+    assert not worth_an_hour(60_000, rests(10 * MINUTE, written=200_000))
+    configure(BATON_PROMPT_CACHE="1h")
+    assert worth_an_hour(60_000, rests(MINUTE))
+    configure(BATON_PROMPT_CACHE="5m")
+    assert not worth_an_hour(60_000, rests(10 * MINUTE))
+
+
+def test_with_an_hour_of_cache_the_next_update_is_warm():
+    assert way(60_000, rests(10 * MINUTE)) == "resume"
+    assert way(60_000, rests(10 * MINUTE, written=200_000)) == "compact"
+
+
+def test_what_another_version_of_the_cli_wrote_is_cold():
+    ours, others = (
+        weigh("cold", ("resume",), context=60_000, idle=10, changed=changed)
+        for changed in (False, True)
+    )
+    assert others.costs["resume"] > ours.costs["resume"]
+
+
+def test_a_cold_session_is_compacted_first_only_if_that_saves_a_fifth():
+    ways = ("resume", "compact")
+    few, many = (
+        weigh("cold", ways, context=100_000, idle=HOUR, habits=rests(HOUR, calls=calls))
+        for calls in (4, 30)
+    )
+    assert (few.way, many.way) == ("resume", "compact")
+
+
+def test_the_price_is_told_of_models_whose_family_is_known(configure: Configure):
+    def usd(model: str) -> object:
+        found = weigh("cold", ("resume",), context=100_000, idle=HOUR, model=model)
+        return found.basis.get("usd")
+
+    assert usd("claude-opus-5-5") == pytest.approx(5 * 0.195, rel=0.01)
+    assert usd("something") is None
+    configure(BATON_PRICES="opus=10,some=1.5")
+    assert usd("claude-opus-5-5") == pytest.approx(10 * 0.195, rel=0.01)
+    assert usd("something") == pytest.approx(1.5 * 0.195, rel=0.01)

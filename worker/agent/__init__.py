@@ -3,7 +3,8 @@
     Request ──► Agent (claude: the CLI, through the SDK) ──► Turn, or a failure (failures)
                    └── transcript ──► store ──► db.transcripts
 
-`listening` follows the CLI's messages. Agents without a CLI are in dev/agents.
+`listening` follows the CLI's messages; `answers` takes what has to be of a given form. Agents
+without a CLI are in dev/agents.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,14 @@ class Request:
     resume: str | None
     cwd: Path
     mode: Literal["work", "read", "compact"] = "work"
-    schema: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None  # of the answer that is asked for (answers)
+    enforced: bool = False  # through the CLI's own tool for it, at the price of the cache
+    hour: bool = False  # the provider keeps its prompts for one, and not for five minutes
     model: str | None = None
     max_turns: int | None = None
     budget_usd: float | None = None
     attempt: UUID | None = None
+    token: str = field(default="", repr=False)  # of the turn, in place of the model's key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

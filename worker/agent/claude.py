@@ -2,7 +2,7 @@
 
 Always a fork under an id of ours, so a turn never writes into its parent and a failed
 one harms nothing. Nothing of the project's own settings runs here: no hooks, no MCP
-servers, no CLAUDE.md but as text. The agent is stopped by ending its keeper, never by
+servers, no CLAUDE.md (worker/session/notes.py tells of it). The agent is stopped by ending its keeper, never by
 cancelling the SDK's generator (a second cancel would leave an orphan).
 
 A turn has a directory of its own, for the CLI's configuration and temporary files, which
@@ -16,8 +16,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from claude_agent_sdk import (
     ClaudeAgentOptions,
@@ -26,10 +26,10 @@ from claude_agent_sdk import (
 )
 from claude_agent_sdk.types import SessionStore
 
-from config.settings import STANDIN_KEY, settings
+from config.settings import ANTHROPIC, settings
 from db.core.pool import POSTGRES_AWAY
 from db.transcripts.transcripts import TranscriptDamaged
-from worker.agent import Request, Turn, Watch, relation
+from worker.agent import Request, Turn, Watch, answers, relation
 from worker.agent.failures import (
     Report,
     compaction_failure,
@@ -46,22 +46,25 @@ from worker.failures.errors import (
     NoRoom,
     Stopped,
 )
+from worker.sandbox import network
 from worker.sandbox.home import own_directory, unwritable
 from worker.sandbox.leash import launcher
 from worker.text.storable import plain, plain_data
-from worker.workspace import git, reading, removal
+from worker.workspace import git, removal
 
-PROJECT_NOTES = "CLAUDE.md"
-NOTES_LIMIT = 20_000  # characters of it that the agent is told
-# The same tools in every mode: another list would forfeit the prompt cache. So what a turn may
-# not do is refused by rule, never left out: what is asked for where nobody is asked is refused,
-# and the tool stays on the list (disallowed, it would be gone).
-READ = ["Read(./**)", "Glob(./**)", "Grep(./**)"]
-WORK = ["Bash", *READ, "Edit(./**)", "Write(./**)", "TodoWrite"]
+# The same tools in every turn, whatever it is for: another list would forfeit the prompt cache
+# (docs/decisions/0028). So what a turn may not do is refused by rule, never left out: what is
+# asked for where nobody is asked is refused, and the tool stays on the list (disallowed, it
+# would be gone).
+TOOLS = ["Bash", "Edit", "Glob", "Grep", "Read", "Write"]
+SUB_AGENTS = ["Agent", "SendMessage"]
+READ = ["Read(./**)", "Glob(./**)", "Grep(./**)", answers.NAME]
+WORK = ["Bash", *READ, "Edit(./**)", "Write(./**)"]
 # Allowed by the CLI's own rules in every mode, though they run or write something.
 NOT_READING = ["Bash", "Monitor", "EnterWorktree", "Agent(isolation:*)"]
 READ_ONLY = json.dumps({"permissions": {"ask": NOT_READING}})
 
+ANTHROPICS = urlsplit(ANTHROPIC).hostname
 SOCKET_PATH = 103  # bytes, as the CLI counts them
 ROOM = 2**20  # bytes; a turn that fails where there is less has failed for that
 PAID_FOR = {"drained", "turn_timeout", "idle_timeout"}  # a turn that ended all the same counts
@@ -69,7 +72,7 @@ PAID_FOR = {"drained", "turn_timeout", "idle_timeout"}  # a turn that ended all 
 
 def claude(request: Request, *, store: JobStore, watch: Watch) -> Turn:
     """The Agent that runs the real CLI."""
-    report = Report()
+    report = Report(wanted=request.schema is not None)
     try:
         with _directory(request, report), _translated(report, watch, request):
             asyncio.run(_follow(request, store, watch, report))
@@ -93,6 +96,7 @@ def _directory(request: Request, report: Report) -> Generator[None]:
     try:
         own.mkdir(parents=True, exist_ok=True)
         launcher()
+        network.check()
     except OSError as exc:
         raise unwritable(exc) from exc
     tempfile.tempdir = str(own)
@@ -111,7 +115,7 @@ async def _follow(request: Request, store: JobStore, watch: Watch, report: Repor
             prompt=request.prompt, options=options(request, store, watch, report)
         ):
             watch.alive()
-            note(message, watch, report)
+            note(message, watch, report, request.cwd)
 
 
 def options(
@@ -137,16 +141,13 @@ def options(
         # The CLI looks for a repository above the workspace by itself, and tells the model of it.
         "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
         **git.for_agents(request.cwd),
+        "ANTHROPIC_API_KEY": request.token,  # the egress proxy knows whose it is, and has the key
+        **({"ENABLE_PROMPT_CACHING_1H": "1"} if request.hour else {}),
+        **_first_party(),
         "BATON_ATTEMPT": str(request.attempt or ""),
         "BATON_FORK": f"{request.resume}:{request.minted}" if request.resume else "",
         **watch.keeper_env,
     }
-    key = settings().anthropic_api_key.get_secret_value()
-    if settings().anthropic_base_url:
-        env["ANTHROPIC_BASE_URL"] = settings().anthropic_base_url
-        key = key or STANDIN_KEY
-    if key:
-        env["ANTHROPIC_API_KEY"] = key
     return ClaudeAgentOptions(
         cli_path=launcher(),
         cwd=request.cwd,
@@ -159,24 +160,35 @@ def options(
         session_store_flush="eager",  # what the agent did is kept, however the worker dies
         permission_mode="acceptEdits" if request.mode != "read" else "dontAsk",
         settings=READ_ONLY if request.mode == "read" else None,
+        tools=[*TOOLS, *(SUB_AGENTS if settings().subagents else [])],
+        mcp_servers={answers.SERVER: cast(Any, answers.server(wanted=bool(request.schema)))},
         allowed_tools=READ if request.mode == "read" else WORK,
         setting_sources=[],
         strict_mcp_config=True,
+        # The same for every project and day: what is of this one is told in the conversation.
         system_prompt={
             "type": "preset",
             "preset": "claude_code",
-            "append": _notes(request.cwd),
+            "exclude_dynamic_sections": True,
         },
         verbatim_prompts=request.mode != "compact",  # users' text is data
         output_format={"type": "json_schema", "schema": request.schema}
-        if request.schema
+        if request.schema and request.enforced
         else None,
         model=request.model or settings().model or None,
         max_turns=request.max_turns or settings().max_turns,
-        max_budget_usd=request.budget_usd or settings().budget_usd,
+        max_budget_usd=request.budget_usd,
         max_buffer_size=settings().max_message_bytes,
         stderr=report.heard,
     )
+
+
+def _first_party() -> dict[str, str]:
+    """The CLI goes by its base URL, which is the egress proxy's: behind that is Anthropic's own
+    API, unless an operator has named another. Left alone it would not search for tools, and mark
+    less of the prompt for the cache."""
+    named = urlsplit(settings().anthropic_base_url or ANTHROPIC).hostname
+    return {"_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL": "1"} if named == ANTHROPICS else {}
 
 
 def _sockets(own: str) -> str:
@@ -184,15 +196,6 @@ def _sockets(own: str) -> str:
     the CLI would take /tmp whatever TMPDIR says, and a killed one leaves it there."""
     fits = len(os.fsencode(f"{own}/cc-socks/4194304.sock")) <= SOCKET_PATH
     return own if fits else os.environ.get("TMPDIR", own)
-
-
-def _notes(cwd: Path) -> str:
-    """The project's CLAUDE.md, as text: the CLI itself reads nothing of the project's."""
-    if not (text := reading.text(cwd / PROJECT_NOTES, NOTES_LIMIT)):
-        return ""
-    return (
-        f"The project's own notes ({PROJECT_NOTES}):\n<project-notes>\n{text}\n</project-notes>"
-    )
 
 
 @contextlib.contextmanager
@@ -246,7 +249,7 @@ def _turn(request: Request, store: JobStore, report: Report) -> Turn:
         minted=str(request.minted),
         relation=relation(observed, minted=str(request.minted), parent=request.resume),
         text=plain(result.result or ""),
-        structured=plain_data(result.structured_output),
+        structured=plain_data(result.structured_output or report.answer),
         raw_cost_usd=result.total_cost_usd,
         input_tokens=count(usage, "input"),
         output_tokens=count(usage, "output"),

@@ -24,6 +24,7 @@ from worker.agent import compacting
 from worker.agent.usage import weight
 from worker.failures.errors import AgentFailed, JobError
 from worker.failures.vocabulary import STARTUP, SUBTYPES, WHOLE
+from worker.sandbox.bounds import EXCEEDED
 
 PATIENCE = timedelta(seconds=10)  # a longer wait is spent parked, not in a slot
 STDERR_LINES = 40  # kept for the error text of a CLI that could not start
@@ -53,6 +54,10 @@ class Report:
     mirror_error: str | None = None
     resets_at: int | None = None  # seconds since the epoch, of a plan's limit
     limited: AgentFailed | None = None
+    wanted: bool = False  # an answer of a given form
+    given: dict[str, tuple[str, Any]] = field(default_factory=dict[str, tuple[str, Any]])
+    answer: Any = None  # the newest that fits
+    refused: int = 0  # answers that do not
     no_room: bool = False  # where the agent writes its transcript
     stderr: list[str] = field(default_factory=list[str])
 
@@ -185,6 +190,8 @@ def _of_process(exc: ProcessError, report: Report) -> AgentFailed:
         return AgentFailed("killed", "The agent's process was killed.", exit_code=exc.exit_code)
     if ID_IN_USE in heard:
         return AgentFailed("id_in_use", "The minted session id is in use.", exit_code=1)
+    if exc.exit_code == EXCEEDED and text.startswith("keeper: "):
+        return AgentFailed("limit_exceeded", text.removeprefix("keeper: "), exit_code=EXCEEDED)
     if exc.exit_code == 126 and heard.startswith("keeper:"):
         return AgentFailed("box_refused", f"{text}. Run workers as the user that owns it.")
     if exc.exit_code == 127 and heard.startswith("keeper:"):

@@ -7,8 +7,10 @@ command runs), it says only in its log that it drops them. So that is listened t
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 from claude_agent_sdk import (
@@ -23,7 +25,7 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from worker.agent import Watch
+from worker.agent import Watch, answers
 from worker.agent.failures import Report, rate_limited
 from worker.process import crash_points
 
@@ -55,8 +57,8 @@ def dropped_lines(alive: Callable[[], None]) -> Generator[None]:
         DROPPED.removeHandler(heard)
 
 
-def note(message: object, watch: Watch, report: Report) -> None:
-    """Take down what a message says."""
+def note(message: object, watch: Watch, report: Report, cwd: Path) -> None:
+    """Take down what a message says. Who watches is told of files as they lie below `cwd`."""
     report.messages += 1
     match message:
         case MirrorErrorMessage(error=error):
@@ -64,13 +66,11 @@ def note(message: object, watch: Watch, report: Report) -> None:
         case SystemMessage(subtype=subtype, data=data):
             _note_system(subtype, data, watch, report)
         case AssistantMessage():
-            _note_assistant(message, watch, report)
+            _note_assistant(message, watch, report, cwd)
         case UserMessage(content=list(blocks)):
             for block in blocks:
                 if isinstance(block, ToolResultBlock):
-                    watch.saw(
-                        "tool.done", {"id": block.tool_use_id, "error": bool(block.is_error)}
-                    )
+                    _note_done(block, watch, report)
         case RateLimitEvent(rate_limit_info=info) if info.status == "rejected":
             report.resets_at = info.resets_at
         case ResultMessage():
@@ -103,7 +103,21 @@ def _note_system(subtype: str, data: dict[str, Any], watch: Watch, report: Repor
             pass
 
 
-def _note_assistant(message: AssistantMessage, watch: Watch, report: Report) -> None:
+def _note_done(block: ToolResultBlock, watch: Watch, report: Report) -> None:
+    watch.saw("tool.done", {"id": block.tool_use_id, "error": bool(block.is_error)})
+    name, answer = report.given.get(block.tool_use_id, ("", None))
+    if not name or not report.wanted:
+        return
+    if answers.fits(answer):  # also one that was given by a tool that was not offered
+        report.answer = answer
+        return
+    report.refused += 1
+    if report.refused >= answers.TRIES and name == answers.NAME:
+        report.limited = answers.missing(answers.EXHAUSTED)
+        watch.end()
+
+
+def _note_assistant(message: AssistantMessage, watch: Watch, report: Report, cwd: Path) -> None:
     if message.parent_tool_use_id is None:
         report.error_kind = message.error  # of a sub-agent's failure the agent itself hears
         if message.usage and not message.error:
@@ -115,14 +129,24 @@ def _note_assistant(message: AssistantMessage, watch: Watch, report: Report) -> 
             case TextBlock(text=text) if text.strip():
                 watch.saw("text", {"text": text})
             case ToolUseBlock(id=tool_id, name=name, input=given):
-                watch.saw("tool", {"id": tool_id, "name": name, "about": _about(given)})
+                watch.saw("tool", {"id": tool_id, "name": name, "about": _about(given, cwd)})
+                if name in answers.GIVEN_BY:
+                    report.given[tool_id] = (name, given)
             case _:
                 pass
 
 
-def _about(given: dict[str, Any]) -> str:
-    """The one argument of a tool call that tells a person what it does."""
+def _about(given: dict[str, Any], cwd: Path) -> str:
+    """The one argument of a tool call that tells a person what it does. Where the workspace lies
+    on this host is nobody's business."""
     for name in ("file_path", "command", "pattern", "path", "url", "description"):
         if isinstance(value := given.get(name), str):
-            return value[:200]
+            return _within(value, cwd)[:200]
     return ""
+
+
+def _within(text: str, cwd: Path) -> str:
+    """The text with the files of the workspace named from there."""
+    for place in {str(cwd), str(cwd.resolve())}:
+        text = re.sub(rf"(?<![\w./-]){re.escape(place)}(?:/+(?=\S)|(?![\w.-]))", "", text)
+    return text or "."

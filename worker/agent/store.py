@@ -19,7 +19,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from db.core import pool
-from db.transcripts import listings, transcripts
+from db.transcripts import listings, transcripts, usual
 from db.transcripts.forks import carry
 from db.transcripts.form import Entry
 from db.transcripts.listings import Stored
@@ -43,20 +43,26 @@ PATIENCE = 30.0
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 Guard = Callable[[Connection, str], None]  # given the session that was written
+Quick = Callable[[str, str, list[Entry]], bool]  # given session, subpath and entries
 
 
 class PostgresStore:
     """The whole contract of the SDK's SessionStore; its project key is our project id.
 
     `transaction` opens what each call runs in. `guard` is called last in a transaction
-    that appends, with the session's id, and raises to refuse it.
+    that appends, with the session's id, and raises to refuse it. `quick` may have a quicker way
+    to append; False, nothing written: it has none.
     """
 
     def __init__(
-        self, transaction: Transaction = pool.transaction, guard: Guard | None = None
+        self,
+        transaction: Transaction = pool.transaction,
+        guard: Guard | None = None,
+        quick: Quick | None = None,
     ) -> None:
         self._transaction = transaction
         self._guard = guard
+        self._quick = quick
         self._unstored: list[list[SessionStoreEntry]] = []
 
     @property
@@ -98,20 +104,25 @@ class PostgresStore:
         again = any(batch is entries for batch in self._unstored)
         if not again:
             self._unstored.append(entries)
+        given, subpath = cast(list[Entry], entries), key.get("subpath", "")
+        if again or not (self._quick and self._quick(key["session_id"], subpath, given)):
+            self._append_slowly(key, given, again=again)
+        self._unstored = [batch for batch in self._unstored if batch is not entries]
+
+    def _append_slowly(self, key: SessionKey, entries: list[Entry], *, again: bool) -> None:
         subpath = key.get("subpath", "")
         with self._transaction() as conn:
             transcripts.append(
                 conn,
                 key["project_key"],
                 key["session_id"],
-                cast(list[Entry], entries),
+                entries,
                 subpath=subpath,
                 fold=None if subpath else summarise(key["session_id"]),
                 again=again,
             )
             if self._guard:
                 self._guard(conn, key["session_id"])
-        self._unstored = [batch for batch in self._unstored if batch is not entries]
 
     def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         with self._transaction() as conn:
@@ -161,9 +172,22 @@ class JobStore:
         self._project_id = project_id
         self._parent = parent
         self._parents_project = template or project_id
-        self._store = PostgresStore(transaction, guard=self._before_commit)
+        self._store = PostgresStore(transaction, self._before_commit, self._quickly)
+        self._single = pool.connection if transaction is pool.transaction else transaction
+        self._of_template = template is not None
         self._refuse = _fence(job_id, attempt)
         self._whole_forks = set[str]()
+        self._writer = usual.Writer(
+            project_id,
+            job_id,
+            attempt,
+            parent=parent[0] if parent else None,
+            told=_told(parent[1]) if parent and not template else set(),
+        )
+        self._left = dict[tuple[str, str], usual.Written]()  # of transcripts of our own
+        self._unusual = set[tuple[str, str]]()
+        if parent:
+            self._unusual.add((parent[0], ""))  # an agent that keeps its id goes on with it
         self.appended = 0  # entries the agent wrote and we kept
         self.messages = 0  # those of them that are of user and agent
 
@@ -195,6 +219,28 @@ class JobStore:
             }
         )
 
+    def _quickly(self, session: str, subpath: str, entries: list[Entry]) -> bool:
+        """Append in one statement, where this store alone has written the transcript so far."""
+        where = (session, subpath)
+        begins = self._of_template and session not in self._whole_forks
+        if begins or where in self._unusual:
+            return False
+        self._unusual.add(where)  # unless it is known to be done
+        with self._single() as conn:
+            written = usual.append(
+                conn,
+                self._writer,
+                session,
+                entries,
+                subpath=subpath,
+                last=self._left.get(where),
+                fold=None if subpath else summarise(session),
+            )
+        if written:
+            self._left[where] = written
+            self._unusual.discard(where)
+        return written is not None
+
     def _before_commit(self, conn: Connection, session: str) -> None:
         if self._parent and session not in (self._parent[0], *self._whole_forks):
             carry(
@@ -212,6 +258,10 @@ class JobStore:
 
     def _ours(self, key: SessionKey) -> SessionKey:
         return {**key, "project_key": self._project_id}
+
+
+def _told(entries: list[Entry]) -> set[str]:
+    return {entry["uuid"] for entry in entries if isinstance(entry.get("uuid"), str)}
 
 
 def _fence(job_id: UUID, attempt: UUID) -> Guard:

@@ -11,6 +11,7 @@ from functools import cache
 
 import structlog
 
+from config.settings import settings
 from worker.sandbox.leash import cli
 
 log = structlog.get_logger()
@@ -29,6 +30,13 @@ def cli_version() -> str | None:
         return None
     words = done.stdout.split()
     return words[0] if done.returncode == 0 and words else None
+
+
+def changed(version: str | None) -> bool:
+    """Whether a session of that version is gone on from by another one of the CLI here."""
+    if not version or not _parts(version):
+        return False
+    return version != (cli_version() if settings().cli_path else TESTED)
 
 
 def unsupported(version: str | None) -> str | None:

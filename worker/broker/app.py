@@ -52,6 +52,7 @@ app.conf.update(
     worker_concurrency=settings().slots,
     worker_prefetch_multiplier=1,  # long jobs: take one, do one
     worker_send_task_events=True,
+    worker_enable_remote_control=settings().remote_control,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,  # the ledger owns a job

@@ -1,4 +1,4 @@
-"""The relay's bell: whoever frees a slot rings it, and the relay looks at once.
+"""The relay's bell: whoever frees a slot or has asked for a job rings it, and the relay looks at once.
 
 It is a channel of Redis, so there is no key, and a ring that nobody hears is lost: the relay
 looks every BATON_RELAY_POLL seconds anyway.
@@ -10,8 +10,18 @@ from typing import Any
 
 import redis
 
+from config.log import log
 from worker.broker.queues import BELL
 from worker.live.checkpoints import PROGRESS, WAIT, client
+
+
+def ring() -> None:
+    """Wake the relays: a slot is free, or a job waits. A ring that nobody hears costs the time
+    until their next look."""
+    try:
+        client(PROGRESS).publish(BELL, "")
+    except redis.RedisError as exc:
+        log.info("relay.not_rung", error=type(exc).__name__)
 
 
 @dataclass

@@ -4,10 +4,13 @@ Connection   asked again within seconds, however long Redis was away (left alone
              pauses grow to half a minute); closing what is broken already is no error
              (left alone, it ends the worker, if a job runs and the loss is noticed on
              another socket than the queue's)
-Channel      messages for clean-up are bounded
+Channel      messages for clean-up are bounded; an exchange of ours leads to its queue,
+             whatever others have written down of it
 Pending      a message that cannot be noted as taken, because Redis is full, is worked
              on all the same (left alone, it is gone: it has left the queue)
-Transport    what is no message is dropped, and said (left alone, it ends the worker)
+Transport    what is no message is dropped, and said (left alone, it ends the worker); where
+             a message came from is not its sender's to say (left alone, it is put back into
+             whatever key its sender has named)
 """
 
 import contextlib
@@ -24,6 +27,7 @@ from redis.exceptions import ResponseError
 from config.redis import Way
 from config.settings import settings
 from worker.broker import periodic
+from worker.broker.queues import PLAIN, QUEUE
 
 log = structlog.get_logger()
 
@@ -34,7 +38,9 @@ LIMITS: dict[str, Any] = {  # seconds; nobody waits for Redis without an end
     "socket_keepalive": True,
     "health_check_interval": 10,
 }
+SHORTLY: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1}  # seconds
 ALMOST = 0.9  # of its memory: the rest is gone soon
+OURS = (QUEUE, PLAIN, periodic.QUEUE)  # queues; each has an exchange of its name
 
 
 def address(way: Way | None = None) -> dict[str, Any]:
@@ -72,6 +78,12 @@ class Channel(transport.Channel):
             with cast(Any, self).conn_or_acquire() as client:
                 client.ltrim(queue, 0, periodic.MOST - 1)
 
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        """The queues behind an exchange. Plain producers may write to the list in Redis."""
+        if exchange in OURS:
+            return [exchange]
+        return cast(Any, super())._lookup(exchange, routing_key, default)
+
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         """How to reach Redis; a connection that was closed has forgotten it."""
         if getattr(self.connection, "client", None) is None:
@@ -91,6 +103,8 @@ class Transport(transport.Transport):
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         try:
+            if queue in OURS:
+                message["properties"]["delivery_info"] = _came_from(queue, message)
             cast(Any, super())._deliver(message, queue)
         except (LookupError, TypeError, ValueError, AttributeError) as exc:
             log.warning("message.unreadable", queue=queue, error=type(exc).__name__)
@@ -103,6 +117,12 @@ class Transport(transport.Transport):
             for channel in cast(Any, self).channels:
                 if tag in channel.qos._delivered:
                     channel.basic_reject(tag, requeue=False)
+
+
+def _came_from(queue: str, message: Any) -> dict[str, Any]:
+    said: Any = message["properties"]["delivery_info"]
+    again = bool(said.get("redelivered"))
+    return {"exchange": queue, "routing_key": queue, "redelivered": again}
 
 
 class Connection(kombu.Connection):
@@ -141,8 +161,19 @@ def trusting(way: Way) -> bool:
     return bool(way.tls) and not way.verified
 
 
+def lets_anybody_in(way: Way) -> bool:
+    """Whether Redis answers to whoever has no password."""
+    scheme, _, rest = way.address.partition("://")
+    stranger = f"{scheme}://{rest.rpartition('@')[2]}/0"
+    try:
+        with redis.Redis.from_url(stranger, **way.tls, **SHORTLY) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 def fitness(
-    memory: dict[str, Any], *, trusting: bool = False
+    memory: dict[str, Any], *, trusting: bool = False, anybody: bool = False
 ) -> tuple[Literal["ok", "warn", "fail"], str]:
     """Whether a Redis with this `INFO memory` will do for us: ok, warn or fail, and a sentence."""
     policy = cast("str | None", memory.get("maxmemory_policy"))
@@ -160,5 +191,10 @@ def fitness(
         return "warn", (
             "answers, but REDIS_URL says ssl_cert_reqs=none: whoever is between can read and write"
             " all; name who signs its certificate in BATON_REDIS_CA instead."
+        )
+    if anybody:
+        return "warn", (
+            "answers, but to anybody: whoever reaches it may ask for jobs of any user and end"
+            " workers; give it users (`baton redis-acl`)."
         )
     return "ok", f"answers, {policy or 'eviction policy unknown'}"

@@ -2,7 +2,9 @@
 
 Consumer   what is no task of ours is refused (worker/broker/refused_messages.py). Celery would drop it, and
            write its body, prompts included, into the log
-Request    of a message that is taken, events, Flower and `inspect` show ids alone
+Request    of a message that is taken, events, Flower and `inspect` show ids alone. One that asks
+           for messages after it (link, chain, chord) is refused: they would go out with the
+           worker's own rights, to any queue and to every worker
 """
 
 # ruff: noqa: ARG002 - arguments are named as Celery names them
@@ -25,16 +27,27 @@ log = structlog.get_logger()
 HIDDEN = "…"
 SHOWN = ("job_id", "previous_session_id", "project_id", "user_id", "version_id", "key")
 PLACES_SHOWN = 2  # of those that come by place: the project's and the user's
+# Of what a message says about itself, the pool hears this and no more.
+HEADERS = ("lang", "task", "id", "root_id", "parent_id", "origin", "eta", "expires")
+AFTER = ("callbacks", "errbacks", "chain", "chord")
 ID = re.compile(r"[\w.:@+=|/-]{1,200}", re.ASCII)
 
 UNREADABLE = (
     "The message is no JSON in UTF-8: send it as Celery does with task_serializer=json."
 )
 NO_TASK = "The message names no task: send it with Celery, or as its protocol 2 says."
+MORE = (
+    "The message asks for others after it (link, link_error, chain or chord), which Baton does not"
+    " send: ask for each by itself."
+)
 ODD = (
     "The message's arguments, eta or expires are not as Celery's protocol says: look at what"
     " sends it."
 )
+
+
+class AsksForMore(InvalidTaskError):
+    """It would have us send messages of its making."""
 
 
 class Task(CelerysTask[Any, Any]):
@@ -47,9 +60,17 @@ class Task(CelerysTask[Any, Any]):
 class Request(CelerysRequest):
     """A message that is taken. What it holds, prompts included, is the pool's to see."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        given, named = cast(Any, self)._args, cast(Any, self)._kwargs
+    def __init__(self, message: Any, *, headers: Any = None, **more: Any) -> None:
+        said = message.headers if headers is None else headers
+        if any(said.get(name) for name in AFTER):
+            raise AsksForMore
+        kept = {name: said[name] for name in HEADERS if name in said}
+        super().__init__(message, headers=kept, **more)
+        given, named, after = cast(Any, self)._payload
+        if not isinstance(after, dict | None) or set(cast(Any, after or ())) - set(AFTER):
+            raise InvalidTaskError("What is to come after it is not as the protocol says.")
+        if any(cast(dict[str, Any], after or {}).values()):
+            raise AsksForMore
         if not isinstance(given, list | tuple) or not isinstance(named, dict):
             raise InvalidTaskError("The arguments are no list, or no mapping.")
         self._argsrepr = saferepr(_places(cast(Any, given)))
@@ -86,15 +107,16 @@ class Consumer(CelerysConsumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
         _, name = _who(message)
-        told = sorted(task for task in self.app.tasks if not task.startswith("celery."))
-        sentence = f"There is no task {str(name)[:60]}: there are {', '.join(told)}."
+        told = ", ".join(sorted(self.app.tasks))
+        sentence = f"There is no task {str(name)[:60]}: there are {told}."
         self._refuse(message, "unknown_task", sentence)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Any) -> None:
         if isinstance(exc, ContentDisallowed):
             self._refuse(message, "unreadable", UNREADABLE)
         else:
-            self._refuse(message, "bad_input", ODD)
+            more = isinstance(exc, AsksForMore)
+            self._refuse(message, "bad_input", MORE if more else ODD)
 
     def on_decode_error(self, message: Any, exc: Any) -> None:
         self._refuse(message, "unreadable", UNREADABLE)
@@ -107,6 +129,12 @@ class Consumer(CelerysConsumer):
         if events := ours.event_dispatcher:  # so that Flower shows it
             events.send("task-received", uuid=found, name=str(name), args="", kwargs="")
             events.send("task-failed", uuid=found, exception=f"RefusedMessage({sentence!r})")
+
+
+def leave_out_celerys(app: Any) -> None:
+    """Tasks that Celery brings along (group, chord, map, …) run or send what their message says."""
+    for name in [one for one in app.tasks if one.startswith("celery.")]:
+        app.tasks.unregister(name)
 
 
 def _who(message: Any) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from db.core.events import Written
 from db.core.pool import connection
 from db.jobs import outbox
 from db.jobs.lanes import Message
+from worker.broker.bell import ring as ring
 from worker.broker.queues import BELL, QUEUE
 from worker.live.checkpoints import BROKER, PROGRESS, WAIT, client
 from worker.process import crash_points
@@ -38,10 +39,20 @@ def celery_app() -> Celery:
 
 def send(messages: Sequence[Message]) -> int:
     """Publish wake-ups for these jobs; returns how many went out before the broker failed."""
-    sent = 0
     crash_points.reach("publish.before")
+    sent = 0
     try:
         client(BROKER).ping()  # fails at once, where Celery would try for seconds
+        sent = _send(messages)
+    except redis.RedisError as exc:
+        log.warning("publish.failed", error=type(exc).__name__, unsent=len(messages))
+    crash_points.reach("publish.after")
+    return sent
+
+
+def _send(messages: Sequence[Message]) -> int:
+    sent = 0
+    try:
         for message in messages:
             celery_app().send_task(
                 f"tasks.{message.kind}",
@@ -57,7 +68,6 @@ def send(messages: Sequence[Message]) -> int:
             sent += 1
     except (OperationalError, redis.RedisError, OSError) as exc:
         log.warning("publish.failed", error=type(exc).__name__, unsent=len(messages) - sent)
-    crash_points.reach("publish.after")
     return sent
 
 
@@ -79,12 +89,14 @@ def announce(
     not left to the relay to choose the moment.
     """
     rung = [message for message in messages if message.rung]
-    if rung:
-        send(rung)
+    crash_points.reach("publish.before")
+    if (
+        copy(project_id, told, ring=True) and rung
+    ):  # where it answers nothing, Celery tries for seconds
+        _send(rung)
+    crash_points.reach("publish.after")
+    if not all(message.served for message in rung):
         _note_served(user_id)
-    ring()
-    if told:
-        copy(project_id, told)
 
 
 def _note_served(user_id: str) -> None:
@@ -96,17 +108,9 @@ def _note_served(user_id: str) -> None:
         log.info("user.not_noted", error=type(exc).__name__)
 
 
-def ring() -> None:
-    """Wake the relays: a slot is free, or a job waits. A ring that nobody hears costs the time
-    until their next look."""
-    try:
-        client(PROGRESS).publish(BELL, "")
-    except redis.RedisError as exc:
-        log.info("relay.not_rung", error=type(exc).__name__)
-
-
-def copy(project_id: str, told: list[Written]) -> None:
-    """Put events into the project's stream."""
+def copy(project_id: str, told: list[Written], *, ring: bool = False) -> bool:
+    """Put events into the project's stream, and ring the relay's bell, in one trip; whether Redis
+    answered."""
     name = stream(project_id)
     try:
         with client(PROGRESS).pipeline(transaction=False) as pipe:
@@ -123,7 +127,12 @@ def copy(project_id: str, told: list[Written]) -> None:
                     maxlen=settings().events_kept,
                     approximate=True,
                 )
-            pipe.expire(name, settings().events_ttl)
+            if told:
+                pipe.expire(name, settings().events_ttl)
+            if ring:
+                pipe.publish(BELL, "")
             pipe.execute(raise_on_error=False)
     except redis.RedisError as exc:
         log.info("events.not_copied", error=type(exc).__name__)
+        return False
+    return True

@@ -80,14 +80,6 @@ def revoke(_state: Any, task_id: Any, **_: Any) -> dict[str, str]:
 
 
 @control_command(
-    name="revoke_by_stamped_headers", args=[("headers", str)], signature="<headers>"
-)
-def revoke_by_stamped_headers(_state: Any, headers: Any, **_: Any) -> dict[str, str]:
-    """Refused: our messages bear no stamps, and Celery's own would kill a child of the pool."""
-    return {"error": f"No message of ours has the stamps {headers}: revoke by the tasks' ids."}
-
-
-@control_command(
     name="terminate",
     variadic="task_id",
     args=[("signal", str)],

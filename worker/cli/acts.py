@@ -56,15 +56,21 @@ def try_again(
 
 
 class Choice(StrEnum):
-    """What to do about a session that is lost."""
+    """What to do about a session that is lost, or about a version that fails its check."""
 
     RETRY = "retry"
     START_NEW = "start-new"
+    KEEP = "keep"
+    REWIND = "rewind"
+    REPAIR = "repair"
 
 
 @app.command("answer")
 def answer_job(job: Id, choice: Choice, _json: AsJson = False) -> None:
-    """Tell a job that asked what to do about its lost session."""
+    """Tell a job that asked what to do.
+
+    Of a lost session: retry, start-new. Of a version that fails: keep, rewind, repair.
+    """
     from db.sessions import turns
 
     with ledger() as conn:

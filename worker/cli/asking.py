@@ -3,6 +3,7 @@
 import math
 import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
@@ -19,12 +20,15 @@ from worker.failures.failed import Failed
 from worker.reports import jobs as documents
 from worker.text.units import clean
 
-__all__ = ["check_budget", "enqueue", "follow", "read_prompt", "request", "wait"]
+__all__ = ["check_budget", "enqueue", "follow", "read_error", "read_prompt", "request", "wait"]
 
+ERROR, ERROR_HEAD = 40_000, 10_000  # characters of an error, and of its beginning
+CUT = "\n[…]\n"
 MOST_READ = 64 * 2**20  # bytes: what no prompt can be as long as
 KINDS: dict[str, Any] = {
     "build": client.Build,
     "update": client.Update,
+    "repair": client.Repair,
     "chat-plan": client.ChatPlan,
     "metadata": client.Metadata,
     "compaction": client.Compaction,
@@ -49,6 +53,25 @@ def read_prompt() -> str:
         return given.decode()
     except UnicodeDecodeError as exc:
         raise WrongUsage("The prompt on stdin is not UTF-8: convert it.") from exc
+
+
+def read_error(file: Path) -> str:
+    """The error from a file; - is stdin. Its end says most: of one that is too long that is
+    taken. Raises WrongUsage."""
+    try:
+        if str(file) == "-":
+            given = sys.stdin.buffer.read(MOST_READ)
+        else:
+            with file.open("rb") as opened:
+                given = opened.read(MOST_READ)
+    except OSError as exc:
+        raise WrongUsage(f"--error-file {file} cannot be read: {exc.strerror}.") from exc
+    text = given.decode(errors="replace").replace("\0", "\ufffd")
+    return (
+        text
+        if len(text) <= ERROR
+        else f"{text[:ERROR_HEAD]}{CUT}{text[-(ERROR - ERROR_HEAD) :]}"
+    )
 
 
 def wait(conn: Connection, job: Job, line: str) -> None:

@@ -14,13 +14,17 @@ from typer.main import get_command_from_info
 COMMANDS = {
     "migrate": ("setup", "Bring the database up to date."),
     "env": ("setup", "Print the addresses in effect, as NAME=value lines."),
+    "redis-acl": ("setup", "Print rules for Redis' users, as lines of its ACL file."),
     "enqueue": ("enqueue", "Ask for a job."),
     "jobs": ("jobs", "List jobs, what is open first; or show one with all its steps."),
     "cancel": ("acts", "Cancel a job and what follows in its chain."),
     "retry": ("acts", "Ask for a finished job once more."),
-    "answer": ("acts", "Tell a job that asked what to do about its lost session."),
+    "answer": ("acts", "Tell a job that asked what to do."),
     "projects": ("projects", "List projects."),
-    "project": ("project", "Show a project, set its session right, or make it of files."),
+    "project": (
+        "project",
+        "Show a project, set its session or check right, or make it of files.",
+    ),
     "chain": ("project", "Show every move of a project's session, oldest first."),
     "branches": ("branches", "Show the branches of a project, oldest first; or drop one."),
     "promote": ("branches", "Make a branch's session and files the project's."),
@@ -31,7 +35,12 @@ COMMANDS = {
         "Take in a session that the agent CLI recorded without Baton.",
     ),
     "delete": ("deletion", "Delete all there is of a project or a user, for good."),
-    "report": ("reports", "Report on sync, resuming, cost or health."),
+    "key": ("live", "Make an API key, list keys, or revoke one."),
+    "credit": ("credit", "Show what voice may use of an account's tokens, or give it more."),
+    "open": ("live", "Print the address of a project's page."),
+    "live": ("live", "List who is connected to a gateway, or was lately."),
+    "webhooks": ("webhooks", "List webhooks that were not delivered, the newest first."),
+    "report": ("reports", "Report on sync, resuming, cost, checks or health."),
     "doctor": ("reports", "Check everything that jobs need, a line each."),
 }
 

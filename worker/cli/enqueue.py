@@ -1,19 +1,23 @@
 """The command that asks for a job."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from worker.cli import asking, naming
+from worker.cli.complaints import WrongUsage
 from worker.cli.console import AsJson, app, flag, ledger, screen
 from worker.reports import jobs as documents
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-Kind = Literal["build", "update", "chat-plan", "metadata", "compaction"]
+Kind = Literal["build", "update", "repair", "chat-plan", "metadata", "compaction"]
 Busy = Literal["enqueue", "reject", "replace", "interrupt"]
+OnCheckFailed = Literal["keep", "rewind", "ask"]
 OnLost = Literal["fresh", "ask"]
+RaceBy = Literal["first"]
 SMALLEST, LARGEST = -1_000_000, 1_000_000  # as worker.client
 
 
@@ -45,6 +49,33 @@ def ask(
     template: Annotated[
         str | None, typer.Option(help="Of a new project: the one whose session it forks.")
     ] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(help="Is told when the chain has ended.")
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(help="A shell line that the version must pass; several are run in order."),
+    ] = None,
+    no_check: Annotated[bool, flag("--no-check", "Whatever the project says.")] = False,
+    check_tries: Annotated[
+        int | None, typer.Option(help="How often the agent mends what a check finds.")
+    ] = None,
+    on_check_failed: Annotated[
+        OnCheckFailed | None,
+        typer.Option(help="What becomes of a version that fails for good."),
+    ] = None,
+    race: Annotated[
+        int | None, typer.Option(help="So many do it side by side, 2 to 8; one is taken.")
+    ] = None,
+    race_by: Annotated[
+        RaceBy | None, typer.Option(help="Which one of those that pass.")
+    ] = None,
+    race_models: Annotated[
+        list[str] | None, typer.Option(help="A model for each of a race: give it as often.")
+    ] = None,
+    error_file: Annotated[
+        Path | None, typer.Option(help="Of a repair: what was reported; - reads it from stdin.")
+    ] = None,
     operator: Annotated[
         bool, flag("--operator", "May ask as a reserved user, such as _template.")
     ] = False,
@@ -56,6 +87,9 @@ def ask(
     """
     given = asking.read_prompt() if prompt == "-" else prompt
     asking.check_budget(budget)
+    if check and no_check:
+        raise WrongUsage("Use one of --check and --no-check.")
+    error = asking.read_error(error_file) if error_file else None
     with ledger() as conn:
         request = asking.request(
             kind,
@@ -74,6 +108,14 @@ def ask(
             on_lost=None if on_lost == "fresh" else on_lost,
             branch_from=_session(conn, branch_from),
             template=template,
+            callback_url=callback_url,
+            check=[] if no_check else _lines(check),
+            check_tries=check_tries,
+            on_check_failed=on_check_failed,
+            race=race,
+            race_by=race_by,
+            race_models=race_models or None,
+            error=error,
         )
         job = asking.enqueue(conn, request, operator=operator)
         if wait:
@@ -81,6 +123,10 @@ def ask(
             return
         (document,) = documents.listed(conn, [job])
     screen.show(document, [f"{job.id}  {kind}  {job.state}"])
+
+
+def _lines(given: list[str] | None) -> str | list[str] | None:
+    return given[0] if given and len(given) == 1 else given or None
 
 
 def _session(conn: "Connection", given: str | None) -> str | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from psycopg import Connection
 
+from db.jobs import checks
 from db.projects import projects
 from db.projects.projects import Project
 from worker.cli import files, naming
@@ -12,6 +13,7 @@ from worker.cli.complaints import WrongUsage
 from worker.cli.console import AsJson, ProjectId, app, flag, known_project, ledger, screen
 from worker.cli.pages import projects as pages
 from worker.failures.failed import Failed
+from worker.failures.refused import refusing
 from worker.reports.projects import detailed, path
 
 
@@ -46,14 +48,22 @@ def set_right(
         ),
     ] = None,
     user: Annotated[str | None, typer.Option(help="With --import: whose it is to be.")] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(help="A shell line that each version must pass; several in order."),
+    ] = None,
+    no_check: Annotated[bool, flag("--no-check", "Let it have no check of its own.")] = False,
     unlock: Annotated[
         bool, flag("--unlock", "Take its jobs from dead workers; unpark them.")
     ] = False,
     _json: AsJson = False,
 ) -> None:
-    """Show a project, set its session right, or make it of files that are there."""
-    if fresh + unlock + (rewind is not None) + (source is not None) > 1:
-        raise WrongUsage("Use one of --fresh, --rewind, --unlock and --import at a time.")
+    """Show a project, set its session or check right, or make it of files that are there."""
+    given = (fresh, unlock, rewind is not None, source is not None, bool(check), no_check)
+    if sum(given) > 1:
+        raise WrongUsage(
+            "Use one of --fresh, --rewind, --unlock, --import, --check and --no-check at a time."
+        )
     if (source is None) != (user is None):
         raise WrongUsage("Use --import and --user together: whose project, of which files.")
     with ledger() as conn:
@@ -69,6 +79,8 @@ def set_right(
                 project,
                 files.rewind(conn, project, naming.session_named(conn, rewind, project)),
             )
+        elif check or no_check:
+            _set_check(conn, project, check or None)
         elif unlock:
             _unlock(conn, project)
         else:
@@ -77,6 +89,17 @@ def set_right(
 
 def _did(project_id: str, done: list[str]) -> None:
     screen.show({"project_id": project_id, "done": done}, done)
+
+
+def _set_check(conn: Connection, project_id: str, lines: list[str] | None) -> None:
+    with refusing():
+        checks.set_commands(conn, project_id, lines)
+    said = (
+        "It has no check of its own: BATON_CHECK is what its versions must pass, if it is set."
+    )
+    if lines:
+        said = f"Its versions must pass: {'; then '.join(lines)}"
+    screen.show({"project_id": project_id, "check": lines, "done": [said]}, [said])
 
 
 def _unlock(conn: Connection, project_id: str) -> None:

@@ -12,20 +12,22 @@ from worker.cli.pages import figures as pages
 from worker.cli.pages.layout import Page
 from worker.reports import figures
 
-About = Literal["sync", "resume", "cost", "health"]
+About = Literal["sync", "resume", "cost", "checks", "health"]
 
 
 @app.command("report")
 def show_report(
     about: Annotated[About, typer.Argument()],
-    days: Annotated[int, typer.Option(min=1, max=3650, help="For resume and cost.")] = 30,
+    days: Annotated[
+        int, typer.Option(min=1, max=3650, help="For resume, cost and checks.")
+    ] = 30,
     project: Annotated[str | None, typer.Option(help="For cost: this one only.")] = None,
     whole: Annotated[
         bool, flag("--all", "For resume and cost: all of the period, however many turns.")
     ] = False,
     _json: AsJson = False,
 ) -> None:
-    """Report on sync, resuming, cost or health."""
+    """Report on sync, resuming, cost, checks or health."""
     if project and about != "cost":
         raise WrongUsage(f"The report on {about} is about all projects: leave --project out.")
     with ledger() as conn:
@@ -46,6 +48,9 @@ def show_report(
                     known_project(conn, project)
                 found = figures.cost(conn, days, project, whole=whole)
                 page = pages.cost_page(found)
+            case "checks":
+                found = figures.checks(conn, days)
+                page = pages.checks_page(found)
             case "health":
                 found, page = _health(conn)
     screen.show(found, page)
@@ -64,7 +69,8 @@ def _health(conn: Connection) -> tuple[dict[str, Any], Page]:
 @app.command("doctor")
 def examine_all(_json: AsJson = False) -> None:
     """Check everything that jobs need, a line each."""
-    from worker.cli.doctor import Check, examine
+    from worker.cli.doctor import examine
+    from worker.cli.doctor.check import Check
 
     found = list[Check]()
     for check in examine():

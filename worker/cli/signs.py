@@ -6,11 +6,11 @@ from typing import Literal
 from psycopg import Connection
 
 from config.settings import settings
-from db.jobs import beats, messages
+from db.jobs import beats, messages, webhooks
 from db.operations import reports
 from worker.broker import periodic
 from worker.reports import waits
-from worker.text.units import duration
+from worker.text.units import duration, shortened
 
 Verdict = tuple[Literal["ok", "warn", "fail"], str]
 
@@ -19,6 +19,7 @@ RESTARTS_WITHIN = 600.0  # seconds
 MANY = 5  # starts in that time; a deploy has one or two
 SLACK = 60.0  # seconds by which clean-up may be late
 REFUSED_WITHIN = timedelta(days=1)
+UNSENT = 300.0  # seconds that a webhook may be due; a host that hangs has four at a time
 
 
 def waiting(conn: Connection) -> Verdict:
@@ -81,3 +82,23 @@ def refused(conn: Connection) -> Verdict:
         f"{len(found)} were refused in the last day, the newest of {newest.task},"
         f" {newest.task_id}: {newest.error} `baton report health` lists more."
     )
+
+
+def webhooks_told(conn: Connection) -> Verdict:
+    """Whether those who wanted to be told of a chain's end are."""
+    found = webhooks.standing(conn)
+    wrong = list[str]()
+    if found.failing:
+        wrong.append(f"{found.failing} failed and will be tried again")
+    if found.given_up:
+        wrong.append(f"{found.given_up} were given up in the last day")
+    if wrong and found.error:
+        wrong.append(f"the newest to {found.host} ({shortened(found.error, 200)})")
+    if (found.overdue_s or 0.0) > UNSENT:
+        wrong.append(
+            f"one has been due for {duration(found.overdue_s)}: relays send them, and need"
+            " BATON_CALLBACK_SECRET or BATON_SECRET"
+        )
+    if wrong:
+        return "warn", f"{'; '.join(wrong)}. `baton webhooks` lists them."
+    return "ok", "none fails"

@@ -237,6 +237,15 @@ def _of_job(what: str, body: dict[str, Any]) -> str:
             return f"waits: {body.get('sentence')}"
         case "pulse" | "silent":
             return f"its agent has been silent for {duration(body.get('silent_s'))}"
+        case "check.passed" | "check.failed":
+            how = what.removeprefix("check.")
+            said = " ".join(str(body.get("output") or "").split())[-SHOWN_TEXT:]
+            return f"check {how}: {body.get('command')}" + (f" (…{said})" if said else "")
+        case "egress.allowed" | "egress.refused":
+            kept = (
+                f" was not let through ({body['why']})" if body.get("why") else " was reached"
+            )
+            return f"{body.get('host')}{kept}"
         case "job.rescued":
             return "its worker died; another takes over"
         case _:

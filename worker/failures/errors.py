@@ -9,12 +9,18 @@
     ├── NotWhole           the turn ended without what it was asked for
     ├── NoRoom             the agent's disk is full
     ├── WorkspaceFailed    git cannot keep the workspace, and it is not for what lies in it
+    ├── WorkspaceTooLarge  more lies in the workspace than it may hold
     ├── WorkspaceBusy      another process does not let go of the workspace's repository
     ├── GitEnded           git was killed, or took too long: that says nothing of the workspace
     ├── WorkspaceAway      the project's files cannot be had on this host now
     │   ├── RemoteMissing  the remote has no repository of the project, or does not show it
     │   └── RemoteRefuses  the remote takes all but some files
     ├── AnswerNeeded       the request wants to be asked before a fresh session begins
+    ├── CheckFailed        the version does not pass its check, and is not to be mended any more
+    ├── CheckUndecided     the same, and a person is to say what becomes of it
+    ├── Racing             the job waits for its race on branches
+    ├── RaceFailed         none of the race came to a version
+    ├── NotPromoted        what won the race could not take the main line's place
     ├── Stopped            the turn was stopped: cancelled, replaced, drained, timed out
     └── AgentFailed        the agent said why it failed, field by field
 
@@ -75,6 +81,10 @@ class WorkspaceFailed(JobError):
     be kept of it is left out."""
 
 
+class WorkspaceTooLarge(JobError):
+    """More lies in the workspace than it may hold; the text says what there is too much of."""
+
+
 class WorkspaceBusy(JobError):
     """Another process does not let go of the workspace's repository; the text says which."""
 
@@ -102,6 +112,10 @@ class RemoteRefuses(WorkspaceAway):
         return self.text
 
 
+class BudgetSpent(JobError):
+    """Nothing is left of a budget that the turn would be paid from; the text says of which."""
+
+
 class NoRoom(JobError):
     """The disk that the agent writes its transcript to is full."""
 
@@ -110,8 +124,29 @@ class AnswerNeeded(JobError):
     """The session is lost, and the request said `on_lost=ask`; the text is the reason's code."""
 
 
+class CheckFailed(JobError):
+    """The version that the job made does not pass its check; the text says how and what became
+    of it."""
+
+
+class CheckUndecided(JobError):
+    """As CheckFailed, and the request said `on_check_failed=ask`."""
+
+
 class Stopped(JobError):
     """The turn was stopped from outside; the text is one of the reasons of `worker.job.lease`."""
+
+
+class Racing(JobError):
+    """The job waits until one of its race has ended."""
+
+
+class RaceFailed(JobError):
+    """None of the race came to a version."""
+
+
+class NotPromoted(JobError):
+    """The head was moved while the race was run: what has won is kept as a branch."""
 
 
 @dataclass
@@ -160,11 +195,18 @@ OWN: dict[type[JobError], tuple[Verdict, str]] = {
     BadRequest: (Verdict.FAIL, "bad_request"),
     AttemptReplaced: (Verdict.LOST, "attempt_replaced"),
     WorkspaceFailed: (Verdict.RETRY, "workspace_failed"),
+    WorkspaceTooLarge: (Verdict.FAIL, "workspace_too_large"),
     WorkspaceBusy: (Verdict.WAIT, "workspace_busy"),
     GitEnded: (Verdict.RETRY, "git_ended"),
     WorkspaceAway: (Verdict.WAIT, "workspace_away"),
+    BudgetSpent: (Verdict.FAIL, "budget_spent"),
     NoRoom: (Verdict.RETRY, "disk_full"),
     AnswerNeeded: (Verdict.ASK, "ask"),
+    CheckFailed: (Verdict.FAIL, "check_failed"),
+    CheckUndecided: (Verdict.ASK, "check_undecided"),
+    Racing: (Verdict.RACE, "racing"),
+    RaceFailed: (Verdict.FAIL, "race_failed"),
+    NotPromoted: (Verdict.FAIL, "not_promoted"),
     HeadMoved: (Verdict.RETRY, "head_moved"),
     CaptureIncomplete: (Verdict.RETRY, "capture_incomplete"),
     NotWhole: (Verdict.RETRY, "not_whole"),

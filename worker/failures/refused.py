@@ -111,6 +111,18 @@ class WrongIsolation(Refused):
     code = "wrong_isolation"
 
 
+class BadCallback(Refused):
+    """No webhook may go to this address."""
+
+    code = "bad_callback"
+
+
+class WrongUser(Refused):
+    """The connection is a producer's, and not for this user: see `speak_for`."""
+
+    code = "wrong_user"
+
+
 class NotMigrated(Refused):
     """The database does not have Baton's tables as this release needs them."""
 

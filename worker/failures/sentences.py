@@ -5,6 +5,7 @@ import re
 import psycopg
 import psycopg_pool
 
+from config.redaction import redacted
 from db.core.pool import POSTGRES_AWAY
 from db.core.refusals import FOR_GOOD, rule
 from db.transcripts.transcripts import TranscriptDamaged
@@ -25,8 +26,8 @@ from worker.text.storable import plain
 IDS = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\breq_\w+", re.IGNORECASE
 )
-KEYS = re.compile(r"sk-[A-Za-z0-9_-]{6,}|(?<=://)[^/\s:@]*:[^@\s/]+(?=@)")
 LONGEST = 500  # characters
+LOOKED_AT = 20 * LONGEST
 
 
 def for_people(exc: BaseException) -> str:
@@ -55,8 +56,8 @@ def for_people(exc: BaseException) -> str:
             text = f"Postgres refused ({type(exc).__name__}): see the worker's log."
         case _:
             text = f"{type(exc).__name__}: {exc}"
-    line = " ".join(plain(text).split())
-    return KEYS.sub("[secret]", IDS.sub("[id]", line))[:LONGEST]
+    line = " ".join(plain(text)[:LOOKED_AT].split())
+    return redacted(IDS.sub("[id]", line))[:LONGEST]
 
 
 def _of_the_host(exc: MemoryError | OSError) -> str:
@@ -109,6 +110,7 @@ SENTENCES = {  # by error class; {text} is what the agent or the API said
     "max_turns": "The agent reached the limit of its turns: ask for less at once, or raise"
     " max_turns.",
     "budget_exhausted": "The agent reached its budget: ask for less at once, or raise it.",
+    "limit_exceeded": "{text}",
     "structured_output_retry_exhausted": "The agent's answer is not of the form that was"
     " asked for.",
     "max_output_tokens": "The agent's answer is longer than the model may give at once: ask for"
@@ -123,6 +125,8 @@ SENTENCES = {  # by error class; {text} is what the agent or the API said
     "overloaded": "The model's API is overloaded.",
     "unreachable": "The model's API does not answer: check the network, and"
     " ANTHROPIC_BASE_URL if it is set.",
+    "egress_refused": "The egress proxy does not know the turn: let `egress` and the workers of a host"
+    " have one DATABASE_URL.",
     "malformed_response": "The answer of the model's API broke off.",
     "unanswered": "The agent was started and did not answer: {text}",
     "disk_full": "A disk is full that the worker writes to (BATON_WORKSPACES,"

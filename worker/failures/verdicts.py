@@ -14,6 +14,7 @@ class Verdict(Enum):
     RETRY = "retry"  # the world's fault: again after a pause, an attempt is spent
     PARK = "park"  # the credential is limited: wait, no attempt is spent
     ASK = "ask"  # people choose between another try and a fresh session
+    RACE = "race"  # wait until one of its race has ended, no attempt is spent
     WAIT = "wait"  # this worker cannot work now: back to the queue, no attempt is spent
     COMPACT = "compact"  # the context is too long: compact the parent, then once more
     NEXT = "next"  # this session cannot be resumed: the next candidate
@@ -41,6 +42,7 @@ AGENT = {
     "network_refused": _both(Verdict.FAIL),
     "max_turns": _both(Verdict.FAIL),
     "budget_exhausted": _both(Verdict.FAIL),
+    "limit_exceeded": _both(Verdict.FAIL),
     "blocking_limit": (Verdict.FAIL, Verdict.COMPACT),
     "prompt_too_long": (Verdict.FAIL, Verdict.COMPACT),
     "message_too_long": (Verdict.FAIL, Verdict.FRESH),
@@ -73,6 +75,8 @@ AGENT = {
     "cli_missing": _both(Verdict.WAIT),
     "agent_home_unwritable": _both(Verdict.WAIT),
     "box_refused": _both(Verdict.WAIT),
+    "egress_away": _both(Verdict.WAIT),
+    "egress_refused": _both(Verdict.RETRY),
 }
 
 # How often a job is tried in all when it fails like this; others: BATON_ATTEMPTS.
@@ -107,8 +111,11 @@ ELSEWHERE = {
     "certificate_refused",
     "max_turns",
     "budget_exhausted",
+    "budget_spent",
+    "limit_exceeded",
     "workspace_missing",
     "workspace_failed",
+    "workspace_too_large",
     "git_ended",
     "bad_request",
     "disk_full",

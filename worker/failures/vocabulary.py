@@ -142,6 +142,8 @@ STATUSES = {
     408: "unreachable",
     413: "request_too_large",
     429: "rate_limit",
+    432: "budget_exhausted",  # of the egress proxy, and no API's (egress/answers.py)
+    433: "egress_refused",
     529: "overloaded",
 }
 

@@ -4,7 +4,7 @@ The functions that take one (`at`) are, in the order in which a job meets them: 
 turn.run_turn, commit.commit; or endings.write, where it comes to nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -44,6 +44,10 @@ class Attempt:
     fresh: str | None = None  # why this step goes on from no session
     compacted: bool = False  # the head, or in vain, for this step
     told_lost: bool = False
+
+    def go_to(self, head: str, tree: str | None) -> None:
+        """The head was moved elsewhere by the job itself."""
+        self.job = replace(self.job, head=head, tree=tree)
 
     def tell(self, told: Event) -> None:
         """Write an event that tells of no change of the job's."""

@@ -15,7 +15,7 @@ from db.core.events import Event
 from db.core.pool import POSTGRES_AWAY, connection
 from db.jobs.attempts import Claimed
 from db.jobs.lanes import Next
-from db.sessions import commits, turns
+from db.sessions import commits
 from db.sessions.commits import Advance, Moved
 from worker.agent import Turn
 from worker.broker.publish import announce
@@ -76,6 +76,7 @@ def commit(at: Attempt, turn: Turn, outcome: Outcome) -> Moved:
         head=turn.session,
         previous_session_id=None,  # a hint of where the job began, and no longer true
         version_id=outcome.version or job.version_id,
+        tree=outcome.tree or job.tree,
         fresh_next=False,
         args={name: job.args[name] for name in job.args if name not in OF_THE_FIRST},
     )
@@ -157,11 +158,10 @@ def _advance(job: Claimed, turn: Turn, outcome: Outcome, noted: Noted | None) ->
     )
 
 
-def checkpoint(at: Attempt, turn: Turn) -> None:
+def checkpoint(at: Attempt, turn: Turn, moved: Moved) -> None:
     """Write where the chain has got to into Redis, with the files that its build made."""
     fence.check()
     chain = at.job.chain_id
-    with connection() as conn:
-        created = turns.files_created(conn, chain)
-    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), created))
+    files = moved.files_created
+    checkpoints.save(chain, Checkpoint(turn.session, str(chain), str(at.cwd), files))
     crash_points.reach("checkpoint.saved")

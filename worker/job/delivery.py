@@ -23,7 +23,7 @@ from db.jobs import jobs, messages
 from worker.broker.app import app
 from worker.broker.refused_messages import RefusedMessage, keep
 from worker.client import Build as BuildAsk
-from worker.client import ChatPlan, Compaction, Metadata, Refused, Update, enqueue
+from worker.client import ChatPlan, Compaction, Metadata, Refused, Repair, Update, enqueue
 from worker.failures.retry import on_blip
 from worker.job.attempt import Attempt
 from worker.job.run import Ran, run
@@ -34,6 +34,7 @@ log = structlog.get_logger()
 ASKS: dict[str, Any] = {
     "build": BuildAsk,
     "update": Update,
+    "repair": Repair,
     "metadata": Metadata,
     "compaction": Compaction,
     "chat_plan": ChatPlan,
@@ -142,6 +143,8 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
     given = {
         FIELDS.get(name, name): value for name, value in asked.items() if value is not None
     }
+    if kind == "build" and "error" in given:
+        kind = "repair"
     try:
         ask = ASKS[kind](**given)
     except ValidationError as exc:  # from None: what was given would stand in the traceback

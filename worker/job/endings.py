@@ -17,6 +17,7 @@ from db.jobs import attempts, endings, limits, rescue
 from db.jobs.attempts import Claimed
 from db.jobs.endings import End, Wait
 from db.jobs.jobs import NEVER
+from db.projects import races
 from db.sessions import turns
 from worker.broker.publish import announce
 from worker.failures.errors import Judgement
@@ -76,6 +77,8 @@ def write(job: Claimed, judgement: Judgement, text: str) -> Ran:
                     error=text,
                 ),
             )
+        case Verdict.RACE:
+            return _race(job, error_class, text)
         case Verdict.RETRY if error_class == "postgres_unreachable":
             return _wait_for_postgres(job, text)
         case Verdict.RETRY if may_retry(job, error_class):
@@ -131,8 +134,7 @@ def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
     """Set the job aside until its credential may be used again; tell of it once."""
     credential, error_class = identity.credential(), judgement.error_class
     with transaction() as conn:
-        known = limits.standing(conn, credential)
-        until = limits.impose(
+        until, is_news = limits.impose(
             conn, credential, wait=judgement.wait, until=judgement.until, reason=error_class
         )
         wait = Wait(
@@ -144,7 +146,7 @@ def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
             error=text,
         )
         told = [_waits(job, wait)]
-        if not known:
+        if is_news:
             body = {**about(job), "reason": error_class}
             told.append(Event("credential.limited", job.id, body))
         written = _put_back(conn, job, wait, told)
@@ -154,6 +156,23 @@ def _park(job: Claimed, judgement: Judgement, text: str) -> Ran:
 def _wait(job: Claimed, wait: Wait) -> Ran:
     with connection() as conn:
         written = _put_back(conn, job, wait, [_waits(job, wait)])
+    return _after_wait(job, wait, written)
+
+
+def _race(job: Claimed, error_class: str, text: str) -> Ran:
+    """Wait for the ends of the race's jobs: one that came before this was told to nobody."""
+    wait = Wait(
+        state="parked",
+        delay=races.LOOK_AGAIN,
+        counted=False,
+        error_class=error_class,
+        error=text,
+    )
+    with connection() as conn:
+        crash_points.reach("ending.before")
+        written = races.wait(conn, job, wait, [_waits(job, wait)])
+        crash_points.reach("ending.after")
+        races.look_again(conn, job.id)
     return _after_wait(job, wait, written)
 
 

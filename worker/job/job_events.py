@@ -5,6 +5,7 @@ from typing import Any
 
 from db.core.events import Event
 from db.jobs.attempts import Claimed
+from db.jobs.checks import Result
 from db.jobs.lanes import MAIN, Next
 from db.sessions.commits import Advance
 from worker.session.cheapest import Weighed
@@ -12,6 +13,7 @@ from worker.session.recovery import Left
 from worker.text import file_names
 from worker.text.file_names import LeftOut
 
+OUTPUT = 2000  # characters of what a check printed at last
 LOST_SESSION = "Previous session not found. Starting fresh session..."  # for people
 
 
@@ -44,6 +46,8 @@ def committed(
     }
     moved = "session.moved" if job.lane == MAIN else "branch.moved"
     told = [Event(moved, job.id, body)]
+    if "racer" not in job.args:  # of a race, what has won is told, by the race
+        told += [said(job, to, role, text) for role, text in to.chat if role != "user"]
     if left_out:
         lacks = {**about(job), "version": to.version_id, **branch, **file_names.told(left_out)}
         told.append(Event("workspace.left_out", job.id, lacks))
@@ -52,6 +56,35 @@ def committed(
     if following:
         told.append(queued(job, following))
     return told
+
+
+def said(job: Claimed, to: Advance, role: str, text: str) -> Event:
+    """An answer. What the user said was told when the job was queued (db/functions/order.sql)."""
+    body = {**about(job), "role": role, "text": text, "session": to.new, "step": to.step}
+    return Event("chat.said", job.id, body)
+
+
+def checked(job: Claimed, found: Result) -> Event:
+    """What a command of the version's check came to."""
+    body = {
+        **about(job),
+        "version": job.version_id,
+        "round": found.round,
+        "number": found.number,
+        "command": found.command,
+        "duration_ms": found.duration_ms,
+        "changed": found.changed,
+    }
+    if found.passed:
+        return Event("check.passed", job.id, body)
+    output = (found.output_tail or found.output_head)[-OUTPUT:]
+    body |= {
+        "exit_status": found.exit_status,
+        "signal": found.signal,
+        "reason": found.reason,
+        "output": output,
+    }
+    return Event("check.failed", job.id, body)
 
 
 def resume_failed(job: Claimed, reason: str | None) -> Event:
@@ -73,7 +106,8 @@ def recovered(job: Claimed, left: Left, what: str, why: str) -> Event:
 
 def weighed(job: Claimed, found: Weighed) -> Event:
     """Which way to go on was the cheapest, and what each would have cost."""
-    body = {**about(job), "why": found.why, "way": found.way, "costs": found.costs}
+    weighed = {"why": found.why, "way": found.way, "costs": found.costs, "basis": found.basis}
+    body = {**about(job), **weighed}
     return Event("session.weighed", job.id, body)
 
 

@@ -88,7 +88,8 @@ class Lease:
         finally:
             leash, self.leash, self.turn_began = self.leash, None, None
             leash.close()
-            if left := reap(self.job.attempt):  # its keeper was killed, or took too long
+            # Its keeper was killed, or took too long: then what it kept is looked for.
+            if not leash.gone() and (left := reap(self.job.attempt)):
                 log.warning("agent.reaped", processes=left)
 
 

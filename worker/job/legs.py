@@ -35,12 +35,12 @@ class Work:
         """Move the head with the files that were taken in. Raises HeadMoved."""
         made, job = self._made, self._at.job
         assert made, "take_in goes before"
-        commit(self._at, turn, replace(outcome, tree=made.commit, left_out=made.left_out))
+        whole = replace(outcome, tree=made.commit, left_out=made.left_out)
+        moved = commit(self._at, turn, whole)
         workspace.confirm(job, self._begun, made.commit, earlier=self._at.earlier)
-        checkpoint(self._at, turn)
+        checkpoint(self._at, turn, moved)
 
 
 def conclude(at: Attempt, turn: Turn, outcome: Outcome) -> None:
     """End a leg that only reads. Raises HeadMoved."""
-    commit(at, turn, outcome)
-    checkpoint(at, turn)
+    checkpoint(at, turn, commit(at, turn, outcome))

@@ -10,13 +10,11 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import count
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
 import psycopg_pool
 import structlog
-from psycopg import Connection
 
 from config.settings import settings
 from db.core.pool import POSTGRES_AWAY, connection
@@ -25,7 +23,7 @@ from db.jobs import attempts, endings, jobs, limits
 from db.jobs.attempts import Claimed
 from db.sessions import rehearsal, turns
 from worker.agent import Agent, the_cli
-from worker.broker.publish import announce
+from worker.broker.publish import copy
 from worker.failures.errors import Judgement, Stopped, Verdict, judge
 from worker.failures.retry import on_blip
 from worker.failures.sentences import for_people
@@ -75,7 +73,7 @@ def run(
         hold(claimed, asked=asked, beat=partial(_beat, claimed)) as lease,
     ):
         log.info("job.started", attempt=claimed.attempts)
-        announce(claimed.project_id, claimed.told, [])
+        copy(claimed.project_id, claimed.told)
         ran = _attempt(claimed, lease, do, agent or the_cli())
     if lease.cut_off and ran.state == "ignored":
         ran = replace(ran, owed=(claimed, CUT_OFF))
@@ -131,10 +129,11 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
     at: Attempt | None = None
     try:
         with connection() as conn:
-            begun = turns.begun(conn, job)
+            begun = turns.begun(conn, job) if job.tried else []
             left = recovery.look(conn, job, begun)
             cwd = workspace.place(job)
-            _check(conn, job, cwd)
+            if places.check_own(conn, job, cwd):
+                rehearsal.rehearse(conn, job)
         done = {turn.step for turn in begun if turn.outcome == "committed"}
         earlier = {turn.attempt for turn in begun}
         at = Attempt(job, lease, agent, cwd, done, left=left, earlier=earlier)
@@ -153,12 +152,6 @@ def _attempt(job: Claimed, lease: Lease, do: Callable[[Attempt], None], agent: A
         raise
     log.info("job.done")
     return Ran("done")
-
-
-def _check(conn: Connection, job: Claimed, cwd: Path) -> None:
-    """What is looked at before an agent may begin. Raises what is in its way."""
-    places.check_own(conn, job, cwd)
-    rehearsal.rehearse(conn, job)
 
 
 def _discard(at: Attempt, judgement: Judgement) -> None:

@@ -18,5 +18,7 @@ class Step:
     prompt: str
     mode: Literal["work", "read", "compact"] = "work"
     schema: dict[str, Any] | None = None
+    enforced: bool = False  # an answer of that form, by all means
     model: str | None = None
+    budget: float | None = None  # USD; None: the request's
     accept: Callable[[Turn], object] = lambda _: None

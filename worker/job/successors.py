@@ -11,9 +11,14 @@ HANDED_DOWN = ("asked", "model", "budget")  # of a job's arguments, to the next 
 
 
 def following_of(job: Claimed | Job) -> Next | None:
-    """The chain's next job: a build is followed by metadata, and that by a compaction."""
+    """The chain's next job: a build is followed by metadata, and that by a compaction. (Nothing
+    follows one of a race, but the race itself.)"""
     kind = FOLLOWING.get(job.kind)
-    if kind is None or job.args.get("asked") not in ("build", "update"):
+    if (
+        kind is None
+        or "racer" in job.args
+        or job.args.get("asked") not in ("build", "update", "repair")
+    ):
         return None
     return Next(uuid4(), kind, {k: job.args[k] for k in HANDED_DOWN if k in job.args})
 

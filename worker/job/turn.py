@@ -18,7 +18,7 @@ from psycopg_pool import PoolTimeout
 
 from config.settings import settings
 from db.core.pool import POSTGRES_AWAY, connection
-from db.sessions import registry, turns
+from db.sessions import registry, tokens, turns
 from worker.agent import Request, Turn, Watch
 from worker.agent.store import JobStore
 from worker.failures.errors import (
@@ -33,7 +33,7 @@ from worker.failures.errors import (
     Verdict,
     judge,
 )
-from worker.job import files, job_events
+from worker.job import budgets, files, job_events
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome, commit
 from worker.job.compaction import in_vain, not_compacted
@@ -45,7 +45,7 @@ from worker.process import crash_points
 from worker.sandbox.box import box
 from worker.sandbox.home import own_directory
 from worker.sandbox.leash import cli
-from worker.session import digest, ladder, prompts, recovery
+from worker.session import cached, digest, ladder, notes, prompts, recovery
 from worker.session.cheapest import Way
 from worker.session.ladder import Choice
 from worker.session.recovery import Left
@@ -140,11 +140,12 @@ def _ways(at: Attempt, step: Step) -> tuple[Way, ...]:
 
 def _begin(at: Attempt, step: Step, choice: Choice) -> Request:
     """Record the turn and every candidate that was looked at for it, before the prompt is sent."""
-    minted = uuid4()
+    minted, token = uuid4(), tokens.fresh()
     at.lease.excuse()
     if reason := at.lease.reason():
         raise Stopped(reason)
     with connection() as conn:
+        budget = budgets.for_a_turn(conn, at.job, step.budget)
         if not turns.begin(
             conn,
             at.job,
@@ -154,6 +155,8 @@ def _begin(at: Attempt, step: Step, choice: Choice) -> Request:
             tries=choice.tries,
             source=choice.source,
             reason=choice.reason,
+            token=token,
+            budget_usd=budget,
         ):
             raise AttemptReplaced("The job was taken over before the turn began.")
     crash_points.reach("turn.recorded")
@@ -164,17 +167,26 @@ def _begin(at: Attempt, step: Step, choice: Choice) -> Request:
         cwd=at.cwd,
         mode=step.mode,
         schema=step.schema,
+        enforced=step.enforced,
+        hour=cached.for_an_hour(choice),
         model=at.job.args.get("model") or step.model,
         max_turns=at.job.args.get("max_turns"),
-        budget_usd=at.job.args.get("budget"),
+        budget_usd=budget,
         attempt=at.job.attempt,
+        token=token,
     )
 
 
 def _prompt(at: Attempt, step: Step, choice: Choice) -> str:
+    if step.mode == "compact":
+        return step.prompt
     if choice.source == ladder.RECOVERY:
-        return prompts.go_on(step.prompt)
-    return step.prompt if choice.parent else digest.retell(at.job, at.cwd, step.prompt)
+        prompt = prompts.go_on(step.prompt)
+    elif choice.parent:
+        prompt = step.prompt
+    else:
+        prompt = digest.retell(at.job, at.cwd, step.prompt)
+    return notes.before(prompt, at.cwd, choice.entries)
 
 
 def _spawn(at: Attempt, step: Step, request: Request, choice: Choice) -> Turn:
@@ -186,10 +198,9 @@ def _spawn(at: Attempt, step: Step, request: Request, choice: Choice) -> Turn:
         template=choice.template,
     )
     saw = progress.of_step(at.job, step.name)
-    saw("turn.began", {"resumes": request.resume is not None})
+    saw(progress.BEGAN, {"resumes": request.resume is not None})
     own = own_directory(request.minted)
     around = box(at.cwd, own=own, cli=Path(cli()), writable=step.mode == "work")
-    progress.note_silence(at.job.id, 0.0)
     with at.lease.turn(around) as leash:
         watch = Watch(
             saw=saw,
@@ -200,9 +211,10 @@ def _spawn(at: Attempt, step: Step, request: Request, choice: Choice) -> Turn:
         )
         try:
             turn = at.agent(request, store=store, watch=watch)
-        finally:
+        except BaseException:
             progress.note_silence(at.job.id, None)
-    saw("turn.ended", {"tokens": turn.context_tokens})
+            raise
+    saw(progress.ENDED, {"tokens": turn.context_tokens})
     return turn
 
 

@@ -57,11 +57,18 @@ def save(build_id: UUID, checkpoint: Checkpoint) -> None:
     """Write the checkpoint with its time to live; files that the chain created before stay
     named, as many as there is room for. Best effort."""
     try:
-        files = [*_created(client(CHECKPOINTS).get(key(build_id))), *checkpoint.filesCreated]
-        body = asdict(checkpoint) | {"filesCreated": file_names.first_of(dict.fromkeys(files))}
-        client(CHECKPOINTS).set(key(build_id), json.dumps(body), ex=settings().checkpoint_ttl)
+        before = _created(_put(build_id, checkpoint, checkpoint.filesCreated))
+        if more := [name for name in before if name not in checkpoint.filesCreated]:
+            _put(build_id, checkpoint, [*more, *checkpoint.filesCreated])
     except redis.RedisError as exc:
         log.info("checkpoint.not_saved", error=type(exc).__name__)
+
+
+def _put(build_id: UUID, checkpoint: Checkpoint, files: list[str]) -> Any:
+    """Returns what was there before: one trip, since it is seldom that more was known then."""
+    body = asdict(checkpoint) | {"filesCreated": file_names.first_of(dict.fromkeys(files))}
+    text, lasts = json.dumps(body), settings().checkpoint_ttl
+    return client(CHECKPOINTS).set(key(build_id), text, ex=lasts, get=True)
 
 
 def _created(before: Any) -> list[str]:

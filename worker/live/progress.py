@@ -24,6 +24,7 @@ from worker.process import crash_points
 QUIET = 10.0  # seconds in which a Redis that is away is not asked again
 KEPT = 500  # entries of one chain's stream
 TEXT = 2_000  # characters of one entry
+BEGAN, ENDED = "turn.began", "turn.ended"  # between them an agent runs, and may be silent
 NOTED = 120_000  # milliseconds for which a silence is known, if it is not noted again
 
 
@@ -49,6 +50,10 @@ def of_step(job: Claimed, step: str) -> Callable[[str, dict[str, Any]], None]:
             with client(PROGRESS).pipeline(transaction=True) as pipe:
                 pipe.xadd(name, {"body": json.dumps(told)}, maxlen=KEPT, approximate=True)
                 pipe.expire(name, settings().checkpoint_ttl)
+                if what == BEGAN:
+                    pipe.set(_silence(job.id), "0.0", px=NOTED)
+                elif what == ENDED:
+                    pipe.unlink(_silence(job.id))
                 pipe.execute()
         except redis.RedisError as exc:
             quiet_until = time.monotonic() + QUIET

@@ -26,6 +26,14 @@ POINTS = (
     "publish.after",
     "workspace.confirmed",
     "checkpoint.saved",
+    "check.before",  # the turn is committed, and a command of its check not yet begun
+    "check.began",  # the command runs
+    "check.ended",  # it has ended, and what it came to is not written down
+    "check.recorded",
+    "check.taken_back",  # session and files are as before the request, the job has not ended
+    "check.settled",  # all have passed, and the job has not ended
+    "race.begun",  # the jobs of a race are there, and its own job does not wait yet
+    "race.promoted",  # one has taken the main line's place, and the job has not ended
     "ending.before",  # a job that ends or waits without moving the head
     "ending.after",
     "ack.before",

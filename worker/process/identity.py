@@ -59,6 +59,8 @@ def credential() -> str:
     """The hash that stands for the key and endpoint in use, in the ledger and in logs."""
     secret = settings().anthropic_api_key.get_secret_value()
     text = f"{settings().anthropic_base_url}\n{secret}"
+    if bearer := settings().anthropic_auth_token.get_secret_value():
+        text += f"\n{bearer}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

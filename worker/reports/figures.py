@@ -1,4 +1,4 @@
-"""What `baton report sync|resume|cost` tells, as documents."""
+"""What `baton report sync|resume|cost|checks` tells, as documents."""
 
 from collections import Counter
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from db.operations import census, reports
+from db.operations import census, proofs, reports
 from db.operations.reports import Row
 from db.sessions import windows
 from db.sessions.windows import NEWEST, Window
@@ -108,6 +108,33 @@ def cost(
         "failed_turns": wasted,
         "rows": rows,
         "resuming": compare(samples),
+    }
+
+
+def checks(conn: Connection, days: int) -> Row:
+    """How builds stood their checks, and what a repair costs in the session that made the files
+    beside one that begins fresh."""
+    period = timedelta(days=days)
+    found, samples = proofs.outcomes(conn, period), proofs.repairs(conn, period)
+    ended = found["at_first"] + found["after_repair"] + found["never"]
+    shares = {
+        f"{name}_share": found[name] / ended if ended else None
+        for name in ("at_first", "after_repair", "never")
+    }
+    by_name = {one["sample"]: one for one in samples}
+    ours, theirs = by_name.get("resumed"), by_name.get("control") or by_name.get("fresh")
+    reduction = None
+    if ours and theirs and theirs["cost_usd"]:
+        reduction = float(1 - ours["cost_usd"] / theirs["cost_usd"])
+    spent = sum((one["spent_usd"] for one in samples), start=0)
+    return {
+        "days": days,
+        **found,
+        **shares,
+        "repairs_usd": spent,
+        "samples": samples,
+        "baseline": theirs["sample"] if theirs else None,
+        "cost_reduction": reduction,
     }
 
 

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from psycopg import Connection
 
 from config.settings import settings
-from db.jobs import beats, limits, messages, workers
+from db.jobs import beats, limits, messages, webhooks, workers
 from db.operations import census, receipts, reports
 from db.operations.reports import Row
+from db.sessions import budgets
 from worker.reports import silence, waits
 
 AGES = ("up to 1 h", "up to 24 h", "up to 7 d", "older")
@@ -23,6 +24,7 @@ def health(conn: Connection) -> Row:
         "oldest_waiting": _oldest(conn),
         "running": _running(conn),
         "quarantined": reports.quarantined(conn),
+        "today": _today(conn),
         "limits": [asdict(limit) for limit in limits.in_force(conn)],
         "session_ages": [
             {"age": age, "heads": n} for age, n in zip(AGES, heads["ages"], strict=True)
@@ -48,6 +50,7 @@ def health(conn: Connection) -> Row:
         ],
         "beats": [asdict(one) for one in beats.all_of_them(conn)],
         "ticks": reports.ticks(conn),
+        "webhooks": asdict(webhooks.standing(conn)),
         "refused_messages": [asdict(one) for one in messages.newest_refused(conn)],
     }
 
@@ -58,6 +61,17 @@ def _oldest(conn: Connection) -> Row | None:
         return None
     why = waits.of_one(conn, found["id"])
     return {**found, "waits": asdict(why) if why else None}
+
+
+def _today(conn: Connection) -> Row:
+    """What the agents' turns have come to since 00:00 UTC, and what they may."""
+    (spent,) = budgets.spent(conn, ("day",))
+    return {
+        "cost_usd": spent.usd,
+        "turns": spent.turns,
+        "budget_usd": settings().budget_day_usd,
+        "budget_turns": settings().budget_day_turns,
+    }
 
 
 def _running(conn: Connection) -> list[Row]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from db.jobs import jobs
+from db.jobs import checks, jobs
 from db.jobs.jobs import Job
 from db.operations import reports
 from worker.reports import silence, waits
@@ -39,6 +39,7 @@ def detailed(conn: Connection, job: Job) -> Row:
         **listed(conn, [job])[0],
         **reports.held(conn, job.id),
         "steps": jobs.turns(conn, job.id),
+        "checks": checks.of_job(conn, job.id),
         "sessions_looked_at": jobs.resume_attempts(conn, job.id),
         "chain": [
             {"id": j.id, "kind": j.kind, "state": j.state, "error_class": j.error_class}

@@ -4,7 +4,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from db.jobs import listing
+from db.jobs import checks, listing
 from db.operations import reports
 from db.projects import projects
 from db.projects.projects import Project
@@ -30,6 +30,7 @@ def detailed(conn: Connection, found: Project) -> Row:
     return {
         "project": found,
         "next_turn": _next_turn(found),
+        "check": checks.commands_of(conn, project_id),
         "latest_version": projects.latest_version(conn, project_id),
         **overview,
         "open_jobs": [a | b for a, b in zip(holders, listed(conn, found_open), strict=True)],

@@ -122,6 +122,22 @@ def _asks(fact: Facts, _: Fleet) -> Waits | None:
     )
 
 
+def _undecided(fact: Facts, _: Fleet) -> Waits | None:
+    if fact.state != "parked" or fact.error_class != "check_undecided":
+        return None
+    return Waits(
+        "check_answer",
+        "Its version fails its check, and it asks what is to become of it:"
+        f" `baton answer {fact.id} keep`, `rewind` or `repair`.",
+    )
+
+
+def _racing(fact: Facts, _: Fleet) -> Waits | None:
+    if fact.state != "parked" or fact.error_class != "racing":
+        return None
+    return Waits("race", f"Its race is under way on branches: `baton jobs {fact.id}`.")
+
+
 def _limited(fact: Facts, _: Fleet) -> Waits | None:
     if fact.state != "parked":
         return None
@@ -251,6 +267,8 @@ RULES: tuple[Callable[[Facts, Fleet], Waits | None], ...] = (
     _deleted,
     _gone,
     _asks,
+    _undecided,
+    _racing,
     _limited,
     _put_off,
     _in_line,

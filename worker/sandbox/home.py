@@ -35,13 +35,14 @@ def unwritable(exc: OSError) -> Exception:
     )
 
 
-def put(name: str, text: str, *, mode: int) -> Path:
+def put(name: str, said: str | bytes, *, mode: int) -> Path:
     """Let a file of ours say this; nobody sees half of it. Returns where it is. Raises OSError."""
     path = files() / name
-    if not path.exists() or path.read_text(errors="surrogateescape") != text:
+    said = said.encode(errors="surrogateescape") if isinstance(said, str) else said
+    if not path.exists() or path.read_bytes() != said:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text, errors="surrogateescape")
+        fresh.write_bytes(said)
         fresh.chmod(mode)
         fresh.replace(path)
     return path

@@ -22,15 +22,23 @@ import os
 import select
 import signal
 import socket
-import stat
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
+
+if not __package__:  # `-I -S` leave out where our packages are
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))  # noqa: PTH120
+
+from worker.sandbox import bounds, groups, handover
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TERM_GRACE = 3.0  # seconds between asking the CLI to end and killing it
 LATE = 5.0  # seconds to wait for a feed when the first moment has passed before we were there
+NO_BOX = '{"command": [], "owner": null, "bridge": []}'
 LOOK_EVERY = 1.0  # second; what waits does not count the time that a machine is suspended
+TOKEN = "ANTHROPIC_API_KEY"  # of the turn: the key itself stays outside, with the egress proxy  # noqa: S105
 ALLOWED = frozenset(
     [
         "PATH",
@@ -52,7 +60,10 @@ ALLOWED = frozenset(
         "no_proxy",
         "SSL_CERT_FILE",
         "NODE_EXTRA_CA_CERTS",
+        TOKEN,
         "API_TIMEOUT_MS",
+        "ENABLE_PROMPT_CACHING_1H",  # how long the provider keeps prompts for us
+        "FORCE_PROMPT_CACHING_5M",
         "IS_SANDBOX",
         "BATON_ATTEMPT",
         "GIT_CEILING_DIRECTORIES",
@@ -63,7 +74,8 @@ ALLOWED = frozenset(
         "GIT_CONFIG_VALUE_1",
     ]
 )
-ALLOWED_PREFIXES = ("LC_", "CLAUDE_", "ANTHROPIC_", "DISABLE_")
+ALLOWED_PREFIXES = ("LC_", "CLAUDE_", "_CLAUDE_", "ANTHROPIC_", "DISABLE_")
+SECRET = ("_KEY", "_TOKEN", "_HEADERS", "_SECRET", "_PASSWORD", "_PASSPHRASE")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,7 +85,7 @@ def allowed(environ: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)
+        if name in ALLOWED or (name.startswith(ALLOWED_PREFIXES) and not name.endswith(SECRET))
     }
 
 
@@ -124,8 +136,11 @@ def reap() -> dict[int, int]:
     return gone
 
 
-def spawn(command: list[str], environ: dict[str, str]) -> int:
-    """Start the CLI in a session of its own; it dies with the keeper, however that dies."""
+def spawn(
+    command: list[str], environ: dict[str, str], hold: Callable[[], None] = lambda: None
+) -> int:
+    """Start the CLI in a session of its own; it dies with the keeper, however that dies. `hold`
+    puts its limits upon it."""
     keeper = os.getpid()
     pid = os.fork()
     if pid:
@@ -138,6 +153,7 @@ def spawn(command: list[str], environ: dict[str, str]) -> int:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:
             os._exit(137)
+        hold()
         os.execvpe(command[0], command, environ)
     except OSError as exc:
         os.write(2, f"keeper: cannot start {command[0]}: {exc.strerror}\n".encode())
@@ -156,43 +172,22 @@ def move_sub_agents(fork: str, config: str) -> None:
                 os.rename(f"{project.path}/{parent}", f"{project.path}/{child}")  # noqa: PTH104
 
 
-def given(places: list[str], uid: int) -> bool:
-    """Hand the directories over; where one cannot be, say so."""
-    try:
-        for place in places:
-            hand_over(place, uid)
-    except OSError as exc:
-        told = f"keeper: cannot give {exc.filename} to uid {uid}: {exc.strerror}\n"
-        os.write(2, told.encode(errors="replace"))
-        return False
-    return True
+def boxed(box: dict[str, Any], cli: str) -> list[str]:
+    """What starts the CLI in its box. Raises OSError if the filter of system calls is not there."""
+    if not box["command"]:
+        return [*box["bridge"], cli]
+    cli = os.path.realpath(cli)  # a box has no link that would lead to it
+    if not box.get("filter"):
+        return [*box["command"], *box["bridge"], cli]
+    os.set_inheritable(opened := os.open(box["filter"], os.O_RDONLY), True)
+    first, *others = box["command"]
+    return [first, "--seccomp", str(opened), *others, *box["bridge"], cli]
 
 
-def hand_over(place: str, uid: int) -> None:
-    """Give the agent what lies in a directory of its own; its group stays. Nothing behind a
-    link, on another disk, or that a device or a name elsewhere leads to as well: that may be
-    somebody else's. What cannot be given stays as it is; OSError is of the directory itself.
-
-    Our git and people go on writing there, so it is looked through before each turn.
-    """
-    disk = os.lstat(place).st_dev
-    os.chown(place, uid, -1, follow_symlinks=False)
-    with contextlib.suppress(OSError):
-        for _, folders, names, here in os.fwalk(place):
-            for name in (*folders, *names):
-                with contextlib.suppress(OSError):
-                    found = os.lstat(name, dir_fd=here)
-                    if found.st_dev != disk and name in folders:
-                        folders.remove(name)
-                    elif found.st_uid != uid and alone(found):
-                        os.chown(name, uid, -1, dir_fd=here, follow_symlinks=False)
-
-
-def alone(found: os.stat_result) -> bool:
-    """Whether it is nothing but what lies there."""
-    if stat.S_ISREG(found.st_mode):
-        return found.st_nlink == 1
-    return not (stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode))
+def tell(why: str, code: int) -> int:
+    """Say why there is no agent any more; returns the exit code that means it."""
+    os.write(2, f"keeper: {why}\n".encode(errors="replace"))
+    return code
 
 
 def feeder(name: str) -> socket.socket | None:
@@ -221,8 +216,17 @@ def first_end(line: socket.socket | None, wakeup: int) -> float:
     return until
 
 
-def keep(child: int, line: socket.socket | None, deadline: float, wakeup: int) -> int:
-    """Wait for the CLI's end, its worker's, or the lease's; returns the exit code."""
+def keep(
+    child: int,
+    line: socket.socket | None,
+    deadline: float,
+    wakeup: int,
+    *,
+    too_much: Callable[[], str | None] = lambda: None,
+) -> int:
+    """Wait for the CLI's end, its worker's, or the lease's, or until it uses too much; returns
+    the exit code."""
+    look_at = now() + bounds.LOOK_EVERY
     watched: list[int | socket.socket] = [wakeup, *([line] if line else [])]
     while True:
         left = max(0.0, min(deadline - now(), LOOK_EVERY))
@@ -243,6 +247,10 @@ def keep(child: int, line: socket.socket | None, deadline: float, wakeup: int) -
             deadline = fed_until(fed, deadline)
         if now() >= deadline:
             return 137
+        if now() >= look_at:
+            if why := too_much():
+                return tell(why, bounds.EXCEEDED)
+            look_at = now() + bounds.LOOK_EVERY
 
 
 def fed_until(fed: bytes, deadline: float) -> float:
@@ -285,7 +293,7 @@ def main() -> int:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # what is sent to the worker's group, from a terminal, is not for us
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    box = json.loads(os.environ.get("BATON_BOX", '{"command": [], "owner": null}'))
+    box = json.loads(os.environ.get("BATON_BOX", NO_BOX))
     # A box dies with us, and all in it, be we stopped or not; else we are to kill what is below.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL if box["command"] else signal.SIGTERM)
     if os.getppid() != worker:
@@ -299,22 +307,55 @@ def main() -> int:
     except OSError:
         return 137  # nobody is there to feed us
     if not os.access(cli := os.environ["BATON_CLI"], os.X_OK):
-        os.write(2, f"keeper: cannot start {cli}: there is no such program\n".encode())
-        return 127
-    if box["owner"] is not None and not given(box["places"], box["owner"]):
-        return 126
-    command = [*box["command"], cli, *sys.argv[1:]]
+        return tell(f"cannot start {cli}: there is no such program", 127)
+    if box["owner"] is not None and (why := handover.give(box["places"], box["owner"])):
+        return tell(why, 126)
+    try:
+        command = [*boxed(box, cli), *sys.argv[1:]]
+    except OSError as exc:
+        return tell(f"cannot read {exc.filename}: {exc.strerror}", 126)
     if (until := first_end(line, reading)) <= now():
         return 137
     move_sub_agents(os.environ.get("BATON_FORK", ""), os.environ.get("CLAUDE_CONFIG_DIR", ""))
+    return run(command, box, line, until, reading)
+
+
+def run(
+    command: list[str],
+    box: dict[str, Any],
+    line: socket.socket | None,
+    until: float,
+    wakeup: int,
+) -> int:
+    """Start the agent within its limits, and keep it; returns the exit code."""
+    limits: bounds.Bounds | None = box.get("limits")
+    group = groups.made(limits) if limits else None
+    held = group.held if group else ()
+
+    def hold() -> None:
+        if limits:
+            bounds.impose(limits, os.getuid() if box["owner"] is None else box["owner"])
+        if group:
+            group.enter()
+
+    def too_much() -> str | None:
+        return bounds.exceeded(limits, held, descendants(os.getpid())) if limits else None
+
     code = 137
     try:
-        child = spawn(command, allowed(dict(os.environ)))
+        child = spawn(command, allowed(dict(os.environ)), hold)
         if line:
-            line.sendall(str(child).encode())
-        code = keep(child, line, until, reading)
+            line.sendall(f"{child}\n".encode())
+        code = keep(child, line, until, wakeup, too_much=too_much)
+        if group and limits and code and group.ran_out():
+            code = tell(bounds.told("memory", limits), bounds.EXCEEDED)
     finally:
         kill_all()
+        if group:
+            group.end()
+    if line:
+        with contextlib.suppress(OSError):
+            line.sendall(b"0\n")  # nothing is left: the worker need not look for it
     return code if code >= 0 else 128 - code
 
 

@@ -22,20 +22,27 @@ from pathlib import Path
 
 from config.settings import settings
 from worker.process import identity
-from worker.sandbox import home
+from worker.sandbox import groups, home
+from worker.sandbox.bounds import Bounds
 
+GONE = b"0"  # what a keeper says in place of a pid when all below it has ended
 LINGER = 8.0  # seconds that a keeper may take to end all below it: its grace, and more
 KEEPER = Path(__file__).with_name("keeper.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """The command that the keeper puts before the CLI's; empty where there is no box. If
-    `owner` is set the agent has this uid, and the keeper hands it the `places`."""
+    """The command that the keeper puts before the CLI's; empty where there is no box. It is told
+    of an open file with the `filter` of system calls, if there is one. If `owner` is set the agent
+    has this uid, and the keeper hands it the `places`. The `limits` hold without a box too. The
+    `bridge` to the network comes next before the CLI, in the box or without one."""
 
     command: tuple[str, ...] = ()
+    filter: str | None = None
     owner: int | None = None
     places: tuple[str, ...] = ()
+    limits: Bounds | None = None
+    bridge: tuple[str, ...] = ()
 
     @property
     def environ(self) -> dict[str, str]:
@@ -59,6 +66,7 @@ class Leash:
         self._listener.setblocking(False)
         self._lines: list[socket.socket] = []
         self._keepers: list[int] = []
+        self._ended = 0  # keepers that have said so
         self.agent_pid: int | None = None  # once the keeper has said it
 
     @property
@@ -88,11 +96,22 @@ class Leash:
     def close(self) -> None:
         """Let go, and wait for the keeper: while it lives it kills what is below it."""
         self._hear()
-        for line in (*self._lines, self._listener):
-            line.close()
+        self._listener.close()
+        for line in self._lines:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_WR)
         end = time.monotonic() + LINGER
         while any(map(identity.started, self._keepers)) and time.monotonic() < end:
             time.sleep(0.01)
+        self._hear()  # its last word
+        for line in self._lines:
+            line.close()
+        groups.end_those_of_the_dead()
+
+    def gone(self) -> bool:
+        """Whether nothing is left of the agent, by its keeper's word; without a keeper none began.
+        Heard when the leash was closed: one that ends later, or is killed, has not said it."""
+        return self._ended == len(self._keepers)
 
     def _hear(self) -> None:
         """Take up the keeper that has called, and read which process its agent is.
@@ -113,8 +132,11 @@ class Leash:
                 self._lines.append(line)
         for line in self._lines:
             with contextlib.suppress(OSError):
-                if said := line.recv(64):
-                    self.agent_pid = int(said)
+                for said in line.recv(64).split():
+                    if said == GONE:
+                        self._ended += 1
+                    else:
+                        self.agent_pid = int(said)
 
 
 def cli() -> str:

@@ -1,144 +1,208 @@
 """What the agent finds of this host's files in its box, as arguments of bubblewrap.
 
-    /                                   read only
-    HOME, .baton, every workspace and
-    agent directory, /tmp, secrets, a
-    remote of workspaces on this host   empty, but for programs on PATH; what is written there
-                                        is gone with the turn
-    the project's own workspace         as outside; read only in a turn that only reads
-    the turn's own directory            the CLI's configuration and temporary files
+    /                            empty and read only, but for what follows
+    /usr, /bin, /lib …           as outside, read only; of /etc what programs ask for
+    Python, the agent's program,
+    PATH, BATON_BOX_READ         as outside, read only, where they lie elsewhere
+    /tmp, HOME, /dev/shm         its own, of BATON_BOX_TMP bytes, and gone with the turn
+    the project's own workspace  as outside; read only in a turn that only reads
+    the turn's own directory     the CLI's configuration and temporary files
+    /run/baton                   the way to the egress proxy
 
-Every place is the resolved one: where a directory of ours is a link, or lies behind one, the
-box has the link as it is, and shows what it leads to. An agent of another uid than the worker's
-could not come through a directory that is closed to it: such a one is made like those above.
+The list says what is there: of a home, another project, a socket, `.baton` or a log nothing is,
+whatever it is called. Every place is the resolved one; where the worker goes by a link (a folder
+on PATH), the box has one too. Should a place of ours lie in what is shown (workspaces below
+/usr), an empty directory stands over it.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from functools import cache
 from pathlib import Path
-from stat import S_IXOTH
 
 from config.settings import settings
+from worker.sandbox import network, own_etc
 from worker.workspace import transport
 
 ROOT = Path("/")
-TMP = Path("/tmp")  # noqa: S108 - hidden, not used
-SECRETS = (Path("/run/secrets"), Path("/var/run/secrets"))  # where containers are given them
+TMP = Path("/tmp")  # noqa: S108 - the box's own
+HOME = Path("/home/agent")
+RUN, VAR_TMP = Path("/run"), Path("/var/tmp")  # noqa: S108 - as above
+SYSTEM = tuple(
+    map(
+        Path,
+        ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives"),
+    )
+)
+# Of the rest of /etc only what holds no secret on any system that we know of: no gitconfig, no
+# npmrc, no keys beside the certificates.
+ETC = (
+    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld-musl-x86_64.path", "nsswitch.conf"),
+    *(
+        "ssl/certs",
+        "ssl/openssl.cnf",
+        "ssl/cert.pem",
+        "ca-certificates",
+        "ca-certificates.conf",
+    ),
+    *("pki/tls/certs", "pki/tls/openssl.cnf", "pki/tls/cert.pem", "pki/ca-trust"),
+    *("crypto-policies", "localtime", "timezone", "locale.alias", "locale.conf", "host.conf"),
+    *(
+        "gai.conf",
+        "protocols",
+        "services",
+        "mime.types",
+        "magic",
+        "fonts",
+        "terminfo",
+        "inputrc",
+    ),
+    *("os-release", "debian_version", "perl", "python3"),
+)
+JAVA = "java*"  # its JDKs keep their settings there
 OURS = Path(".baton")  # what `baton up` keeps in a checkout: Postgres, Redis, every workspace
 SETTINGS_FILE = Path(".env")
-WITH_KEYS = (".local", ".cargo")
+SECRETS = (Path("/run/secrets"), Path("/var/run/secrets"))  # where containers are given them
+CERTIFICATES = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")  # that the agent's environment names
 OPEN = ("--perms", "1777")  # who makes the box may be another than who works in it
 
 
 def layout(
-    workspace: Path, *, own: Path, cli: Path, writable: bool, another: bool
+    workspace: Path,
+    *,
+    own: Path,
+    cli: Path,
+    writable: bool,
+    uid: int,
+    sized: bool,
+    networked: bool = True,
 ) -> list[str]:
-    """The files of a box; `another` says that it is another's than the worker's, by uid.
+    """The files of a box whose agent has this uid; `sized`: bubblewrap can bound a directory;
+    `networked`: the way to the egress proxy is among them.
 
-    `own` is the turn's own directory; it and the workspace are resolved, and there.
+    `own` is the turn's own directory; it, the workspace and the program `cli` are resolved.
     """
-    private, masked = _private(), SETTINGS_FILE.resolve()
-    tools = [*_around_the_cli(cli), *_on_path({*private, masked})]
-    closed = _closed((own, workspace, *tools)) if another else set[Path]()
-    hidden = _outermost(private | closed)
-    shown = _shown(tools, hidden)
-    again = [place for each in sorted(private) for place in _seen_in(shown, each)]
-    empty = [*hidden, *again]
-    opened = OPEN if another else ()
-    words = ["--ro-bind", "/", "/"]
-    for place in hidden:
-        words += (*opened, "--tmpfs", str(place))
-    for place, tool in shown.items():
-        words += (*_way_to(place, hidden, opened), "--ro-bind", str(tool), str(place))
-    for place in again:
-        words += (*opened, "--tmpfs", str(place))
-    if os.path.isfile(masked):  # noqa: PTH113 - closed to us: False
-        for place in (*_seen_in(shown, masked), *([] if _in(masked, hidden) else [masked])):
-            words += ("--ro-bind", os.devnull, str(place))
-    if _in(home := Path.home().resolve(), empty):  # to be there, if empty
-        words += (*_way_to(home, empty, opened), *opened, "--dir", str(home))
+    words = [*_system(), *own_etc.files(uid, HOME), *(network.files() if networked else ())]
+    words += (*scratch(TMP, sized), *scratch(HOME, sized))
+    shown = _programs(cli)
+    hidden = _private()
+    for place in shown:
+        words += (*_way_to(place), "--ro-bind", str(place), str(place))
+    for place in (each for each in sorted(hidden) if _lies_in(each, (*SYSTEM, *shown))):
+        words += ("--perms", "0755", "--tmpfs", str(place))
+    for link, leads in _links(shown).items():
+        words += (*_way_to(link), "--symlink", str(leads), str(link))
     for place, bind in ((own, "--bind"), (workspace, "--bind" if writable else "--ro-bind")):
-        words += (*_way_to(place, empty, opened), bind, str(place), str(place))
-    return [*words, "--chdir", str(workspace)]
+        words += (*_way_to(place), bind, str(place), str(place))
+    return words
+
+
+def scratch(place: Path, sized: bool) -> list[str]:
+    """An empty directory that all may write, and that is gone with the box."""
+    size = ("--size", str(settings().box_tmp)) if sized else ()
+    return [*_way_to(place), *size, *OPEN, "--tmpfs", str(place)]
+
+
+@cache
+def _system() -> tuple[str, ...]:
+    """The part that every box of this host has."""
+    words: list[str] = []
+    for place in SYSTEM:
+        if place.is_symlink():
+            words += ("--symlink", str(place.readlink()), str(place))
+        elif place.is_dir():
+            words += (*_way_to(place), "--ro-bind", str(place), str(place))
+    etc = Path("/etc")
+    for place in (*(etc / name for name in ETC), *sorted(etc.glob(JAVA))):
+        if place.exists():
+            words += (*_way_to(place), "--ro-bind", str(place), str(place))
+    return (*words, *_directory(RUN), *_way_to(VAR_TMP), "--symlink", str(TMP), str(VAR_TMP))
+
+
+def _programs(cli: Path) -> list[Path]:
+    """What is shown beyond the system: each place once, the outer ones first."""
+    private = _private()
+    places = {
+        Path(each).resolve() for each in (sys.prefix, _distribution(), *_path(), *_named())
+    }
+    places |= {_around(cli, private), *_certificates()}
+    wanted = {
+        place
+        for place in places
+        if place.exists() and not _lies_in(place, SYSTEM) and not _holds(place, private)
+    }
+    return sorted(place for place in wanted if not _lies_in(place, wanted - {place}))
+
+
+def _distribution() -> Path:
+    """Where Python itself lies; of pyenv's, with what chooses between several of them."""
+    base = Path(sys.base_prefix)
+    return base.parents[1] if base.parent.name == "versions" else base
+
+
+def _around(cli: Path, private: Iterable[Path]) -> Path:
+    """The directory of the agent's program, or itself where that shows what is nobody's."""
+    return cli if _holds(cli.parent, private) else cli.parent
+
+
+def _path() -> Iterator[Path]:
+    """Folders on PATH, but for those that an agent may have written to."""
+    agents = [settings().workspaces.resolve(), settings().agent_home.resolve()]
+    for folder in map(Path, os.get_exec_path()):
+        if folder.is_absolute() and not _lies_in(folder.resolve(), agents):
+            yield folder
+
+
+def _named() -> Iterator[Path]:
+    return map(Path, filter(None, settings().box_read.split(":")))
+
+
+def _certificates() -> Iterator[Path]:
+    found = (Path(os.environ.get(name, "")).resolve() for name in CERTIFICATES)
+    return (place for place in found if place.is_file())
+
+
+def _links(shown: list[Path]) -> dict[Path, Path]:
+    """Links by which the worker goes to what is shown, and that the box would lack."""
+    return {
+        place: place.resolve()
+        for place in (*_path(), *_named())
+        if place != place.resolve()
+        and _lies_in(place.resolve(), shown)
+        and not _lies_in(place.absolute(), (*SYSTEM, *shown))
+    }
 
 
 def _private() -> set[Path]:
-    """Directories that no agent is to look into; ours are there when the box starts."""
-    ours = (settings().workspaces, settings().agent_home)
+    """Places that no agent is to look into, wherever they lie."""
     remote = transport.folder()
-    more = (OURS.absolute(), TMP, Path.home(), *SECRETS, *((remote,) if remote else ()))
-    return {path.resolve() for path in (*ours, *filter(os.path.isdir, more))} - {ROOT}
+    ours = (
+        settings().workspaces,
+        settings().agent_home,
+        OURS.absolute(),
+        SETTINGS_FILE.absolute(),
+    )
+    homes = () if _lies_in(home := Path.home().resolve(), SYSTEM) else (home,)
+    more = (*ours, *SECRETS, *((remote,) if remote else ()))
+    return {path.resolve() for path in (*more, *homes)} - {ROOT}
 
 
-def _closed(needed: Iterable[Path]) -> set[Path]:
-    """The outermost directory on the way to each that is not open to everybody."""
-    found = set[Path]()
-    for path in needed:
-        ways = (each for each in reversed(path.resolve().parents) if each.is_dir())
-        found.update(islice((each for each in ways if not each.stat().st_mode & S_IXOTH), 1))
-    return found - {ROOT}
+def _holds(place: Path, private: Iterable[Path]) -> bool:
+    """Whether to show the place would show what is nobody's."""
+    return any(place in (each, *each.parents) for each in (*private, TMP))
 
 
-def _around_the_cli(cli: Path) -> list[Path]:
-    """The directory of the agent's program; where that is a link, also of what it leads to."""
-    return [cli.parent, cli.resolve().parent]
+def _lies_in(place: Path, folders: Iterable[Path]) -> bool:
+    return any(folder == place or folder in place.parents for folder in folders)
 
 
-def _on_path(private: set[Path]) -> Iterator[Path]:
-    """Programs on PATH with what lies around them (`~/.pyenv` for `~/.pyenv/shims`), unless keys
-    or places of ours are known to lie there too."""
-    for folder in map(Path, os.get_exec_path()):
-        if folder.is_absolute() and os.path.isdir(folder):  # noqa: PTH112 - closed to us: False
-            around = folder.parent.resolve()
-            alone = around.name in WITH_KEYS or any(
-                around in (each, *each.parents) for each in private
-            )
-            yield folder if alone else folder.parent
+def _way_to(place: Path) -> list[str]:
+    """What makes the directories that lead to a place; by itself bubblewrap would make them for
+    their maker alone."""
+    ahead = (each for each in reversed(place.parents) if each != ROOT)
+    return [word for each in ahead for word in _directory(each)]
 
 
-def _outermost(places: set[Path]) -> list[Path]:
-    return sorted(place for place in places if not _in(place, places))
-
-
-def _in(place: Path, folders: Iterable[Path]) -> bool:
-    return any(folder in place.parents for folder in folders)
-
-
-def _shown(tools: list[Path], hidden: list[Path]) -> dict[Path, Path]:
-    """What is shown of hidden directories: where the box has it, and what it is."""
-    places = {place: tool for tool in tools if _in(place := _seen(tool, hidden), hidden)}
-    return {place: places[place] for place in sorted(places) if not _in(place, places)}
-
-
-def _seen_in(shown: dict[Path, Path], path: Path) -> list[Path]:
-    """Where the box would have this path because it lies in what is shown."""
-    real = {place: tool.resolve() for place, tool in shown.items()}
-    return [
-        place / path.relative_to(tool)
-        for place, tool in real.items()
-        if tool in (path, *path.parents)
-    ]
-
-
-def _seen(path: Path, hidden: list[Path]) -> Path:
-    """Where the box has this path: it has links as outside, but none in what is hidden."""
-    here, ahead = ROOT, list(path.parts[1:])
-    while ahead:
-        step = here / ahead.pop(0)
-        if step.is_symlink() and not _in(step, hidden):
-            leads = step.readlink()
-            ahead = [*leads.parts[leads.is_absolute() :], *ahead]
-            here = ROOT if leads.is_absolute() else here
-        else:
-            here = here.parent if step.name == ".." else step
-    return here
-
-
-def _way_to(place: Path, empty: list[Path], opened: tuple[str, ...]) -> list[str]:
-    """What makes the directories that lead to a place in an empty one: bubblewrap would make
-    them for itself alone."""
-    if not opened:
-        return []
-    missing = [each for each in reversed(place.parents) if _in(each, empty)]
-    return [word for each in missing for word in (*opened, "--dir", str(each))]
+def _directory(place: Path) -> tuple[str, ...]:
+    return ("--perms", "0755", "--dir", str(place))

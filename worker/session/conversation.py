@@ -14,7 +14,7 @@ from db.transcripts.form import Entry
 from worker.text.storable import plain
 
 ASIDE = re.compile(
-    r"<(system-reminder|project-history|interrupted-request|local-command-\w+|command-\w+)>"
+    r"<(system-reminder|project-history|project-notes|interrupted-request|local-command-\w+|command-\w+)>"
     r".*?</\1>",
     re.DOTALL,
 )

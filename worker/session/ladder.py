@@ -17,13 +17,14 @@ from config.log import log
 from config.settings import settings
 from db.jobs.attempts import Claimed
 from db.jobs.lanes import MAIN
-from db.sessions import registry
+from db.sessions import habits, registry
 from db.sessions.registry import Session
 from db.sessions.turns import Try
 from db.transcripts import transcripts
 from db.transcripts.form import Entry, soundness
 from db.transcripts.transcripts import TranscriptDamaged
-from worker.session.cheapest import Way, Weighed, weigh
+from worker.session import weighing
+from worker.session.cheapest import Way, Weighed, worth_an_hour
 from worker.session.conversation import spoken
 
 UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -44,6 +45,7 @@ class Choice:
     source: str | None = None  # fallback or reset, when the head was passed over; recovery
     finished: bool = False  # a dead attempt had made the turn, which is committed as it stands
     weighed: Weighed | None = None  # where the cheapest way was looked for
+    hour: bool | None = None  # whether prompts are to be kept for one; None: as its parent's
     template: str | None = None  # the project that the parent is of, if not the job's own
 
     @property
@@ -84,17 +86,21 @@ def choose(
         return _of_template(conn, str(name), barred, fresh)
     if job.head and restructured >= settings().structural_change:
         return _fresh([], "restructured", "reset")
-    if ways and (overgrown := _overgrown(conn, job, ways)):
-        return overgrown
     found = registry.candidates(conn, job, user_id=job.user_id, handed=job.previous_session_id)
-    climb = _Climb(conn, job, barred, fresh, _not_found(conn, job, found))
+    head = weighing.head_of(job, found) if ways else None
+    known = weighing.past_of(conn, job, head) if head else habits.NONE
+    hour = worth_an_hour(head.context_tokens, known) if head and known.known else None
+    weighed = weighing.look_at(head, ways, known) if head else None
+    if weighed and weighed.way != "resume":
+        return replace(_fresh([], "reset", "reset"), weighed=weighed, hour=hour)
+    climb = _Climb(conn, job, barred, fresh, _not_found(conn, job, found), weighed)
     choice = next(filter(None, map(climb.step, found)), None)
     if choice is None:
         why = _why(job, climb.tries)
         choice = _fresh(climb.tries, why, "fallback" if job.head else None)
     else:
         choice = replace(choice, tries=[*choice.tries, *_hints(job, choice, found)])
-    return replace(choice, weighed=climb.weighed)
+    return replace(choice, weighed=climb.weighed, hour=hour)
 
 
 @dataclass
@@ -134,7 +140,8 @@ class _Climb:
             return (
                 "stale"  # to begin fresh costs less than the head: it knows more than this one
             )
-        weighed = _weigh("stale", ("fresh", "resume"), session)
+        known = weighing.past_of(self.conn, self.job, session)
+        weighed = weighing.weigh("stale", ("fresh", "resume"), session, known)
         if session.session_id == self.job.head:
             self.weighed = weighed
         return None if weighed.way == "resume" else "stale"
@@ -183,19 +190,6 @@ def policy(job: Claimed) -> str | None:
     return None
 
 
-def _overgrown(conn: Connection, job: Claimed, ways: tuple[Way, ...]) -> Choice | None:
-    """A session of too many turns is compacted first, or left for a fresh one."""
-    head = registry.get(conn, job.head) if job.kind == "build" and job.head else None
-    if head is None or head.turns_since_start < settings().reset_after_turns:
-        return None
-    return replace(_fresh([], "reset", "reset"), weighed=_weigh("turns", ways, head))
-
-
-def _weigh(why: str, ways: tuple[Way, ...], session: Session) -> Weighed:
-    idle = session.age.total_seconds()
-    return weigh(why, ways, context=session.context_tokens, idle=idle)
-
-
 def _load(conn: Connection, project_id: str, session_id: str) -> tuple[list[Entry], str | None]:
     """The transcript, and why it is of no use. A damaged one is condemned for good."""
     entries, reason = _read(conn, project_id, session_id)
@@ -205,15 +199,13 @@ def _load(conn: Connection, project_id: str, session_id: str) -> tuple[list[Entr
 
 
 def _read(conn: Connection, project_id: str, session_id: str) -> tuple[list[Entry], str | None]:
-    mark = transcripts.fingerprint(conn, project_id, session_id)
-    if mark is None:
-        return [], "not_found"
     try:
-        entries = transcripts.load(conn, project_id, session_id)
+        found = transcripts.load_marked(conn, project_id, session_id)
     except TranscriptDamaged:
         return [], "damaged"
-    if entries is None:
+    if found is None:
         return [], "not_found"
+    entries, mark = found
     return entries, _soundness(session_id, mark, entries)
 
 

@@ -24,6 +24,7 @@ from db.transcripts import transcripts
 from db.transcripts.form import Entry
 from db.transcripts.transcripts import TranscriptDamaged
 from worker.agent import Turn
+from worker.agent.answers import GIVEN_BY
 from worker.agent.usage import context, count, weight
 from worker.session import ladder
 from worker.session.ladder import FINISHED, RECOVERY, Choice
@@ -31,7 +32,6 @@ from worker.text.storable import plain, plain_data
 
 ENDS = {"end_turn", "stop_sequence"}
 NOTHING = {"not_found", "empty", "nothing_done"}  # no word of the model's is lost with it
-ANSWER = "StructuredOutput"  # the tool through which the CLI takes an answer of a given form
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _structured(new: list[Entry]) -> Any:
         block.get("input")
         for entry in _answers(new)
         for block in _blocks(entry)
-        if block.get("name") == ANSWER and block.get("id") in taken
+        if block.get("name") in GIVEN_BY and block.get("id") in taken
     ]
     return given[-1] if given else None
 

@@ -1,5 +1,6 @@
 """Text and data that Postgres can hold: agents, models and file systems give what it cannot."""
 
+import json
 from typing import Any, cast
 
 
@@ -20,3 +21,13 @@ def plain_data(value: Any) -> Any:
             return {plain(name): plain_data(each) for name, each in parts.items()}
         case _:
             return value
+
+
+def written(value: Any) -> str:
+    """The value as JSON that UTF-8 can carry: halves of surrogate pairs are escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), default=str)
+    return text

@@ -111,4 +111,4 @@ def _text(told: str) -> str:
 
 
 def _count(told: str) -> int | None:
-    return int(told) if told.isdigit() else None
+    return int(told) if told.isdecimal() else None

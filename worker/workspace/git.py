@@ -1,5 +1,6 @@
 """Running git: with our configuration and nobody else's, and what its failures mean."""
 
+import base64
 import errno
 import io
 import os
@@ -8,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Collection
+from functools import cache, partial
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote_to_bytes
 
 from worker.failures.errors import (
     DISK_FULL,
@@ -25,6 +27,7 @@ from worker.failures.errors import (
     WorkspaceFailed,
 )
 from worker.process import fence
+from worker.workspace.confined import confined
 
 ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -65,6 +68,7 @@ STRUCK = " died of signal "  # a git that was started by git
 TRIES = 5
 LAST = 300  # characters of what git says
 WHOSE = re.compile(r"(?<=://)[^/\s]*@")  # user, password or token of a URL
+WITH_PASSWORD = re.compile(r"(https?://)(?P<who>[^/\s:@]*:[^/\s]*)@([^/\s@]+)")
 # As git says what it finds wrong with an object that was sent to it (receive.fsckObjects).
 REFUSED = re.compile(r"(object ([0-9a-f]{40,64}): \w+: .*)")
 # As git's server, git over http and the hosts of many repositories say it.
@@ -107,6 +111,11 @@ def away(said: str) -> JobError:
     return RemoteMissing(told) if MISSING.search(said) else WorkspaceAway(told)
 
 
+def gone(place: Path) -> JobError:
+    """What is raised when the workspace is no directory any more."""
+    return AgentFailed("workspace_missing", f"{place} is gone")
+
+
 @cache
 def bound() -> tuple[str, ...]:
     """What starts a command so that the kernel ends it with the thread that started it: here
@@ -144,17 +153,23 @@ def told(
     fine: tuple[int, ...] = (0,),
     failed: Callable[[str], JobError] = not_kept,
     within: float = TIMEOUT,
+    only: Collection[Path] = (),
+    borrowed: Collection[Path] = (),
 ) -> tuple[str, str]:
-    """As `run`: what git answers, and what it complains of."""
+    """As `run`: what git answers, and what it complains of.
+
+    Git reaches no place but `only` these, if any are named, and what it has `borrowed`."""
     fence.check()
     said, killed, cut_short = "", False, False
     for _ in range(TRIES):
         try:
-            done = _done(command, cwd=cwd, given=given, within=within)
+            done = _done(
+                command, cwd=cwd, given=given, within=within, only=only, borrowed=borrowed
+            )
         except FileNotFoundError:
             if cwd.is_dir():
                 raise
-            raise AgentFailed("workspace_missing", f"{cwd} is gone") from None
+            raise gone(cwd) from None
         except subprocess.TimeoutExpired:  # it names the URL, password and all
             raise _ended(failed, f"no answer in {within:g} s") from None
         said = done.stderr.decode(errors="replace").strip()
@@ -196,17 +211,41 @@ def check_room(said: str) -> None:
 
 
 def _done(
-    command: tuple[str, ...], *, cwd: Path, given: str, within: float
+    command: tuple[str, ...],
+    *,
+    cwd: Path,
+    given: str,
+    within: float,
+    only: Collection[Path],
+    borrowed: Collection[Path],
 ) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        (*bound(), *command),
+    shown, unsaid = unsaid_of(command)
+    work = partial(
+        subprocess.run,
+        (*bound(), *shown),
         cwd=cwd,
-        env=_around(),
+        env=_around() | unsaid,
         input=given.encode(errors="surrogateescape"),
         capture_output=True,
         timeout=within,
         check=False,
     )
+    return confined(work, write=only, read=borrowed) if only else work()
+
+
+def unsaid_of(command: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The command without user and password of its http URLs, since anybody on the host may
+    list its arguments; and the environment from which git has them instead."""
+    shown, unsaid = list(command), dict[str, str]()
+    for place, word in enumerate(command):
+        if found := WITH_PASSWORD.match(word):
+            scheme, who, host = found.groups()
+            shown[place] = f"{scheme}{word[found.end('who') + 1 :]}"
+            login = base64.b64encode(unquote_to_bytes(who)).decode()
+            unsaid["GIT_CONFIG_COUNT"] = "1"
+            unsaid["GIT_CONFIG_KEY_0"] = f"http.{scheme}{host}/.extraHeader"
+            unsaid["GIT_CONFIG_VALUE_0"] = f"Authorization: Basic {login}"
+    return tuple(shown), unsaid
 
 
 def _around() -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from worker.failures.errors import WorkspaceFailed
 from worker.text.file_names import LeftOut
-from worker.workspace import git, survey
+from worker.workspace import beneath, git, survey
 from worker.workspace.objects import Objects
 from worker.workspace.survey import Survey
 
@@ -154,18 +154,15 @@ class Index(Objects):
 
     def _names(self, folder: str) -> set[str]:
         """What lies in a directory; nothing, if it is none."""
-        path = self.path / folder
         try:
-            return (
-                set()
-                if path.is_symlink()
-                else {each.name for each in path.iterdir()} - {survey.REPOSITORY}
-            )
+            with beneath.at(self.path) as base, beneath.listed(base, folder) as entries:
+                return {each.name for each in entries} - {survey.REPOSITORY}
         except OSError:
             return set()
 
     def _missed(self, seen: Survey) -> list[LeftOut]:
         """What the index lacks of the directory; out of it goes what is no file any more."""
+        self._open(seen.nested)  # the mark of one of which nothing could be added is gone
         told = self._git("ls-files", "-z", "--others", "--modified", "--exclude-standard")
         listed = self._git("ls-files", "-z", "--stage").split("\0")
         links = [line.partition("\t")[2] for line in listed if line.startswith(LINK)]
@@ -177,24 +174,23 @@ class Index(Objects):
             if name and name not in empty and not _lies_in(name, closed)
         }
         gone = [name for name, why in whys.items() if why in survey.KINDS.values()]
-        if gone or links:
-            given = "\0".join((*gone, *links))
+        marks = [f"{name}/{MARK}" for name in seen.nested]
+        if gone or links or marks:
+            given = "\0".join((*gone, *links, *marks))
             self._git("update-index", "--force-remove", "-z", "--stdin", given=given)
         if "refused" in whys.values():
             git.check_writable(self.git_dir)  # else it is not the file's fault
         return [LeftOut(name, why) for name, why in whys.items() if why]
 
     def _why(self, name: str) -> str | None:
-        path = self.path / name
         try:
-            mode = path.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return None  # it is gone
-        except OSError:
-            return "unreadable"
+            with beneath.at(self.path) as base, beneath.parent(base, name) as (here, last):
+                mode = os.lstat(last, dir_fd=here).st_mode
+                readable = not stat.S_ISREG(mode) or os.access(last, os.R_OK, dir_fd=here)
+        except OSError as exc:
+            return None if exc.errno in beneath.GONE else "unreadable"
         if stat.S_ISDIR(mode):
             return "repository"
-        readable = not stat.S_ISREG(mode) or os.access(path, os.R_OK)
         return survey.kind(mode) or ("refused" if readable else "unreadable")
 
 

@@ -44,9 +44,11 @@ def _take(path: Path) -> int | None:
     if not _locked(lock, path):
         os.close(lock)
         return None
+    told = f"process {os.getpid()} of host {socket.gethostname()}\n".encode()
     with suppress(OSError):  # the disk may be full
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} of host {socket.gethostname()}\n".encode())
+        if os.pread(lock, len(told) + 1, 0) != told:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, told, 0)
     return lock
 
 

@@ -1,6 +1,8 @@
 """A repository by itself: its commits and refs, and its way to other repositories.
 
 Nothing here looks at the directory whose files it keeps (worker/workspace/index.py, worker/workspace/trees.py).
+What is small is done without a process, by libgit2 (worker/workspace/inside.py); what that cannot do,
+for whatever reason, git does, and git's is the error.
 """
 
 from collections.abc import Collection, Sequence
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from worker.workspace import git
+from worker.workspace import git, inside
 
 PLAINLY = (
     *("diff-tree", "-r", "--no-renames"),
@@ -30,12 +32,15 @@ class Objects:
 
     def has(self, commit: str) -> bool:
         """Whether the repository holds this commit, with all its files."""
+        if inside.has(self.git_dir, commit):
+            return True
         told = self._git("cat-file", "--batch-check", given=f"{commit}^{{commit}}\n")
         return not told.rstrip().endswith("missing")
 
     def tree(self, commit: str) -> str:
         """The tree of a commit."""
-        return self._git("rev-parse", f"{commit}^{{tree}}").strip()
+        found = inside.tree(self.git_dir, commit)
+        return found or self._git("rev-parse", f"{commit}^{{tree}}").strip()
 
     def leads_to(self, commit: str, later: str) -> bool:
         """Whether the one commit is in the history of the other, or is it."""
@@ -48,27 +53,34 @@ class Objects:
 
     def ref(self, name: str) -> str | None:
         """The commit that a ref names."""
-        return self._git("for-each-ref", "--format=%(objectname)", name).strip() or None
+        return self.pointed(name).get(name)
 
     def refs(self, below: str) -> list[str]:
         """The names of the refs below a prefix."""
-        return self._git("for-each-ref", "--format=%(refname)", below).split()
+        return list(self.pointed(below))
 
     def pointed(self, *below: str) -> dict[str, str]:
         """The refs of these names, and those below them, and the commit of each."""
+        found = inside.pointed(self.git_dir, below)
+        if found is not None:
+            return found
         told = self._git("for-each-ref", "--format=%(refname) %(objectname)", *below)
         return dict(line.split(" ", 1) for line in told.splitlines())
 
     def point(self, name: str, commit: str) -> None:
         """Let a ref name a commit."""
-        self._git("update-ref", name, commit)
+        if not inside.move(self.git_dir, name, commit):
+            self._git("update-ref", name, commit)
 
     def forget(self, name: str) -> None:
         """Remove a ref."""
-        self._git("update-ref", "-d", name)
+        if not inside.forget(self.git_dir, name):
+            self._git("update-ref", "-d", name)
 
     def move(self, name: str, commit: str, *, gone: Sequence[str]) -> None:
-        """Let a ref name a commit, then remove others: one git, which does it in this order."""
+        """Let a ref name a commit, then remove others: in this order, whoever does it."""
+        if inside.move(self.git_dir, name, commit, gone=gone):
+            return
         lines = (f"update {name} {commit}", *(f"delete {each}" for each in gone))
         self._git("update-ref", "--stdin", given="".join(f"{line}\n" for line in lines))
 
@@ -112,22 +124,22 @@ class Objects:
 
     def same(self, one: str, other: str) -> bool:
         """Whether two commits have the same files."""
-        return not self._git("diff-tree", "-r", "--name-only", one, other)
+        return self.tree(one) == self.tree(other)
 
     def added(self, before: str, after: str) -> list[str]:
         """The files that `after` has and `before` has not; bytes that are no text are escaped."""
         if before == after:
             return []
-        told = self._git(
-            "diff-tree",
-            "-r",
-            "--no-renames",
-            "--name-only",
-            "-z",
-            "--diff-filter=A",
-            before,
-            after,
-        )
+        found = inside.added(self.git_dir, before, after)
+        return self._differing(before, after, "A") if found is None else found
+
+    def touched(self, before: str, after: str) -> list[str]:
+        """The files of `before` that are others in `after`, or are not there any more."""
+        return [] if before == after else self._differing(before, after, "a")
+
+    def _differing(self, before: str, after: str, how: str) -> list[str]:
+        names = ("-r", "--no-renames", "--name-only", "-z", f"--diff-filter={how}")
+        told = self._git("diff-tree", *names, before, after)
         return [name for name in told.split("\0") if name]
 
     def _git(self, *arguments: str, given: str = "", fine: tuple[int, ...] = (0,)) -> str:
@@ -139,7 +151,22 @@ class Objects:
         """What git answers, and what it complains of."""
         where = (f"--git-dir={self.git_dir}", f"--work-tree={self.path}")
         command = ("git", *where, *git.SETTINGS, *arguments)
-        return git.told(*command, cwd=self.path, given=given, fine=fine)
+        return git.told(
+            *command,
+            cwd=self.path,
+            given=given,
+            fine=fine,
+            only=(self.path, self.git_dir),
+            borrowed=self._borrowed(),
+        )
+
+    def _borrowed(self) -> list[Path]:
+        """Where the objects lie that other repositories of this host lend."""
+        try:
+            named = (self.git_dir / "objects" / "info" / "alternates").read_text()
+        except OSError:
+            return []
+        return [Path(line) for line in named.splitlines() if line]
 
     def _talk(self, *arguments: str, within: float = git.TIMEOUT) -> str:
         """Talk to another repository. Raises WorkspaceAway with what git said."""

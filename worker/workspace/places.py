@@ -6,6 +6,7 @@ from pathlib import Path
 from psycopg import Connection
 
 from config.settings import asking
+from db.core import product_rules
 from db.jobs.attempts import Claimed
 from db.jobs.lanes import MAIN
 from db.projects import projects
@@ -54,23 +55,25 @@ def check_asked(project_id: str, given: str | None, known: Place | None) -> None
         )
 
 
-def check_own(conn: Connection, job: Claimed, path: Path) -> None:
+def check_own(conn: Connection, job: Claimed, path: Path) -> bool:
     """Raises BadRequest if the job's directory is, on this host, really another project's.
 
-    No agent has begun by then. Two projects may have come to one directory before requests were
+    Returns, of the same look, whether a table has a rule that is not Baton's
+    (db/sessions/rehearsal.py). No agent has begun by then. Two projects may have come to one directory before requests were
     held to this, or by a symlink that somebody put there.
     """
-    real = path.resolve()
-    if job.lane == MAIN:
-        theirs = _taken(conn, real, beside=job.project_id)
+    real, root = path.resolve(), asking().workspaces.resolve()
+    if job.lane == MAIN and real.is_relative_to(root):
+        theirs, strange = projects.looked_at(conn, job.project_id, *_spelt(real))
     else:
-        branches = asking().workspaces.resolve() / workspace.BRANCHES
-        theirs = real != branches / job.project_id / job.lane
+        branch = root / workspace.BRANCHES / job.project_id / job.lane
+        theirs, strange = job.lane == MAIN or real != branch, product_rules.strange(conn)
     if theirs:
         raise BadRequest(
             f"The workspace {path} is another project's too: an operator gives one of them"
             " another place (projects.workspace)."
         )
+    return strange
 
 
 def shared(conn: Connection, path: Path) -> bool:
@@ -84,5 +87,10 @@ def _taken(conn: Connection, real: Path, *, beside: str) -> bool:
     root = asking().workspaces
     if not real.is_relative_to(root.resolve()):
         return True
-    below, roots = str(real.relative_to(root.resolve())), [str(root.resolve()), str(root)]
-    return projects.place_refused(conn, beside, below, roots)
+    return projects.place_refused(conn, beside, *_spelt(real))
+
+
+def _spelt(real: Path) -> tuple[str, list[str]]:
+    """Where it is below the root of workspaces, and how this host spells that root."""
+    root = asking().workspaces
+    return str(real.relative_to(root.resolve())), [str(root.resolve()), str(root)]

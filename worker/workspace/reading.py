@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worker.text.file_names import MOST, first_of
 from worker.text.storable import plain
+from worker.workspace import beneath
 
 CODE_OF_OTHERS = "node_modules"
 
@@ -16,18 +17,19 @@ def files(place: Path, most: int = MOST) -> list[str]:
     """Paths of the files, those of each directory before those of the ones in it; hidden ones
     left out."""
     found, todo = list[str](), [""]
-    while todo and len(found) < most:
-        folder = todo.pop()
-        here, below = _shown(place, folder)
-        found += (plain(f"{folder}{name}").replace("\n", " ") for name in here)
-        todo += (f"{folder}{name}/" for name in reversed(below))
+    with suppress(OSError), beneath.at(place) as base:
+        while todo and len(found) < most:
+            folder = todo.pop()
+            here, below = _shown(base, folder)
+            found += (plain(f"{folder}{name}").replace("\n", " ") for name in here)
+            todo += (f"{folder}{name}/" for name in reversed(below))
     return first_of(found, most=most)
 
 
-def _shown(place: Path, folder: str) -> tuple[list[str], list[str]]:
+def _shown(base: int, folder: str) -> tuple[list[str], list[str]]:
     """The names in a directory that are no directories', and those that are."""
     here, below = list[str](), list[str]()
-    with suppress(OSError), os.scandir(place / folder) as entries:
+    with suppress(OSError), beneath.listed(base, folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -13,12 +13,14 @@ Only upkeep sets kept and lent, and only it deletes old lost and aside
 (worker/workspace/repositories.py).
 """
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
 
 from worker.text.file_names import LeftOut
-from worker.workspace.trees import Trees
+from worker.workspace import beneath, measure
+from worker.workspace.trees import EMPTY, Trees
 
 HEAD = "refs/baton/head"
 BEGUN = "refs/baton/begun"
@@ -68,7 +70,8 @@ def catch_up(trees: Trees, committed: Callable[[str], bool]) -> list[str]:
 def bring(trees: Trees, commit: str) -> list[str]:
     """Let the directory be what the commit says, unless this host has gone on from it."""
     if trees.ref(HEAD) == commit:
-        if not any(trees.path.iterdir()):  # lost: a turn that empties it is the head itself
+        # Lost: what a turn has emptied has a head without files.
+        if not any(trees.path.iterdir()) and trees.tree(commit) != EMPTY:
             trees.restore(commit)
             _forget_begun(trees)  # what an attempt had made went with it
         return []
@@ -84,7 +87,11 @@ def _forget_begun(trees: Trees) -> None:
 
 
 def _make_way(trees: Trees, commit: str) -> list[str]:
-    """Put the commit's files into the directory; the refs under which is kept what lay there."""
+    """Put the commit's files into the directory; the refs under which is kept what lay there.
+    Of what an attempt left that came to nothing, and is too much, nothing is."""
+    if trees.refs(BEGUN) and measure.excess(trees.path):
+        _drop_all(trees, commit)
+        return []
     here = trees.ref(HEAD)
     left = trees.snapshot("made way", parent=here) if any(trees.path.iterdir()) else here
     kept = _keep(trees, left, commit)
@@ -104,9 +111,15 @@ def _keep(trees: Trees, left: str | None, beside: str) -> list[str]:
 
 
 def put_lost_aside(trees: Trees) -> str | None:
-    """An attempt began here and never came to a commit: keep its leftovers, go back."""
+    """An attempt began here and never came to a commit: keep its leftovers, unless they are too
+    much, and go back."""
     begun = trees.refs(BEGUN)
     if not begun:
+        return None
+    if measure.excess(trees.path):
+        _drop_all(trees, begun[0])
+        for ref in begun:
+            trees.forget(ref)
         return None
     lost_ref = f"{LOST}/{begun[0].rpartition('/')[2]}"
     left = trees.keep("left by an attempt that came to nothing", parent=trees.ref(HEAD))
@@ -117,6 +130,14 @@ def put_lost_aside(trees: Trees) -> str | None:
     for ref in begun:
         trees.forget(ref)
     return None if same else lost_ref
+
+
+def _drop_all(trees: Trees, commit: str) -> None:
+    """Go to the commit without a look at what lies there. What git ignores may be people's: it
+    goes only where it is too much by itself."""
+    trees.restore(commit)
+    if measure.excess(trees.path):
+        trees.restore(commit, ignored_too=True)
 
 
 def put_edits_aside(trees: Trees) -> tuple[str | None, list[LeftOut]]:
@@ -137,5 +158,9 @@ def drop_half_written(trees: Trees, begun: str) -> None:
     left = trees.snapshot("left by an attempt that is gone on from", parent=begun)
     for name in trees.added(begun, left):
         if HALF_WRITTEN.search(name):
-            with suppress(OSError):  # then it is one file too many, and no more
-                (trees.path / name).unlink()
+            with (
+                suppress(OSError),  # then it is one file too many, and no more
+                beneath.at(trees.path) as base,
+                beneath.parent(base, name) as (here, last),
+            ):
+                os.unlink(last, dir_fd=here)

@@ -21,7 +21,7 @@ PATIENCE = 20.0  # seconds
 
 def on_server() -> bool:
     """Whether the projects' remote repositories are not files of this host."""
-    url = settings().workspace_remote
+    url = settings().workspace_remote.get_secret_value()
     return bool(url) and urlsplit(url).scheme != "file"
 
 

@@ -4,9 +4,11 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
+
+from worker.workspace import beneath
 
 
 def remove(place: Path) -> int:
@@ -16,11 +18,7 @@ def remove(place: Path) -> int:
     if place.is_symlink() or not place.is_dir():
         place.unlink()
         return 1
-    files = sum(
-        not entry.is_dir(follow_symlinks=False)
-        for folder in folders(place)
-        for entry in _entries(folder)
-    )
+    files = _count(place)
     discard(place)
     if os.path.lexists(place):
         shutil.rmtree(place)  # and says why it cannot
@@ -34,7 +32,8 @@ def discard(place: Path) -> None:
     except RecursionError:  # it goes no deeper than its stack
         _rm(place)
     if os.path.lexists(place):  # an agent may close its directories
-        open_up(place)
+        if not place.is_symlink():
+            open_up(place)
         _rm(place)
 
 
@@ -57,27 +56,36 @@ def let_in(place: Path, want: int = os.R_OK | os.W_OK | os.X_OK) -> None:
         place.chmod(stat.S_IRWXU)
 
 
+def open_to_us(here: int, want: int = os.R_OK | os.W_OK | os.X_OK) -> None:
+    """As `let_in`, of a directory that was reached by `beneath`."""
+    if not beneath.may(here, want):
+        beneath.change_mode(here, stat.S_IRWXU)
+
+
 def open_up(place: Path) -> None:
     """Open all directories below to ourselves, as far as they are ours."""
-    for folder in folders(place):
-        with suppress(OSError):
-            let_in(folder)
+    for _ in _walk(place, open_to_us):
+        pass
 
 
-def folders(place: Path) -> Generator[Path]:
-    """The directory and all below it, each before what it holds; links are not followed."""
-    todo = [place]
-    while todo:
-        folder = todo.pop()
-        yield folder
-        todo += [
-            Path(each.path) for each in _entries(folder) if each.is_dir(follow_symlinks=False)
-        ]
+def _count(place: Path) -> int:
+    """How many files lie there."""
+    return sum(not entry.is_dir(follow_symlinks=False) for entry in _walk(place))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except OSError:
-        return []
+def _walk(
+    place: Path, reached: Callable[[int], None] | None = None
+) -> Generator[os.DirEntry[str]]:
+    """All that lies below, links not followed; each directory is `reached` before it is listed."""
+    todo = [""]
+    with suppress(OSError), beneath.at(place) as base:
+        while todo:
+            folder = todo.pop()
+            if reached:
+                with suppress(OSError), beneath.folder(base, folder) as here:
+                    reached(here)
+            with suppress(OSError), beneath.listed(base, folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(f"{folder}{entry.name}/")
+                    yield entry

@@ -114,7 +114,8 @@ def _tried(conn: Connection, project_id: str, now: float) -> Tended | None:
     except FAILURES as exc:
         log.warning("repository.not_tended", project_id=project_id, error=str(exc))
         with suppress(OSError):
-            (workspace.repository(project_id) / NOTES).touch()  # not the next run's as well
+            notes = workspace.repository(project_id) / NOTES
+            notes.touch()  # not the next run's as well
         return None
 
 

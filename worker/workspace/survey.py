@@ -14,8 +14,9 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.failures.errors import WorkspaceFailed
 from worker.text.file_names import LONGEST, LeftOut
-from worker.workspace import removal
+from worker.workspace import beneath, removal
 
 REPOSITORY = ".git"
 RULES = (".gitignore", ".gitattributes")  # which git opens wherever it comes by
@@ -46,13 +47,35 @@ def look(root: Path) -> Survey:
     """Look at all that lies there; nothing in a directory that cannot be kept is looked at.
 
     Gives another name to what stands where git reads its rules and would keep it waiting.
-    Raises OSError where the directory itself cannot be entered.
+    Raises OSError where the directory itself cannot be entered, and WorkspaceFailed where what
+    would keep git waiting cannot be renamed.
     """
     removal.let_in(root, os.R_OK | os.X_OK)
     seen, todo = Survey(), [""]
-    while todo:
-        folder = todo.pop()
-        for entry in _entries(root, folder, seen):
+    with beneath.at(root) as base:
+        while todo:
+            folder, barring = todo.pop(), dict[str, str | None]()
+            try:
+                todo += _look_in(base, folder, seen, barring)
+            except OSError as exc:
+                if exc.errno not in beneath.GONE:
+                    why = "path" if exc.errno == errno.ENAMETOOLONG else "unreadable"
+                    seen.left.append(LeftOut(folder[:-1], why))
+            for name, why in barring.items():
+                new = _renamed(base, folder, name)
+                seen.left.extend([LeftOut(new, why)] if why else [])
+    return seen
+
+
+def _look_in(base: int, folder: str, seen: Survey, barring: dict[str, str | None]) -> list[str]:
+    """Look at what lies in one directory; returns the directories to be looked at next, and
+    fills in which names are in git's way, with why they are left out if they are."""
+    todo = list[str]()
+    with beneath.listed(base, folder) as entries:
+        found = list(entries)
+        if folder and not _enterable(base, folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        for entry in found:
             name = f"{folder}{entry.name}"
             if entry.name == REPOSITORY:
                 seen.nested.extend([folder[:-1]] if folder else [])
@@ -60,32 +83,20 @@ def look(root: Path) -> Survey:
             try:
                 why = _why(entry, name)
                 below = not why and entry.is_dir(follow_symlinks=False)
-                if entry.name in RULES and _bars(entry):
-                    name = _renamed(root, name)
             except OSError:
                 continue  # it is gone
-            if why:
+            if entry.name in RULES and _bars(entry):
+                barring[entry.name] = why
+            elif why:
                 seen.left.append(LeftOut(name, why))
             elif below:
                 todo.append(f"{name}/")
-    return seen
+    return todo
 
 
-def _entries(root: Path, folder: str, seen: Survey) -> list[os.DirEntry[str]]:
-    path = root / folder
-    try:
-        with os.scandir(path) as found:
-            entries = list(found)
-        if os.access(path, os.X_OK):
-            return entries
-    except (FileNotFoundError, NotADirectoryError):
-        return []  # it is gone
-    except OSError as exc:
-        if exc.errno == errno.ENAMETOOLONG:
-            seen.left.append(LeftOut(folder[:-1], "path"))
-            return []
-    seen.left.append(LeftOut(folder[:-1], "unreadable"))
-    return []
+def _enterable(base: int, folder: str) -> bool:
+    with beneath.folder(base, folder) as here:
+        return beneath.may(here, os.X_OK)
 
 
 def _why(entry: os.DirEntry[str], name: str) -> str | None:
@@ -124,10 +135,26 @@ def _bars(entry: os.DirEntry[str]) -> bool:
     )
 
 
-def _renamed(root: Path, name: str) -> str:
-    """Raises OSError."""
-    number, new = 1, f"{name}{RENAMED}"
-    while os.path.lexists(root / new):
-        number, new = number + 1, f"{name}{RENAMED}-{number}"
-    (root / name).rename(root / new)
-    return new
+def _renamed(base: int, folder: str, old: str) -> str:
+    number, new = 1, f"{old}{RENAMED}"
+    with beneath.unless_gone(), beneath.folder(base, folder) as here:
+        while _is_there(here, new):
+            number, new = number + 1, f"{old}{RENAMED}-{number}"
+        try:
+            mode = stat.S_IMODE(os.fstat(here).st_mode)
+            removal.open_to_us(here)
+            os.rename(old, new, src_dir_fd=here, dst_dir_fd=here)
+            beneath.change_mode(here, mode)
+        except PermissionError as exc:
+            raise WorkspaceFailed(
+                f"Git would wait for {folder}{old}, which is no file."
+            ) from exc
+    return f"{folder}{new}"
+
+
+def _is_there(here: int, name: str) -> bool:
+    try:
+        os.lstat(name, dir_fd=here)
+    except FileNotFoundError:
+        return False
+    return True

@@ -71,7 +71,7 @@ def place(project_id: str) -> Path | None:
 
 def folder() -> Path | None:
     """The directory of this host that holds the remote repositories, if one does."""
-    url = urlsplit(settings().workspace_remote)
+    url = urlsplit(settings().workspace_remote.get_secret_value())
     if url.scheme != "file":
         return None
     before = unquote(url.path.partition(PROJECT)[0])
@@ -80,7 +80,8 @@ def folder() -> Path | None:
 
 def address(project_id: str) -> str:
     """The URL of the project's remote repository; empty where there is none."""
-    return settings().workspace_remote.replace(PROJECT, quote(project_id, safe=""))
+    url = settings().workspace_remote.get_secret_value()
+    return url.replace(PROJECT, quote(project_id, safe=""))
 
 
 def send(

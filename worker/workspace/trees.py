@@ -19,14 +19,14 @@ from uuid import uuid4
 
 from worker.failures.errors import WorkspaceBusy, WorkspaceFailed
 from worker.text.file_names import LeftOut
-from worker.workspace import git, lockfile, removal, survey
+from worker.workspace import git, inside, listed, lockfile, removal, survey
 from worker.workspace.index import Index
+from worker.workspace.inside import EMPTY as EMPTY
 
 # Before any .gitattributes: bytes in, the same bytes out.
 ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding !diff !merge\n"
 PATIENCE = 30.0  # seconds
 LOCK_LASTS = 2.0  # seconds that a git that is at work may hold the lock of a ref
-EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without a file
 MOST_SPARED = 100_000  # characters of names in one command
 
 
@@ -108,7 +108,7 @@ class Trees(Index):
         (self.git_dir / "index.lock").unlink(missing_ok=True)
         names = ("HEAD.lock", "config.lock", "packed-refs.lock", "packed-refs.new")
         left = [self.git_dir / name for name in names if (self.git_dir / name).exists()]
-        left += (self.git_dir / "refs").rglob("*.lock")  # no ref may be named so
+        left += (self.git_dir / "refs").rglob("*.lock")  # by name: ours; no ref is named so
         until = time.monotonic() + LOCK_LASTS  # a branch's git may be at it, and alive
         while any(lock.exists() for lock in left) and time.monotonic() < until:
             time.sleep(0.05)
@@ -122,16 +122,24 @@ class Trees(Index):
     def keep(self, message: str, *, parent: str | None) -> Kept:
         """Commit the directory as it is, whatever lies in it; the commit is `parent` when nothing
         that can be kept has changed since."""
+        if not self.path.is_dir():
+            raise git.gone(self.path)
+        if tree := listed.unchanged(self.git_dir / "index", self.path):
+            return Kept(self._commit(message, parent, tree), [])
         return self._committed(message, parent, self.take_all())
 
     def _committed(self, message: str, parent: str | None, left: list[LeftOut]) -> Kept:
         """What the index lists, as a commit."""
-        tree = self._git("write-tree").strip()
+        return Kept(self._commit(message, parent, self._git("write-tree").strip()), left)
+
+    def _commit(self, message: str, parent: str | None, tree: str) -> str:
+        """A commit of the tree, unless it is the parent's."""
         if parent and _tree(self, parent) == tree:
-            return Kept(parent, left)
+            return parent
+        if made := inside.commit(self.git_dir, message, parent, tree):
+            return made
         parents = ["-p", parent] if parent else []
-        commit = self._git("commit-tree", tree, *parents, "-m", message).strip()
-        return Kept(commit, left)
+        return self._git("commit-tree", tree, *parents, "-m", message).strip()
 
     def without(self, kept: Kept, objects: Collection[str], *, parent: str | None) -> Kept:
         """The same without the files that have these contents."""
@@ -149,15 +157,21 @@ class Trees(Index):
         survey.look(self.path)  # so that nothing keeps git waiting
         self._insist("read-tree", "--reset", "-u", commit)
 
-    def restore(self, commit: str, *, spare: Collection[LeftOut] = ()) -> None:
-        """Make the directory what the commit says; files that git ignores stay, and so does what
-        is to be spared, where it is not in the way."""
+    def restore(
+        self, commit: str, *, spare: Collection[LeftOut] = (), ignored_too: bool = False
+    ) -> None:
+        """Make the directory what the commit says; files that git ignores stay, unless they are
+        to go too, and so does what is to be spared, where it is not in the way."""
         self.switch(commit)
         names = _spared(spare)
         if sum(map(len, names)) > MOST_SPARED:
             return
         around = self._open_around(names)
-        self._insist("clean", "-ffdq", *(f"--exclude=/{_literal(name)}" for name in names))
+        self._insist(
+            "clean",
+            "-ffdqx" if ignored_too else "-ffdq",
+            *(f"--exclude=/{_literal(name)}" for name in names),
+        )
         if around:
             self._git("read-tree", "--reset", commit)
 

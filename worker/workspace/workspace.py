@@ -9,6 +9,7 @@ an operator went back), that one is brought here, and what lay here is kept asid
 worker/workspace/refs.py; how a commit reaches a host: worker/workspace/transport.py.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from db.jobs.lanes import MAIN
 from db.projects import projects
 from db.projects.projects import Project
 from worker.failures.errors import BadRequest, WorkspaceAway
-from worker.process import crash_points
+from worker.process import crash_points, fence
 from worker.text import file_names
 from worker.text.file_names import LeftOut
-from worker.workspace import refs, removal, transport
+from worker.workspace import measure, refs, removal, transport
 from worker.workspace.trees import Trees
 
 OURS = ".trees"  # below the root of workspaces: the repositories
@@ -118,9 +119,9 @@ def provide(job: Claimed, *, committed: Callable[[str], bool]) -> list[str]:
             main.point(f"{refs.BRANCHES}/{job.lane}", commit)
         trees.create()
         trees.borrow(main.git_dir)
+    if not trees.exist():
+        return []  # nothing to go by yet
     with trees.held():
-        if not trees.exist():
-            return []  # nothing to go by yet
         lost = refs.catch_up(trees, committed)
         newest = commit or trees.ref(refs.HEAD)
         kept = refs.bring(trees, newest) if newest else []
@@ -171,7 +172,8 @@ def bring_now(conn: Connection, project: Project) -> list[str] | None:
 def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> AsFound:
     """Note the workspace as this attempt finds it, to be written by it.
 
-    `after` is the attempt to go on from: if it worked here, its files stay.
+    `after` is the attempt to go on from: if it worked here, its files stay. Raises
+    WorkspaceTooLarge: no turn would come to a version.
     """
     trees = _trees_of(job, path)
     trees.create()
@@ -180,11 +182,13 @@ def begin(job: Claimed, path: Path, *, after: UUID | None = None) -> AsFound:
         if after and (commit := trees.ref(f"{refs.BEGUN}/{after}")):
             # Its note stays beside ours: this attempt may die as well before its turn begins.
             trees.point(f"{refs.BEGUN}/{job.attempt}", commit)
+            measure.check(path)
             refs.drop_half_written(trees, commit)
             return AsFound(path=path, attempt=job.attempt, commit=commit, went_on=True)
         found = trees.pointed(refs.HEAD, refs.BEGUN)
         head = found.pop(refs.HEAD, None)
         kept_aside = refs.put_lost_aside(trees) if found else None
+        measure.check(path)
         commit = trees.snapshot("as found", parent=head)
         trees.point(f"{refs.BEGUN}/{job.attempt}", commit)
         return AsFound(
@@ -216,8 +220,10 @@ def go_back(job: Claimed, begun: AsFound) -> str | None:
 def finish(job: Claimed, begun: AsFound) -> Made:
     """The workspace as the turn left it.
 
-    Every host can have the commit then. Raises WorkspaceAway if it cannot be sent.
+    Every host can have the commit then. Raises WorkspaceAway if it cannot be sent, and
+    WorkspaceTooLarge: the next attempt here begins without what this one left.
     """
+    measure.check(begun.path)
     trees = _trees_of(job, begun.path)
     parent = trees.ref(refs.HEAD)
     kept = trees.keep(f"{job.kind} {job.id}", parent=parent)
@@ -234,6 +240,20 @@ def finish(job: Claimed, begun: AsFound) -> Made:
     kept = transport.send(trees, job.project_id, name, kept, parent=parent, note=note)
     created = trees.added(begun.commit, kept.commit)
     return Made(kept.commit, file_names.first_of(created), len(created), kept.left_out)
+
+
+def after_check(job: Claimed, path: Path, commit: str) -> list[str]:
+    """What a check has left in the workspace: files that the commit lacks are removed, unless git
+    ignores them; which of the commit's own it has changed is returned, and they stay so."""
+    trees = _trees_of(job, path)
+    with trees.held():
+        trees.mend()
+        now = trees.snapshot("after a check", parent=commit)
+        fence.check()
+        for name in trees.added(commit, now):
+            with contextlib.suppress(OSError):  # one that stays is part of the next version
+                (path / name).unlink()
+        return trees.touched(commit, now)
 
 
 def confirm(job: Claimed, begun: AsFound, commit: str, *, earlier: set[UUID]) -> None:

@@ -17,7 +17,7 @@ from tests.faults.transport.far import far
 from tests.faults.transport.struck import COMMANDS, Struck
 from tests.tls import Signer, tls_before
 from tests.waiting import wait_until
-from worker.broker.queues import QUEUE
+from worker.broker.queues import PLAIN
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(480)]
 
@@ -114,7 +114,7 @@ def test_far(tmp_path: Path, tally: Tally):
         baton_up(
             tmp_path,
             commands=COMMANDS,
-            REDIS_URL=f"redis://{LOOPBACK}:{port}/0",
+            REDIS_URL=_through(server, port),
             BATON_COMPACT="always",
         ) as baton,
     ):
@@ -138,7 +138,7 @@ def test_behind_tls(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatc
         baton_up(
             tmp_path,
             commands=COMMANDS,
-            REDIS_URL=f"rediss://{LOOPBACK}:{port}/0",
+            REDIS_URL=_through(server, port).replace("redis:", "rediss:"),
             BATON_COMPACT="always",
         ) as baton,
     ):
@@ -151,6 +151,11 @@ def test_behind_tls(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatc
         tally.check(struck.wrong(asked))
 
 
+def _through(server: Server, port: int) -> str:
+    """The server's URL, but by that port."""
+    return server.url.replace(f":{_port(server)}/", f":{port}/")
+
+
 def _port(server: Server) -> int:
     return int(server.url.rpartition(":")[2].partition("/")[0])
 
@@ -160,10 +165,17 @@ def test_full(struck: Struck, tally: Tally, long: bool):
     tally.fault = "Redis full (noeviction)"
     running = struck.real_turn(3)
     asked = struck.chats(6, "pause 0.6")
-    plain = {"project_id": struck.cheap(), "user_id": "ann", "prompt": "go"}
-    asked.append(UUID(struck.baton.send("tasks.chat_plan", **plain)))
+    plain = [
+        UUID(
+            struck.baton.send(
+                "tasks.chat_plan", project_id=struck.cheap(), user_id="ann", prompt="go"
+            )
+        )
+        for _ in range(20)
+    ]
+    asked += plain
     with struck.baton.redis(0) as client:
-        wait_until(lambda: client.llen(QUEUE), timeout=LONG, description="messages to wait")
+        wait_until(lambda: client.llen(PLAIN), timeout=LONG, description="messages to wait")
         client.config_set("maxmemory", 100_000)  # less than it holds: each write is refused
         try:
             asked += struck.chats(5)
@@ -177,9 +189,11 @@ def test_full(struck: Struck, tally: Tally, long: bool):
     tally.ran()
     tally.recovered(struck.taken())
     wait_until(
-        lambda: struck.baton.rows("select 1 from jobs where id = %s", asked[6]),
+        lambda: (
+            len(struck.baton.rows("select 1 from jobs where id = any(%s)", plain)) == len(plain)
+        ),
         timeout=LONG,
-        description="the plain request to be accepted",
+        description="the plain requests to be accepted",
     )
     struck.ended([*asked, running], within=60)
     tally.check(struck.wrong([*asked, running]))

@@ -1,4 +1,4 @@
-"""The reports on sync, resuming and cost, for people."""
+"""The reports on sync, resuming, cost and checks, for people."""
 
 from datetime import datetime
 from typing import Any
@@ -149,6 +149,57 @@ def cost_page(document: Row) -> Page:
         ),
         _verdict(compared),
     ]  # fmt: skip
+
+
+def checks_page(document: Row) -> Page:
+    """How builds stood their checks, and what mending them cost."""
+    ways = (
+        ("passed at first", "at_first"),
+        ("after repair", "after_repair"),
+        ("never", "never"),
+    )
+    shares = [
+        (name, f"{document[way]} ({share(document[f'{way}_share'])})") for name, way in ways
+    ]
+    samples = [
+        (
+            one["sample"],
+            one["turns"],
+            money(one["cost_usd"], estimated=one["estimated"]),
+            duration(_seconds(one["duration_ms"])),
+        )
+        for one in document["samples"]
+    ]
+    facts = [
+        ("builds checked", f"{document['builds']} in {document['days']} days"),
+        *shares,
+        ("not settled yet", document["open"]),
+        ("repairs", f"{document['repairs']}, {money(document['repairs_usd'])} in all"),
+    ]
+    columns = ("repairs", "turns", "cost", "time")
+    return [
+        Facts(facts),
+        Table(
+            columns,
+            samples,
+            "Nothing has been mended.",
+            right=frozenset(columns[1:]),
+            title="A repair, in the session that made the files and fresh (means)",
+        ),
+        _repaired(document),
+    ]
+
+
+def _repaired(document: Row) -> str:
+    part = document["cost_reduction"]
+    if part is None:
+        return (
+            "Nothing to compare yet: it takes repairs that resumed, and repairs that did not."
+        )
+    what = "more" if part < 0 else "less"
+    return (
+        f"A resumed repair costs {share(abs(part))} {what} than a {document['baseline']} one."
+    )
 
 
 def _seconds(milliseconds: Any) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from worker.cli.pages.ids import Names, named
 from worker.cli.pages.layout import Facts, Page, Table
-from worker.text.units import duration, instant, number, size
+from worker.text.units import duration, instant, money, number, size
 
 Row = dict[str, Any]
 NOT_YET = "They are many, and were not counted yet: clean-up does it."
@@ -26,6 +26,8 @@ def health_page(document: Row, names: Names) -> Page:
                 ("oldest waiting", _waiting(oldest)),
                 ("transcripts", _stored(stored)),
                 ("on disk", size(stored["disk_bytes"])),
+                ("today", _today(document["today"])),
+                ("webhooks", _webhooks(document["webhooks"])),
             ]
         ),
         *(
@@ -101,6 +103,29 @@ def health_page(document: Row, names: Names) -> Page:
             title="Refused messages",
         ),
     ]  # fmt: skip
+
+
+def _webhooks(found: Row) -> str:
+    """What was not delivered; `baton webhooks` lists it."""
+    told = [
+        f"{number(found[n])} {how}"
+        for n, how in (
+            ("failing", "failed, tried again"),
+            ("given_up", "given up in the last day"),
+        )
+        if found[n]
+    ]
+    return ", ".join(told) or "none fails"
+
+
+def _today(today: Row) -> str:
+    """Since 00:00 UTC, with the budgets of a day where there are any."""
+    usd, turns = money(today["cost_usd"]), f"{number(today['turns'])} turns"
+    if today["budget_usd"] is not None:
+        usd += f" of {money(today['budget_usd'])}"
+    if today["budget_turns"] is not None:
+        turns += f" of {number(today['budget_turns'])}"
+    return f"{usd}, {turns}"
 
 
 def _biggest(document: Row) -> Table:

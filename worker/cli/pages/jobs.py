@@ -6,10 +6,11 @@ from typing import Any
 from worker.cli.pages.ids import Names, named
 from worker.cli.pages.layout import Facts, Page, Table
 from worker.reports.waits import distinct
-from worker.text.units import NOTHING, duration, instant, money, shortened
+from worker.text.units import NOTHING, clean, duration, instant, money, shortened
 
 Row = dict[str, Any]
 LIST = ("id", "project", "kind", "state", "tries", "asked at", "how it stands")
+COMMAND, PRINTED = 60, 15  # characters of a check's command, lines of what it printed
 PROMPT = 300  # characters of a prompt
 
 
@@ -49,7 +50,8 @@ def standing(job: Row) -> str:
 
 def kind(job: Row) -> str:
     """The kind, and what was asked for when that is another word."""
-    return "update" if job["kind"] == "build" and job["asked"] == "update" else str(job["kind"])
+    other = job["kind"] == "build" and job["asked"] in ("update", "repair")
+    return str(job["asked"] if other else job["kind"])
 
 
 def job_page(job: Row, names: Names) -> Page:
@@ -84,6 +86,7 @@ def job_page(job: Row, names: Names) -> Page:
     return [
         Facts([(name, value) for name, value in facts if name in always or _said(value)]),
         _steps(job["steps"], names),
+        *_checks(job["checks"]),
         Table(
             ("step", "session", "outcome", "reason", "at"),
             [
@@ -122,7 +125,7 @@ def _steps(steps: list[Row], names: Names) -> Table:
             s["outcome"],
             s["relation"],
             s["error_class"],
-            money(s["cost_usd"], estimated=s["cost_estimated"]),
+            _cost(s),
             duration((s["ended_at"] - s["started_at"]).total_seconds())
             if s["ended_at"]
             else None,
@@ -145,6 +148,40 @@ def _steps(steps: list[Row], names: Names) -> Table:
         title="Steps",
         right=frozenset({"cost", "took"}),
     )
+
+
+def _checks(found: Sequence[Row]) -> Page:
+    """Each command that was run, and of the newest that failed what it printed at last."""
+    if not found:
+        return []
+    rows = [
+        (
+            f"{one['round']}.{one['number']}",
+            shortened(one["command"], COMMAND),
+            one["outcome"],
+            one["reason"]
+            or (f"signal {one['signal']}" if one["signal"] else one["exit_status"]),
+            duration(one["duration_ms"] / 1000),
+            ", ".join(one["changed"]),
+        )
+        for one in found
+    ]
+    columns = ("round", "command", "outcome", "ended", "took", "changed")
+    table = Table(columns, rows, "", title="Checks", right=frozenset({"took"}))
+    if found[-1]["outcome"] == "passed":
+        return [table]
+    printed = found[-1]["output_tail"] or found[-1]["output_head"]
+    return [table, *(f"  {clean(line)}" for line in printed.rstrip().splitlines()[-PRINTED:])]
+
+
+def _cost(step: Row) -> str:
+    """What it cost; where it had a budget, of how much, and while it runs what was counted."""
+    cost = money(step["cost_usd"], estimated=step["cost_estimated"])
+    if step["budget_usd"] is None:
+        return cost
+    if step["cost_usd"] is None:
+        cost = money(step["spent_usd"] or 0, estimated=True)
+    return f"{cost} of {money(step['budget_usd'])}"
 
 
 def _said(value: Any) -> bool:

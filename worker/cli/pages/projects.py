@@ -51,6 +51,8 @@ def project_page(document: Row, names: Names) -> Page:
                 ("versions", document["versions"]),
                 ("latest version", version.version_id if version else None),
                 ("its session", version.ai_session_id if version else None),
+                ("its check", version.check_status if version else None),
+                ("check", "; then ".join(document["check"] or ()) or None),
                 ("moves", document["moves"]),
                 ("cost", money(document["cost_usd"])),
                 ("transcripts", _transcripts(document)),
@@ -146,7 +148,8 @@ def _origin(move: Row, names: Names) -> str:
     old, parent = move["old_session_id"], move["parent_session_id"]
     reason = f" ({move['reason']})" if move["reason"] else ""
     if move["source"] == "operator":
-        return f"moved by an operator{reason}"
+        who = "taken back" if move["reason"] == "check_failed" else "moved by an operator"
+        return f"{who}{reason}"
     if parent is None:
         return f"fresh{reason}"
     return f"forked{reason}" if parent == old else f"forked {short(parent, names)}{reason}"

@@ -1,0 +1,50 @@
+-- What a producer's own role may ask for: a role that can write no table (docs/security.md, Roles).
+--
+-- A connection says for whom it speaks, in a statement of its own, and row-level security goes by that:
+--
+--     select set_config('baton.user', 'ann', false);      -- true: for this transaction
+
+-- For whom this connection speaks; null: for nobody.
+create or replace function baton_user() returns text language sql stable parallel safe as $$
+    select nullif(current_setting('baton.user', true), '')
+$$;
+
+drop function if exists baton_enqueue_for(text, text, text, text, text, text, text, float8, timestamptz,
+    text, jsonb, uuid, timestamptz, float8, text, float8, float8, text, text, text, text, text);
+drop function if exists baton_enqueue_for(text, text, text, text, text, text, text, float8, timestamptz,
+    text, jsonb, uuid, timestamptz, float8, text, float8, float8, text, text, text, text, text, text, float8,
+    text, text);
+
+-- baton_enqueue with the rights of the tables' owner, for the user of the connection alone. Nobody asks as
+-- an operator here. Whoever may write `jobs` has no use for it.
+create or replace function baton_enqueue_for(
+    kind text, project text, user_id text, prompt text, version text, key text, busy text,
+    priority float8, run_at timestamptz, previous_session_id text, options jsonb, id uuid,
+    publish_after timestamptz, prompt_limit float8, model text, max_turns float8, budget float8,
+    workspace text, on_lost text, branch_from text, template text, callback_url text,
+    "check" text, check_tries float8, on_check_failed text, error text,
+    race float8, race_by text, race_models text[]
+) returns uuid language plpgsql security definer as $$
+begin
+    if user_id is distinct from baton_user() then
+        perform baton_refuse('wrong_user', format(
+            'This connection speaks for %s: say select set_config(''baton.user'', …) with the request''s user first.',
+            case when baton_user() is null then 'nobody' else 'another user' end), 'user');
+    end if;
+    return baton_enqueue(
+        kind => kind, project => project, user_id => user_id, prompt => prompt, version => version,
+        key => key, busy => busy, priority => priority, run_at => run_at,
+        previous_session_id => previous_session_id, options => options, id => id,
+        publish_after => publish_after, prompt_limit => prompt_limit, model => model,
+        max_turns => max_turns, budget => budget, workspace => workspace, on_lost => on_lost,
+        branch_from => branch_from, template => template, callback_url => callback_url,
+        "check" => "check", check_tries => check_tries, on_check_failed => on_check_failed, error => error,
+        race => race, race_by => race_by, race_models => race_models);
+end $$;
+
+-- On the tables beside it, and nobody's but a producer's to call (db/core/roles.py grants it).
+do $$
+begin
+    execute format('alter function baton_enqueue_for set search_path to %I, pg_temp', current_schema());
+    revoke all on function baton_enqueue_for from public;
+end $$;

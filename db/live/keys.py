@@ -1,0 +1,89 @@
+"""Accounts and their API keys. A key is shown once; what is kept is its SHA-256."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import LiteralString
+
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import class_row
+
+PREFIX = "bk_"
+SCOPES = ("jobs", "voice", "operate")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it may be shown: without itself."""
+
+    id: int
+    account_id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+SHOWN: LiteralString = "id, account_id, name, scopes, created_at, last_used_at, revoked_at"
+
+
+def digest(key: str) -> str:
+    """What is kept of a key. It has 256 random bits, so no salt and no slow hash are needed."""
+    return sha256(key.encode()).hexdigest()
+
+
+def create(conn: Connection, account: str, name: str, scopes: list[str]) -> tuple[str, Key]:
+    """A new key of the account, which is made if need be; the key itself, and its row."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    with conn.transaction(), conn.cursor(row_factory=class_row(Key)) as cur:
+        cur.execute("insert into accounts (id) values (%s) on conflict do nothing", (account,))
+        row = cur.execute(
+            "insert into api_keys (account_id, key_hash, name, scopes) values (%s, %s, %s, %s)"
+            " returning " + SHOWN,
+            (account, digest(key), name, scopes),
+        ).fetchone()
+    assert row
+    return key, row
+
+
+def known(conn: Connection, account: str | None = None) -> list[Key]:
+    """The keys of an account, or of all, the newest first."""
+    with conn.cursor(row_factory=class_row(Key)) as cur:
+        return cur.execute(
+            "select "
+            + SHOWN
+            + " from api_keys where %(account)s::text is null or account_id = %(account)s"
+            " order by id desc limit 1000",
+            {"account": account},
+        ).fetchall()
+
+
+def revoke(conn: Connection, key_id: int) -> Key | None:
+    """End a key; None if there is none of that number."""
+    with conn.cursor(row_factory=class_row(Key)) as cur:
+        return cur.execute(
+            "update api_keys set revoked_at = coalesce(revoked_at, now()) where id = %s"
+            " returning " + SHOWN,
+            (key_id,),
+        ).fetchone()
+
+
+HOLDER: LiteralString = """
+    with found as (
+        select id, account_id, scopes, last_used_at from api_keys
+         where key_hash = %s and revoked_at is null
+    ), noted as (  -- once a minute
+        update api_keys k set last_used_at = now() from found f
+         where k.id = f.id
+           and (f.last_used_at is null or f.last_used_at < now() - interval '1 minute')
+    )
+    select account_id, scopes from found"""
+
+
+async def holder(conn: AsyncConnection, key: str) -> tuple[str, list[str]] | None:
+    """The account of a key, which is used just now, and the key's scopes; None: it is unknown or
+    revoked."""
+    row = await (await conn.execute(HOLDER, (digest(key),))).fetchone()
+    return (row[0], row[1]) if row else None

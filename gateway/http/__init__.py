@@ -1,0 +1,1 @@
+"""HTTP for producers: ask, look, cancel, retry, answer; projects; events; tickets for browsers."""

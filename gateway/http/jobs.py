@@ -1,0 +1,130 @@
+"""/v1/jobs: asking for work, and what became of it."""
+
+import asyncio
+from typing import Annotated, Any
+from uuid import UUID
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from db.core.pool import connection
+from db.jobs import jobs as rows
+from db.live import owners
+from gateway.acts import decide, stop
+from gateway.http import forms
+from gateway.http.callers import Caller, Here, Producer, Who
+from gateway.problems import Problem, not_found
+from worker import client
+from worker.client import Build, ChatPlan, Compaction, Metadata, Repair, Update
+from worker.live.told import JOB, Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+KINDS = {kind.kind: kind for kind in (Build, Update, Repair, ChatPlan, Metadata, Compaction)}
+LOOK_EVERY = 0.1  # seconds between two looks of one who waits
+LONGEST = 60.0  # seconds that a request may wait
+
+
+@router.post("", status_code=202)
+async def ask(
+    here: Here,
+    who: Producer,
+    asked: forms.Ask,
+    idempotency_key: Annotated[str | None, Header(max_length=200, min_length=1)] = None,
+) -> forms.Asked:
+    """Ask for a job. Sent again with the same Idempotency-Key it is the same job."""
+    fields: dict[str, Any] = asked.model_dump(exclude={"kind"}) | {"key": idempotency_key}
+    wanted = KINDS[asked.kind](**fields)
+    async with here.pool.connection() as conn:
+        job, state = await client.enqueue_for_account(conn, wanted, who.account or "")
+    await here.feeds.ring()
+    return forms.Asked(id=job, chain=job, state=state)
+
+
+@router.get("/{job}")
+async def look(
+    here: Here,
+    who: Who,
+    job: UUID,
+    wait: Annotated[float, Query(ge=0, le=LONGEST)] = 0,
+) -> Job:
+    """The job as it stands; with `wait` the answer comes as soon as it has ended, or then."""
+    end = asyncio.get_running_loop().time() + wait
+    while True:
+        async with here.pool.connection() as conn:
+            found = await _visible(conn, who, job)
+            if found.ended or asyncio.get_running_loop().time() >= end:
+                return await _shown(conn, found)
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _visible(conn: AsyncConnection[Any], who: Caller, job: UUID) -> rows.Job:
+    """The job, if the caller may see it; the same 404 otherwise."""
+    async with conn.cursor(row_factory=class_row(rows.Job)) as cur:
+        found = await (await cur.execute(rows.GET, (job,))).fetchone()
+    if found is None:
+        raise not_found("job")
+    if who.guest is not None:
+        if (found.project_id, found.user_id) != (who.guest.project, who.guest.user):
+            raise not_found("job")
+    elif "jobs" not in who.scopes or not await owners.owns(
+        conn, who.account or "", found.project_id
+    ):
+        raise not_found("job")
+    return found
+
+
+async def _shown(conn: AsyncConnection[Any], job: rows.Job) -> Job:
+    async with conn.cursor(row_factory=class_row(Job)) as cur:
+        told = await (await cur.execute(JOB, (job.id,))).fetchone()
+    if told is None:  # it was deleted meanwhile
+        raise not_found("job")
+    return told
+
+
+@router.post("/{job}/cancel")
+async def cancel(here: Here, who: Who, job: UUID) -> Job:
+    """Cancel the job and what follows in its chain."""
+    async with here.pool.connection() as conn:
+        found = await _visible(conn, who, job)
+    if found.ended and found.state != "cancelled":
+        raise Problem(
+            409, "ended", f"The job has ended already ({found.state}): nothing is cancelled."
+        )
+    await stop(job)
+    async with here.pool.connection() as conn:
+        return await _shown(conn, await _visible(conn, who, job))
+
+
+@router.post("/{job}/retry", status_code=202)
+async def retry(
+    here: Here, who: Producer, job: UUID, how: forms.Retry | None = None
+) -> forms.Asked:
+    """Ask for a finished job once more: a new job."""
+    async with here.pool.connection() as conn:
+        found = await _visible(conn, who, job)
+
+    def work() -> rows.Job | None:
+        with connection() as conn:
+            return client.retry(conn, job, fresh=bool(how and how.fresh))
+
+    new = await anyio.to_thread.run_sync(work)
+    if new is None:
+        raise Problem(
+            409, "not_ended", f"The job is {found.state}: wait for its end, or cancel it."
+        )
+    await here.feeds.ring()
+    return forms.Asked(id=new.id, chain=new.chain_id, state=new.state)
+
+
+@router.post("/{job}/answer")
+async def answer(here: Here, who: Who, job: UUID, said: forms.Choice) -> Job:
+    """Tell a job that asked what to do: about its lost session, or a version that fails."""
+    async with here.pool.connection() as conn:
+        found = await _visible(conn, who, job)
+    if not await decide(job, said.choice):
+        raise Problem(409, "asks_nothing", f"The job is {found.state} and asks nothing.")
+    await here.feeds.ring()
+    async with here.pool.connection() as conn:
+        return await _shown(conn, await _visible(conn, who, job))

@@ -1,0 +1,160 @@
+"""What is wrong with a request: a status, a code that a program reads, one sentence for people."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import psycopg_pool
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from worker.failures.refused import Refused
+
+STATUS = {
+    "key_conflict": 409,
+    "busy": 409,
+    "being_deleted": 409,
+    "unknown_project": 404,
+    "project_unavailable": 404,
+    "too_many_requests": 429,
+    "not_migrated": 503,
+    "wrong_isolation": 500,
+    "prompt_too_long": 422,
+}
+
+
+# Of what is refused before it comes to a route of ours.
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "prompt_too_long"}
+
+
+class Problem(Exception):
+    """An answer that is no success."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.headers, self.more = headers or {}, more
+
+
+class Refusal(BaseModel):
+    """Every answer that is no success: a code for programs, one sentence for people, and the field
+    that it is about, if it is about one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str
+    detail: str
+    field: str | None = None
+
+
+# What the OpenAPI document says of answers that are no success.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Refusal, "description": "It is not done; `code` and `detail` say why."},
+    "5XX": {"model": Refusal, "description": "Not just now: ask again."},
+}
+
+
+def not_found(what: str) -> Problem:
+    """Unknown and forbidden look the same."""
+    return Problem(404, f"unknown_{what}", f"There is no such {what}.")
+
+
+def of_refusal(refused: Refused) -> Problem:
+    """A refusal of `enqueue`, as HTTP says it."""
+    headers, more = dict[str, str](), dict[str, Any]()
+    if refused.again_at is not None:
+        seconds = max((refused.again_at - datetime.now(UTC)).total_seconds(), 1)
+        headers["Retry-After"] = str(math.ceil(seconds))
+        more |= {"again_at": refused.again_at.isoformat(), "retry_after": round(seconds, 1)}
+    if refused.field:
+        more["field"] = refused.field
+    status = STATUS.get(refused.code, 422)
+    if status == 404:
+        return not_found("project")
+    return Problem(status, refused.code, str(refused), headers=headers, **more)
+
+
+def answer(problem: Problem) -> JSONResponse:
+    """The problem as JSON: {"code", "detail", …}."""
+    body = {"code": problem.code, "detail": problem.detail, **problem.more}
+    return JSONResponse(body, problem.status, headers=problem.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Every refusal has this one form."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, exc: Problem) -> JSONResponse:
+        return answer(exc)
+
+    @app.exception_handler(Refused)
+    async def _refused(_: Request, exc: Refused) -> JSONResponse:
+        return answer(of_refusal(exc))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
+        return answer(_of_validation(exc))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, exc: HTTPException) -> JSONResponse:
+        code = CODES.get(exc.status_code, "bad_request")
+        return answer(
+            Problem(exc.status_code, code, f"{exc.detail}.", headers=dict(exc.headers or {}))
+        )
+
+    @app.exception_handler(psycopg.DataError)
+    async def _unstorable(_: Request, _exc: psycopg.DataError) -> JSONResponse:
+        return answer(
+            Problem(
+                422,
+                "bad_input",
+                "A value cannot be stored: a number is too large, or text has a NUL or is not UTF-8.",
+            )
+        )
+
+    @app.exception_handler(Exception)
+    async def _failed(_: Request, _exc: Exception) -> JSONResponse:
+        return answer(Problem(500, "failed", "Something is wrong here: it is in the log."))
+
+    @app.exception_handler(psycopg.OperationalError)
+    @app.exception_handler(psycopg_pool.PoolTimeout)
+    async def _away(_: Request, _exc: Exception) -> JSONResponse:
+        return answer(_postgres_away())
+
+
+def _postgres_away() -> Problem:
+    return Problem(
+        503,
+        "postgres_away",
+        "Postgres does not answer just now: ask again.",
+        headers={"Retry-After": "2"},
+    )
+
+
+def _of_validation(exc: RequestValidationError) -> Problem:
+    first = exc.errors()[0]
+    place = [str(part) for part in first["loc"][1:]]
+    if first["type"] == "json_invalid":
+        return Problem(422, "bad_input", "The body is not JSON.")
+    if first["type"] == "extra_forbidden":
+        return Problem(
+            422,
+            "bad_input",
+            f"There is no field {'.'.join(place)}: leave it out.",
+            field=".".join(place),
+        )
+    named = ".".join(place) or "body"
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return Problem(422, "bad_input", f"{named}: {said}.", field=named)

@@ -1,0 +1,22 @@
+"""What one gateway process has: its pool, its reader of Redis, its feeds, its name."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from db.core.async_pool import Pool
+from gateway.access.limits import Limits
+from gateway.feed.feeds import Feeds
+from worker.live.tickets import Tickets
+
+NAME = f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Made when the application starts, and gone with it."""
+
+    pool: Pool
+    feeds: Feeds
+    tickets: Tickets
+    limits: Limits

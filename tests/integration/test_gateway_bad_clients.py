@@ -1,0 +1,176 @@
+"""What clients must not do to a gateway: each is told so, and nobody else notices."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from itsdangerous import TimestampSigner
+from psycopg import Connection
+from websockets.asyncio.client import connect
+
+from db.core.events import Event, append
+from db.jobs import outbox
+from tests.databases import database
+from tests.gateways import Gateway, Tab, gateway, opened, tab, talk
+from worker.live.tickets import Tickets
+
+SECRET = "a secret of the tests, which is long enough"
+
+
+@pytest.fixture(scope="module")
+def url(postgres: str, template: str) -> Iterator[str]:
+    with database(postgres, f"template {template} strategy file_copy") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def at(
+    url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    with gateway(url, redis_server, tmp_path_factory.mktemp("gateway") / "log") as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _a_new_minute(redis_url: str) -> None:
+    """Hellos are counted in Redis, which `redis_url` has emptied."""
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Connection]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def project(at: Gateway, ledger: Connection) -> str:
+    name = f"shop-{uuid4().hex[:8]}"
+    at.ask(name)
+    outbox.look(ledger)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ("no JSON", 4400),
+        ("[1]", 4400),
+        (b"bytes", 4400),
+        ("[" * 100_000, 4400),
+        ("x" * 300_000, 1009),
+    ],
+)
+def test_a_frame_that_is_none_closes_the_connection_and_no_other(
+    at: Gateway, project: str, frame: str | bytes, code: int
+):
+    async def story() -> None:
+        async with await tab(at, project) as other, await tab(at, project) as one:
+            await other.next("live")
+            await one.next("live")
+            await one.ws.send(frame)
+            assert (await one.closed())[0] == code
+            await other.say(t="cancel", job="\ud800")  # half of a pair, which nothing can send
+            assert (await other.next("nack"))["code"] == "unknown_job"
+
+    talk(story)
+
+
+def test_who_says_no_hello_is_closed_after_ten_seconds(at: Gateway):
+    async def story() -> None:
+        began = time.monotonic()
+        async with await opened(at) as one:
+            code, reason = await one.closed(within=60)
+        assert (code, reason[-1:]) == (4400, ".")
+        assert time.monotonic() - began > 9
+
+    talk(story)
+
+
+def six_minutes_ago(_: TimestampSigner) -> int:
+    return int(time.time()) - 360
+
+
+def test_a_ticket_counts_no_more_after_five_minutes_or_a_sign_out(
+    at: Gateway, project: str, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as then:
+        then.setattr(TimestampSigner, "get_timestamp", six_minutes_ago)
+        old, _ = Tickets(SECRET).ticket(project, "ann")
+    given_back = at.ticket(project)
+    with httpx.Client(base_url=at.url, trust_env=False) as page:
+        page.post("/v1/session", json={"ticket": given_back})
+        cookie = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
+        assert page.delete("/v1/session").status_code == 204
+
+    async def story() -> None:
+        for ticket, said in ((old, None), (given_back, None), (None, cookie)):
+            async with await opened(at, cookie=said) as one:
+                await one.say(t="hello", v=1, project=project, ticket=ticket, last=0)
+                assert (await one.closed())[0] == 4401
+
+    talk(story)
+
+
+@pytest.mark.long  # it is looked at with the heartbeat, every 30 s
+def test_a_connection_whose_ticket_is_given_back_is_closed(at: Gateway, project: str):
+    async def story() -> None:
+        ticket = at.ticket(project)
+        async with await opened(at) as one:
+            await one.say(t="hello", v=1, project=project, ticket=ticket, last=0)
+            await one.next("live")
+            async with httpx.AsyncClient(base_url=at.url, trust_env=False) as page:
+                await page.post("/v1/session", json={"ticket": ticket})
+                assert (await page.delete("/v1/session")).status_code == 204
+            assert (await one.closed(within=60))[0] == 4401
+
+    talk(story)
+
+
+def test_the_twenty_first_hello_of_an_address_within_a_minute_comes_too_soon(
+    at: Gateway, project: str
+):
+    async def story() -> None:
+        for _ in range(20):
+            async with await opened(at) as one:
+                await one.say(t="no hello")
+                assert (await one.closed())[0] == 4400
+        async with await opened(at) as one:
+            code, reason = await one.closed()
+        assert (code, "retry_after=" in reason) == (4429, True)
+
+    talk(story)
+
+
+@pytest.mark.long  # it takes ten seconds
+def test_a_reader_that_is_too_slow_is_closed_and_reads_on_where_it_was(
+    at: Gateway, project: str, ledger: Connection
+):
+    many = 400  # of random text, which is sent as long as it is
+
+    async def story() -> None:
+        place = at.url.replace("http", "ws") + "/v1/live"
+        # Without pings of its own: a client that does not read hears no answer to them either.
+        async with connect(place, proxy=None, max_queue=1, ping_interval=None) as ws:
+            slow = Tab(ws)
+            await slow.say(t="hello", v=1, project=project, ticket=at.ticket(project), last=0)
+            await slow.next("live")
+            for _ in range(many // 20):  # quickly: it is told for 30 s that it is closed
+                noise = [Event("noise", None, {"text": secrets.token_hex(25_000)})] * 20
+                await asyncio.to_thread(append, ledger, project, noise)
+            async with await tab(at, project) as other:
+                await other.next("live", within=60)
+            await asyncio.sleep(7)  # the time that a frame may take, and more
+            code, _ = await slow.closed(within=60)
+            assert code == 1013
+            assert slow.seqs == list(range(1, len(slow.seqs) + 1))
+            assert len(slow.seqs) < many
+        async with await tab(at, project, last=slow.seqs[-1]) as again:
+            await again.next("live", within=60)
+            assert again.seqs == list(range(slow.seqs[-1] + 1, many + 3))
+
+    talk(story)

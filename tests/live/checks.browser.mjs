@@ -1,0 +1,73 @@
+/** Checks in the page: what they came to, and what people decide. Part of page.browser.mjs. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { gate, live, open, sees, write } from "./browsing.mjs";
+import { until } from "./scripted.mjs";
+
+const FAILED = { version: "v-job-1", round: 0, number: 2, command: "npm test", duration_ms: 1234, changed: [], exit_status: 3, output: "1 failed: <b>cart</b>\n" };
+
+/** A turn's commit, as far as it is told before its check has ended. */
+function commits(job) {
+  gate.speak("assistant", "It is written.", job);
+  gate.event("session.moved", job, { session: `s-${job}`, version: `v-${job}` });
+}
+
+const standing = (page, status) => page.waitForSelector(`#standing[data-status="${status}"]:not([hidden])`);
+
+test("checks of a turn: a folded line with each command, and how the version stands", async () => {
+  gate.behaviour.slow = true;
+  const page = await open();
+  await live(page);
+  await write(page, "add a cart");
+  await page.waitForSelector(".streaming");
+  commits("job-1");
+  await standing(page, "unchecked");
+  gate.event("check.passed", "job-1", { ...FAILED, number: 1, command: "npm run lint" });
+  await page.waitForSelector('.message[data-role="check"][data-how="done"]');
+  gate.event("check.failed", "job-1", FAILED);
+  const round = await page.waitForSelector('.message[data-role="check"][data-how="failed"]');
+  await standing(page, "failing");
+  assert.equal(await round.$eval("details", (details) => details.open), false);
+  assert.equal(await round.$eval("summary", (one) => one.innerText.replace(/\s+/g, " ")), "Check failed npm test: exit status 3 after 1.2 s");
+  await (await round.$("summary")).click();
+  assert.deepEqual(await round.$$eval("li", (all) => all.map((one) => one.dataset.how)), ["done", "failed"]);
+  assert.equal(await round.$eval("code", (one) => one.textContent), "1 failed: <b>cart</b>");
+
+  gate.speak("assistant", "It is mended.", "job-1");
+  for (const [number, command] of [[1, "npm run lint"], [2, "npm test"]]) gate.event("check.passed", "job-1", { ...FAILED, round: 1, number, command });
+  gate.event("job.done", "job-1", { result: { check: { status: "passing", repairs: 1 } } });
+  await standing(page, "passing");
+  const order = () => page.$$eval("#messages .message", (all) => all.map(({ dataset }) => dataset.role));
+  assert.deepEqual(await order(), ["user", "assistant", "check", "assistant", "check"]);
+  await page.reload();
+  await standing(page, "passing");
+  assert.deepEqual(await order(), ["user", "assistant", "check", "assistant", "check"]);
+});
+
+for (const choice of ["keep", "rewind", "repair"]) {
+  test(`a version that fails for good: ${choice}`, async () => {
+    gate.behaviour.slow = true;
+    const page = await open();
+    await live(page);
+    await write(page, "add a cart");
+    await page.waitForSelector(".streaming");
+    commits("job-1");
+    gate.event("check.failed", "job-1", FAILED);
+    const asks = () => gate.event("job.parked", "job-1", { error_class: "check_undecided", error: "The check fails: npm test. Answer keep, rewind or repair." });
+    asks();
+    await page.waitForSelector("#undecided:not([hidden])");
+    await page.reload();
+    await page.click(`#undecided [data-choice="${choice}"]`);
+    await until(() => gate.answered.length, "the answer is sent");
+    assert.deepEqual(gate.answered, [choice]);
+    await page.waitForSelector("#undecided", { state: "hidden" }); // it goes on
+    gate.event("job.started", "job-1", { attempt: 2 });
+    asks(); // once more: it can be answered again
+    await page.waitForSelector("#undecided button:enabled");
+    gate.event("job.failed", "job-1", { error_class: "check_failed", error: "Its version stands as failing." });
+    await page.waitForSelector("#undecided", { state: "hidden" });
+    await sees(page, "notice", ["Its version stands as failing."]);
+    await standing(page, "failing");
+  });
+}

@@ -1,0 +1,193 @@
+"""A race: the same request on several branches from the head, side by side; the first that passes its
+check takes the main line's place, and the others end.
+
+    begin ──► racers run, each on a branch; this job waits without a slot ──► one has passed ──► stop the
+    others, wait for their ends ──► promote ──► drop the others ──► done
+
+A worker may die at any arrow: what is next follows from the racers' rows (db/projects/races.py).
+docs/decisions/0030 says why it is so.
+"""
+
+import contextlib
+from typing import Any
+
+from config.settings import settings
+from db.core.events import Event
+from db.core.pool import connection
+from db.jobs import endings, jobs
+from db.jobs.endings import End
+from db.projects import branches, races
+from db.projects.heads import HeadHeld
+from db.projects.races import Racer
+from worker.broker.publish import announce
+from worker.failures.errors import (
+    AttemptReplaced,
+    BadRequest,
+    CheckFailed,
+    CheckUndecided,
+    NotPromoted,
+    RaceFailed,
+    Racing,
+    Stopped,
+)
+from worker.job import files, job_events, proof
+from worker.job.attempt import Attempt
+from worker.job.successors import following_of
+from worker.process import crash_points
+
+NOT_HANDED_ON = (
+    "race",
+    "race_by",
+    "race_models",
+    "busy",
+    "check_answer",
+    "workspace",
+    "template",
+)
+
+
+def check_open(at: Attempt) -> None:
+    """One of a race has nothing to do once the race is over. Raises Stopped."""
+    if "racer" in at.job.args and at.job.parent_id:
+        with connection() as conn:
+            race = jobs.get(conn, at.job.parent_id)
+        if race and race.ended:
+            raise Stopped("cancelled")
+
+
+def run_race(at: Attempt, replaced: str) -> None:
+    """Begin the race, or go on with it. `replaced`: what those who race are told of the request whose
+    place this one has taken.
+
+    Raises Racing while it is under way; CheckFailed, CheckUndecided, NotPromoted or RaceFailed.
+    """
+    found = _racers(at)
+    if not found:
+        _begin(at, replaced)
+        raise Racing("It races on branches of its own.")
+    if any(not one.ended for one in found):
+        if any(one.passed for one in found):
+            with connection() as conn:
+                races.stop(conn, at.job)
+        raise Racing("It races on branches of its own.")
+    best = next((one for one in found if one.passed), None)
+    if best is None:
+        _nobody_passed(at, found)
+    else:
+        _take(at, found, best, "passing")
+        _settle(at, found, best)
+
+
+def _racers(at: Attempt) -> list[Racer]:
+    with connection() as conn:
+        return races.racers(conn, at.job.id)
+
+
+def _begin(at: Attempt, replaced: str) -> None:
+    if at.job.head is None or at.job.tree is None:
+        raise BadRequest(
+            "A race begins from the project's newest session and its files: build the project once."
+        )
+    with connection() as conn:
+        if not races.begin(conn, at.job, _asked(at, replaced)):
+            raise AttemptReplaced("The job was taken over before its race began.")
+    crash_points.reach("race.begun")
+
+
+def _asked(at: Attempt, replaced: str) -> list[dict[str, Any]]:
+    """The arguments of each of the race: those of the request, with a share of its budget."""
+    given = at.job.args
+    many = int(given["race"])
+    budget = given.get("budget") or settings().budget_usd
+    base = {name: value for name, value in given.items() if name not in NOT_HANDED_ON} | {
+        "check": proof.commands(at),
+        "on_check_failed": "keep",
+        **({"budget": float(budget) / many} if budget else {}),
+        **({"replaced": replaced} if replaced else {}),
+    }
+    models: list[str] = given.get("race_models") or []
+    return [
+        base | {"racer": n + 1} | ({"model": models[n]} if models else {}) for n in range(many)
+    ]
+
+
+def _take(at: Attempt, found: list[Racer], best: Racer, status: str) -> None:
+    """Promote one, and drop the others."""
+    version = at.job.version_id or str(at.job.chain_id)
+    with connection() as conn:
+        try:
+            promoted = races.promote(conn, at.job, best, version, status)
+        except HeadHeld as exc:
+            _drop(at, found, but=best)
+            raise NotPromoted(
+                "The project's session was moved while the race was run. What has won is kept as"
+                f" a branch: `baton branches {at.job.project_id}` shows it, and `baton promote`"
+                " with --onto takes it onto the head that there is now."
+            ) from exc
+    if not promoted:
+        raise AttemptReplaced("The job was taken over before its race was settled.")
+    crash_points.reach("race.promoted")
+    _drop(at, found, but=best)
+    at.go_to(str(best.head), best.tree)
+    files.provide(at)
+
+
+def _drop(at: Attempt, found: list[Racer], *, but: Racer | None = None) -> None:
+    for one in found:
+        if one != but and one.head:
+            with contextlib.suppress(HeadHeld), connection() as conn:  # somebody took it up
+                branches.drop(conn, at.job.project_id, one.lane, why="race")
+
+
+def _settle(at: Attempt, found: list[Racer], best: Racer) -> None:
+    """The job is done with what has won, and its chain goes on. Raises AttemptReplaced."""
+    job = at.job
+    result = (best.result or {}) | {"race": _told(found, best)}
+    following = following_of(job)
+    told = [
+        Event("chat.said", job.id, _said(at, best)),
+        Event("job.done", job.id, {**job_events.about(job), "result": result}),
+    ]
+    if following:
+        told.append(job_events.queued(job, following))
+    end = End(state="done", result=result, following=following)
+    with connection() as conn:
+        written = endings.finish(conn, job, end, told, settings().publish_after)
+    if written is None:
+        raise AttemptReplaced("The job was taken over before it ended.")
+    announce(job.project_id, *written, user_id=job.user_id)
+
+
+def _said(at: Attempt, best: Racer) -> dict[str, Any]:
+    text = (best.result or {}).get("text", "")
+    about = job_events.about(at.job)
+    return {**about, "role": "assistant", "text": text, "session": best.head, "step": "build"}
+
+
+def _told(found: list[Racer], best: Racer) -> dict[str, Any]:
+    racers = [
+        {"job": str(one.id), "number": one.number, "state": one.state}
+        for one in sorted(found, key=lambda one: one.number)
+    ]
+    return {"winner": best.number, "branch": best.lane, "racers": racers}
+
+
+def _nobody_passed(at: Attempt, found: list[Racer]) -> None:
+    """None is good: what the request says of a version that fails goes for the nearest one."""
+    made = [one for one in found if one.made]
+    if not made:
+        _drop(at, found)
+        first = found[0]
+        raise RaceFailed(f"None of the {len(found)} came to a version. {first.error}")
+    best = max(made, key=lambda one: one.commands or 0)  # of equals the first that ended
+    none = f"None of the {len(found)} passed its check."
+    failed = (best.error or "").removesuffix(proof.KEPT).strip()
+    match at.job.args.get("check_answer") or proof.policy(at):
+        case "ask":
+            raise CheckUndecided(f"{none} Of the nearest: {failed} Answer keep or rewind.")
+        case "rewind":
+            _drop(at, found)
+            raise CheckFailed(f"{none} Of the nearest: {failed} {proof.TAKEN_BACK}")
+        case _:
+            _take(at, found, best, "failing")
+            raise CheckFailed(f"{none} Of the nearest: {failed} {proof.KEPT}")
