@@ -576,7 +576,7 @@ export class Live {
   #closed(/** @type {number} */ code, /** @type {string} */ reason) {
     if (code === 1009 && this.#sent) this.#sent.settle({ t: "nack", code: "too_long", text: "This message is too long.", retry: false });
     if (code >= 4000 && !AGAIN.includes(code)) return this.#stop(code, reason);
-    const wait = code === 4429 ? Number(/[\d.]+/.exec(reason)?.[0] ?? 0) : 0;
+    const wait = code === 4429 ? Number(/retry_after=(\d+(\.\d+)?)/.exec(reason)?.[1] ?? 0) : 0;
     this.#lose(code === 4429 ? "Too many connections or messages." : "The connection was cut.", code, wait);
   }
 
