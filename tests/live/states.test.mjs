@@ -339,6 +339,16 @@ test("steps and words of a turn go into its answer, and late ones are not shown 
   assert.deepEqual(view.messages[0].tools, [{ id: "t", name: "Write", about: "a.txt", done: true, error: true }]);
 });
 
+test("that a request was cancelled is told once, not for each job that would have followed", () => {
+  const view = conversation.start();
+  const told = (seq, job, kind) => conversation.event(view, { seq, type: "job.cancelled", job, body: { kind, error: "Cancelled on request." } });
+  conversation.event(view, { seq: 1, type: "job.started", job: "a", body: { kind: "build" } });
+  told(2, "a", "build");
+  told(3, "b", "metadata");
+  told(4, "c", "compaction");
+  assert.deepEqual(view.messages.map(({ role, text }) => [role, text]), [["notice", "Cancelled on request."]]);
+});
+
 test("a lost session asks, until the request goes on or ends", () => {
   const view = conversation.start();
   const lost = { code: "not_found", text: "Previous session not found. Starting fresh session...", choices: ["retry", "start_new"] };
