@@ -1,12 +1,13 @@
 """Lists of jobs and projects, a page at a time: what a page costs does not grow with the table.
 
 Jobs: what is open first, in the order of asking, then what ended, the newest end first. A page
-goes on behind the last job of the one before (`after`), wherever that job stands by now.
+goes on behind the place that the last job of the one before had (`after`): that job may have ended
+since, or be removed. One that ends between two pages may thus come twice, and none is left out.
 """
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Self
 from uuid import UUID
 
 from psycopg import Connection
@@ -15,6 +16,41 @@ from psycopg.rows import class_row, dict_row
 from db.jobs.jobs import COLUMNS, Job
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands, or stood, in the list."""
+
+    ended: datetime | None
+    pos: int
+    created: datetime
+    id: UUID
+
+    def text(self) -> str:
+        """For a cursor."""
+        ended = self.ended.isoformat() if self.ended else ""
+        return f"{ended}/{self.pos}/{self.created.isoformat()}/{self.id}"
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Raises ValueError for what is none."""
+        ended, pos, created, job_id = text.split("/")
+        moments = [datetime.fromisoformat(one) for one in (ended, created) if one]
+        if any(one.tzinfo is None for one in moments) or not 0 <= int(pos) < 2**63:
+            raise ValueError(text)
+        return cls(moments[0] if ended else None, int(pos), moments[-1], UUID(job_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Job):
+    """A job with its position among the open ones."""
+
+    pos: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.finished_at, self.pos, self.created_at, self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +63,7 @@ class Wanted:
     states: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     since: datetime | None = None
-    after: UUID | None = None
+    after: Place | None = None
     limit: int = 50
 
 
@@ -58,26 +94,25 @@ OPENED = Part(
     "project_id = %(project)s",
     "created_at",
     "pos, created_at, id",
-    "(pos, created_at, id) > (select pos, created_at, id from jobs where id = %(after)s)",
+    "(pos, created_at, id) > (%(pos)s, %(created)s, %(id)s)",
 )
 ENDED = Part(
     "finished_at is not null",
     'project_id collate "C" = %(project)s',
     "finished_at",
     "finished_at desc, id desc",
-    """finished_at <= (select finished_at from jobs where id = %(after)s)
-       and (finished_at, id) < (select finished_at, id from jobs where id = %(after)s)""",
+    "(finished_at, id) < (%(ended)s, %(id)s)",
 )
 FINAL = ("done", "failed", "cancelled", "quarantined")
 
 
-def jobs(conn: Connection, wanted: Wanted) -> list[Job]:
+def jobs(conn: Connection, wanted: Wanted) -> list[Listed]:
     """A page of jobs."""
     states = set(wanted.states)
     may_end = not states or bool(states & set(FINAL))
     past_open = states <= set(FINAL) if states else False
-    behind_ended = may_end and _has_ended(conn, wanted.after)
-    found = list[Job]()
+    behind_ended = wanted.after is not None and wanted.after.ended is not None
+    found = list[Listed]()
     if not past_open and not behind_ended:
         found = _page(conn, wanted, OPENED, behind=wanted.after is not None)
     if may_end and (left := wanted.limit - len(found)):
@@ -85,17 +120,16 @@ def jobs(conn: Connection, wanted: Wanted) -> list[Job]:
     return found
 
 
-def _has_ended(conn: Connection, job_id: UUID | None) -> bool:
-    row = (
-        job_id
-        and conn.execute(
-            "select finished_at is not null from jobs where id = %s", (job_id,)
+def place(conn: Connection, job_id: UUID) -> Place | None:
+    """Where a job stands now; None: there is none of that id."""
+    with conn.cursor(row_factory=class_row(Place)) as cur:
+        return cur.execute(
+            "select finished_at as ended, pos, created_at as created, id from jobs where id = %s",
+            (job_id,),
         ).fetchone()
-    )
-    return bool(row and row[0])
 
 
-def _page(conn: Connection, wanted: Wanted, part: Part, *, behind: bool) -> list[Job]:
+def _page(conn: Connection, wanted: Wanted, part: Part, *, behind: bool) -> list[Listed]:
     parts: list[LiteralString] = [part.which]
     asked_for: list[LiteralString] = [
         text for name, text in FILTERS.items() if getattr(wanted, name)
@@ -108,9 +142,10 @@ def _page(conn: Connection, wanted: Wanted, part: Part, *, behind: bool) -> list
     if behind:
         parts.append(part.behind)
     where: LiteralString = " and ".join(parts)
-    query = "select " + COLUMNS + " from jobs where " + where + " order by " + part.order
+    query = "select " + COLUMNS + ", pos from jobs where " + where + " order by " + part.order
     asked = asdict(wanted) | {"states": list(wanted.states), "kinds": list(wanted.kinds)}
-    with conn.cursor(row_factory=class_row(Job)) as cur:
+    asked |= asdict(wanted.after) if wanted.after else {}
+    with conn.cursor(row_factory=class_row(Listed)) as cur:
         return cur.execute(query + " limit %(limit)s", asked).fetchall()
 
 

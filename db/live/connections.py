@@ -20,26 +20,13 @@ async def begin(
     gateway: str,
     most: int,
 ) -> bool:
-    """Write down a new connection; false, with nothing written, where its user has `most` already."""
-    done = await conn.execute(
-        """
-        insert into live_connections (conn, project_id, user_id, tab, gateway)
-        select %(conn)s, %(project)s, %(user)s, %(tab)s, %(gateway)s
-         where (select count(*) from live_connections
-                 where user_id = %(user)s and status = 'active'
-                   and last_active_at > now() - %(silent)s::interval) < %(most)s
-        """,
-        {
-            "conn": new,
-            "project": project,
-            "user": user,
-            "tab": tab,
-            "gateway": gateway,
-            "most": most,
-            "silent": SILENT,
-        },
+    """Write down a new connection; false, with nothing written, where its user has `most` already
+    in projects of the same account."""
+    found = await conn.execute(
+        "select baton_connect(%s, %s, %s, %s, %s, %s, %s)",
+        (new, project, user, tab, gateway, most, SILENT),
     )
-    return done.rowcount == 1
+    return bool((await found.fetchone() or (False,))[0])
 
 
 async def touch(conn: AsyncConnection, open_ones: list[UUID]) -> None:

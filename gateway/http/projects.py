@@ -4,7 +4,6 @@ import io
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Annotated, Any, LiteralString, TypeVar
-from uuid import UUID
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Response
@@ -13,7 +12,7 @@ from psycopg.rows import dict_row
 
 from db.core.pool import connection
 from db.jobs import listing
-from db.jobs.listing import Wanted
+from db.jobs.listing import Place, Wanted
 from db.projects import projects
 from gateway.http import forms
 from gateway.http.callers import Here, Who, check_project, name_fits
@@ -93,19 +92,19 @@ async def jobs(
 ) -> forms.Page:
     """Jobs: what is open in the order of work, then what has ended, the newest first."""
     await check_project(here, who, project)
-    after = _open_cursor("jobs", project, cursor)
+    told = _open_cursor("jobs", project, cursor)
+    after = Place.of(told) if told else None
 
-    def work(conn: Connection) -> list[Row]:
-        wanted = Wanted(
-            project=project, user=who.user, limit=limit, after=UUID(after) if after else None
+    def work(conn: Connection) -> forms.Page:
+        wanted = Wanted(project=project, user=who.user, limit=limit, after=after)
+        found = listing.jobs(conn, wanted)
+        more = len(found) == limit
+        return forms.Page(
+            items=[_job(row) for row in listed(conn, found)],
+            cursor=_cursor("jobs", project, found[-1].place.text()) if more else None,
         )
-        return [_job(row) for row in listed(conn, listing.jobs(conn, wanted))]
 
-    items = await _asked(work)
-    more = len(items) == limit
-    return forms.Page(
-        items=items, cursor=_cursor("jobs", project, items[-1]["id"]) if more else None
-    )
+    return await _asked(work)
 
 
 @router.get("/versions/{version}/diff", response_class=Response)
@@ -179,7 +178,7 @@ def _open_cursor(kind: str, project: str, cursor: str | None) -> str | None:
         if kind != "jobs":
             int(last)
         else:
-            UUID(last)
+            Place.of(last)
     except ValueError:
         told, of, last = "", "", ""
     if (told, of) != (kind, project):

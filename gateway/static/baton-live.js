@@ -100,6 +100,7 @@ const OPEN = { "job.queued": "queued", "job.started": "started", "job.waits": "w
   "job.parked": "parked", "job.rescued": "queued" };
 const OVER = { "job.done": "done", "job.failed": "failed", "job.cancelled": "cancelled",
   "job.quarantined": "failed" };
+const FOLLOWS = ["metadata", "compaction"]; // nobody asked for these by themselves
 
 /** @type {Reducer} The conversation of a project: who said what, which jobs are open. */
 export const conversation = {
@@ -143,7 +144,8 @@ export const conversation = {
       end(view, id, OVER[type], said);
       const proof = said.result?.check?.status === "passing" && view.messages.findLast((one) => one.role === "check" && one.job === id);
       if (proof) stands(view, proof.version, "passing");
-      if (type !== "job.done") {
+      const unasked = type === "job.cancelled" && FOLLOWS.includes(view.turns[id].kind);
+      if (type !== "job.done" && !unasked) {
         const text = said.error ?? (type === "job.cancelled" ? "Cancelled." : "This request failed.");
         add(view, { seq, role: "notice", text, code: said.error_class ?? OVER[type], job: id, at });
       }
@@ -576,7 +578,7 @@ export class Live {
   #closed(/** @type {number} */ code, /** @type {string} */ reason) {
     if (code === 1009 && this.#sent) this.#sent.settle({ t: "nack", code: "too_long", text: "This message is too long.", retry: false });
     if (code >= 4000 && !AGAIN.includes(code)) return this.#stop(code, reason);
-    const wait = code === 4429 ? Number(/[\d.]+/.exec(reason)?.[0] ?? 0) : 0;
+    const wait = code === 4429 ? Number(/retry_after=(\d+(\.\d+)?)/.exec(reason)?.[1] ?? 0) : 0;
     this.#lose(code === 4429 ? "Too many connections or messages." : "The connection was cut.", code, wait);
   }
 

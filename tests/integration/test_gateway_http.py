@@ -182,6 +182,35 @@ def test_lists_come_in_pages_and_a_cursor_is_of_its_own_list(
     assert ledger.execute("select 1").fetchone()
 
 
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        "delete from jobs where id = %s",
+        "update jobs set state = 'done', finished_at = now() where id = %s",
+    ],
+    ids=["removed", "ended"],
+)
+def test_a_page_goes_on_where_the_last_job_stood_whatever_became_of_it(
+    at: Gateway, project: str, ledger: Connection, meanwhile: str
+):
+    ids = [at.ask(project, f"go {n}") for n in range(5)]
+    end = "update jobs set state = 'done', finished_at = now() where id = %s"
+    for asked in ids[:2]:
+        ledger.execute(end, (asked,))
+    seen, cursor = list[str](), ""
+    with at.http as http:
+        for _ in ids * 2:
+            params = {"limit": "1"} | ({"cursor": cursor} if cursor else {})
+            page = http.get(f"/v1/projects/{project}/jobs", params=params).json()
+            seen += [item["id"] for item in page["items"]]
+            if (cursor := page["cursor"]) is None:
+                break
+            ledger.execute(meanwhile.encode(), (seen[-1],))
+    assert seen[:3] == ids[2:]
+    assert set(seen) == set(ids)
+    assert cursor is None, "it ends"
+
+
 def test_cancel_retry_and_answer_do_what_the_command_line_does(
     at: Gateway, project: str, ledger: Connection
 ):

@@ -171,13 +171,16 @@ for (const code of [4400, 4401, 4404, 4410, 4412]) {
   });
 }
 
-test("4429 waits as long as it says", async () => {
-  const server = await serve((talk, n) => (n === 1 ? talk.close(4429, "retry_after=0.4") : (talk.welcome(), talk.send({ t: "live", head: 0 }))));
-  const live = open(server);
-  await until(() => live.state === "reconnecting", "reconnecting");
-  assert.ok(live.until - Date.now() > 300);
-  await isLive(live);
-});
+for (const why of ["retry_after=0.4", "Too many connections from this address. retry_after=0.4", "10 connections are open already. retry_after=0.4"]) {
+  test(`4429 waits as long as it says: ${why}`, async () => {
+    const server = await serve((talk, n) => (n === 1 ? talk.close(4429, why) : (talk.welcome(), talk.send({ t: "live", head: 0 }))));
+    const live = open(server);
+    let pause;
+    live.on("state", (state, { until: then }) => state === "reconnecting" && (pause = then - Date.now()));
+    await isLive(live);
+    assert.ok(pause > 200 && pause < 5000, `waited ${pause} ms`);
+  });
+}
 
 test("ten tries, then failed; a connection that never got live does not reset the count", async () => {
   const server = await serve((talk) => {
@@ -334,6 +337,16 @@ test("steps and words of a turn go into its answer, and late ones are not shown 
   conversation.progress(view, { ...frame, what: "text", text: "late" });
   assert.deepEqual(view.work, {});
   assert.deepEqual(view.messages[0].tools, [{ id: "t", name: "Write", about: "a.txt", done: true, error: true }]);
+});
+
+test("that a request was cancelled is told once, not for each job that would have followed", () => {
+  const view = conversation.start();
+  const told = (seq, job, kind) => conversation.event(view, { seq, type: "job.cancelled", job, body: { kind, error: "Cancelled on request." } });
+  conversation.event(view, { seq: 1, type: "job.started", job: "a", body: { kind: "build" } });
+  told(2, "a", "build");
+  told(3, "b", "metadata");
+  told(4, "c", "compaction");
+  assert.deepEqual(view.messages.map(({ role, text }) => [role, text]), [["notice", "Cancelled on request."]]);
 });
 
 test("a lost session asks, until the request goes on or ends", () => {

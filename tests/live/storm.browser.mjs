@@ -1,6 +1,7 @@
 /** The page through a storm: two tabs and a phone, MESSAGES messages, a fault between each few.
- *  Started by tests/faults/test_live_storm.py, which does the jobs and answers `FAULTS` (cuts the
- *  network, Postgres and Redis). Says at its end, as JSON, what was seen on the wire. */
+ *  Started by tests/faults/test_live_storm.py, which does the jobs and answers `FAULTS` (strikes the
+ *  network, Postgres and Redis). Says at its end, as JSON, what went over the wire, and what each
+ *  page shows and keeps. SEED draws the order of faults, and who writes. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
@@ -13,9 +14,23 @@ const every = Number(process.env.EVERY); // messages between two faults
 const direct = `http://127.0.0.1:${port}`;
 const way = process.env.WAY; // what the browser goes to: through whatever lies between
 const key = { authorization: `Bearer ${process.env.KEY}`, "content-type": "application/json" };
+const PATIENCE = 1_200_000; // ms: the machine may be busy; a quiet one needs seconds
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-async function until(check, what, within = 240_000) {
+let drawn = Number(process.env.SEED) >>> 0;
+/** The next number below `most`, the same ones for a seed (mulberry32). */
+function draw(most) {
+  let t = (drawn = (drawn + 0x6d2b79f5) >>> 0);
+  t = Math.imul(t ^ (t >>> 15), t | 1);
+  t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+  return ((t ^ (t >>> 14)) >>> 0) % most;
+}
+function shuffled(all) {
+  const rest = [...all];
+  return all.map(() => rest.splice(draw(rest.length), 1)[0]);
+}
+
+async function until(check, what, within = PATIENCE) {
   const end = Date.now() + within;
   for (;;) {
     if (await Promise.resolve(check()).catch(() => false)) return;
@@ -35,22 +50,36 @@ async function kill(how = "SIGKILL") {
   gateway.kill(how);
   await gone;
 }
-const outside = (name) => fetch(`${process.env.FAULTS}/${name}`).then((answer) => assert.ok(answer.ok, name));
+async function outside(name) {
+  const answer = await fetch(`${process.env.FAULTS}/${name}`);
+  assert.ok(answer.ok, name);
+  return answer.json();
+}
 
-/** Every connection of a page: numbers come without a hole and without a repetition in it. */
-const seen = { connections: 0, events: 0, holes: 0, doubles: 0, snapshots: 0 };
-function watch(page) {
+/** Every connection of a page: numbers come without a hole and without a repetition in it, behind
+ *  the one that its hello told, or its snapshot. */
+const seen = { connections: 0, events: 0, holes: 0, doubles: 0, snapshots: 0, retries: 0 };
+function watch(page, told) {
   page.on("websocket", (socket) => {
-    let last = null;
+    const here = { from: null, last: null, live: false };
+    told.push(here);
     seen.connections++;
+    socket.on("framesent", ({ payload }) => {
+      const frame = JSON.parse(payload);
+      if (frame.t === "hello") here.from = here.last = frame.last;
+    });
     socket.on("framereceived", ({ payload }) => {
       const frame = JSON.parse(payload);
-      if (frame.t === "welcome") { last = frame.at; seen.snapshots += frame.mode === "snapshot"; }
+      if (frame.t === "live") here.live = true;
+      if (frame.t === "welcome" && frame.mode === "snapshot") {
+        seen.snapshots += frame.at > 0;
+        here.last = frame.at;
+      }
       if (frame.t !== "event") return;
       seen.events++;
-      if (frame.seq <= last) seen.doubles++;
-      if (frame.seq > last + 1) seen.holes++;
-      last = frame.seq;
+      if (frame.seq <= here.last) seen.doubles++;
+      if (frame.seq > here.last + 1) seen.holes++;
+      here.last = frame.seq;
     });
   });
 }
@@ -62,17 +91,36 @@ async function open(context) {
   const asked = await fetch(`${direct}/v1/tickets`, { method: "POST", headers: key, body: JSON.stringify({ project: "storm", user: "ann" }) });
   const { ticket } = await asked.json();
   const page = await context.newPage();
-  page.setDefaultTimeout(240_000);
-  watch(page);
+  page.setDefaultTimeout(PATIENCE);
+  page.told = [];
+  page.failed = [];
+  page.on("pageerror", (error) => page.failed.push(String(error)));
+  watch(page, page.told);
   await page.goto(`${way}/app/storm#ticket=${ticket}`);
   await page.waitForSelector('body[data-state="live"]');
   return page;
 }
+/** As a person: who is told that there is no connection presses Retry. */
+async function heed(page) {
+  if ((await page.getAttribute("body", "data-state")) !== "failed") return;
+  seen.retries++;
+  await page.click("#retry", { timeout: 5_000 }).catch(() => {}); // it has come back meanwhile
+}
 const write = async (page, text) => {
+  await heed(page);
   await page.fill("#composer", text);
   await page.click("#send");
 };
-const said = (page) => page.$$eval('#messages .message[data-role="user"] .text', (all) => all.map((one) => one.textContent));
+const said = (page) => page.$$eval('#messages .message[data-role="user"]', (all) => all.map((one) => [one.dataset.key, one.querySelector(".text").textContent]));
+/** How far the page's stored view is: what it would go on from. */
+const kept = (page) => page.evaluate(() => new Promise((done, failed) => {
+  const asked = indexedDB.open("baton-live");
+  asked.onerror = () => failed(asked.error);
+  asked.onsuccess = () => {
+    const views = asked.result.transaction("views").objectStore("views").getAll();
+    views.onsuccess = () => (asked.result.close(), done(Math.max(...views.result.map(({ last }) => last))));
+  };
+}));
 const reload = (page) => page.reload().catch(() => page.goto(`${way}/app/storm`));
 
 await start();
@@ -81,6 +129,7 @@ await write(one, "message 0");
 await until(async () => (await said(one)).length === 1, "the first message");
 const two = await open(desk);
 const phone = await open(pocket);
+const pages = { one, two, phone };
 
 const away = 'body:not([data-state="live"])';
 const faults = {
@@ -97,9 +146,11 @@ const faults = {
   "gateway SIGKILL": async () => { await kill(); await start(); },
   "gateway SIGTERM": async () => { await kill("SIGTERM"); await start(); },
   "gateway SIGSTOP of 8 s": async () => { gateway.kill("SIGSTOP"); await sleep(8_000); gateway.kill("SIGCONT"); },
-  "Redis away for 3 s": async () => { await outside("redis-off"); await sleep(3_000); await outside("redis-on"); },
-  "Redis wiped": () => outside("redis-wipe"),
-  "Postgres away for 3 s": async () => { await outside("postgres-off"); await sleep(3_000); await outside("postgres-on"); },
+  "Redis restarted": () => outside("redis-restarted"),
+  "Redis killed": () => outside("redis-killed"),
+  "Redis wiped": () => outside("redis-wiped"),
+  "Postgres restarted": () => outside("postgres-restarted"),
+  "Postgres killed": () => outside("postgres-killed"),
   "reload while live": () => reload(one),
   "reload while reconnecting": async () => {
     await outside("cut");
@@ -108,33 +159,42 @@ const faults = {
   },
   "reload while replaying": async () => { await reload(phone); await reload(phone); },
 };
-const names = Object.keys(faults);
+const names = shuffled(Object.keys(faults));
 const wanted = ["message 0"];
-const done = {};
+const done = [];
 for (let n = 1; n <= messages; n++) {
-  const page = [one, one, two, phone][n % 4];
+  const page = [one, one, two, phone][draw(4)];
   const fault = n % every === 0 ? names[(n / every - 1) % names.length] : null;
   const going = fault && faults[fault]();
   await write(page, `message ${n}`);
   wanted.push(`message ${n}`);
   if (fault) {
     await going;
-    done[fault] = (done[fault] ?? 0) + 1;
+    done.push(fault);
     process.stderr.write(`${n}: ${fault}\n`);
   }
 }
 const sorted = (all) => JSON.stringify([...all].sort());
-for (const [name, page] of Object.entries({ one, two, phone })) {
-  await until(async () => sorted(await said(page)) === sorted(wanted), `each message once on ${name}`).catch(async (error) => {
-    const there = await said(page);
-    const rest = await page.$eval("#queue", (queue) => queue.textContent);
+const told = {};
+for (const [name, page] of Object.entries(pages)) {
+  const all = async () => (await heed(page), sorted((await said(page)).map(([, text]) => text)) === sorted(wanted));
+  const quiet = async () => (await page.getAttribute("body", "data-state")) === "live" && (await page.getAttribute("#queue", "data-count")) === "0";
+  try {
+    await until(async () => (await all()) && (await quiet()), `each message once on ${name}`);
+  } catch (error) {
+    const there = (await said(page)).map(([, text]) => text);
+    const state = await page.getAttribute("body", "data-state");
     const lost = wanted.filter((text) => !there.includes(text));
     const more = there.filter((text, n) => !wanted.includes(text) || there.indexOf(text) !== n);
-    throw new Error(JSON.stringify({ lost, more, rest, written: await page.inputValue("#composer") }), { cause: error });
-  });
+    const rest = { queue: await page.textContent("#queue"), written: await page.inputValue("#composer"), failed: page.failed };
+    throw new Error(JSON.stringify({ name, state, lost, more, rest, kept: await kept(page), told: page.told }), { cause: error });
+  }
 }
-const shown = await one.$$eval("#messages .message", (all) => all.map(({ dataset }) => dataset.key));
-await until(() => one.$eval("#queue", (queue) => queue.dataset.count === "0"), "nothing is unsent");
-process.stdout.write(`${JSON.stringify({ ...seen, faults: done, shown: shown.length, twice: shown.length - new Set(shown).size })}\n`);
+const head = await outside("worked");
+for (const [name, page] of Object.entries(pages)) {
+  await until(async () => (await kept(page)) === head, `all is kept on ${name}`);
+  told[name] = { shown: await said(page), kept: await kept(page), failed: page.failed };
+}
+process.stdout.write(`${JSON.stringify({ ...seen, faults: done, pages: told })}\n`);
 await browser.close();
 await kill("SIGTERM");

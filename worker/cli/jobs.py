@@ -14,7 +14,7 @@ from config.settings import BadSettings
 from db.core.pool import NoDatabase
 from db.jobs import listing
 from db.jobs.jobs import Job
-from db.jobs.listing import Wanted
+from db.jobs.listing import Listed, Wanted
 from worker.cli import naming
 from worker.cli.complaints import Left, WrongUsage
 from worker.cli.console import AsJson, app, flag, known_project, ledger, screen
@@ -98,7 +98,7 @@ def show_jobs(
             states=tuple(one.value for one in state or ()),
             kinds=tuple(one.value.replace("-", "_") for one in kind or ()),
             since=since,
-            after=naming.job_named(conn, after) if after else None,
+            after=naming.place_named(conn, after) if after else None,
             limit=limit,
         )
         if watch:
@@ -117,7 +117,7 @@ def _list(conn: Connection, wanted: Wanted, *, narrowed: bool) -> None:
     screen.show(rows, page)
 
 
-def _found(conn: Connection, wanted: Wanted) -> list[Job]:
+def _found(conn: Connection, wanted: Wanted) -> list[Listed]:
     """The jobs; raises Failed where the project or user is unknown, which is no empty list."""
     found = listing.jobs(conn, wanted)
     if not found and wanted.project and not _has_jobs(conn, wanted.project):

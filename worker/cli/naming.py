@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from db.jobs.jobs import Job
+    from db.jobs.listing import Place
 
 LEAST = 6  # digits
 WHOLE = 36  # characters of an id
@@ -67,6 +68,15 @@ def job_named(conn: "Connection", given: str) -> UUID:
     if len(given) == WHOLE:
         return UUID(given)
     return UUID(_only(given, [str(one) for one in names.jobs(conn, given)], "job", "jobs"))
+
+
+def place_named(conn: "Connection", given: str) -> "Place":
+    """Where the job that is meant stands in the list; raises Failed if there is none."""
+    from db.jobs import listing
+
+    if found := listing.place(conn, job_named(conn, given)):
+        return found
+    raise Failed(f"There is no job {given}: leave --after out to begin at the first one.")
 
 
 def known_job(conn: "Connection", given: str) -> "Job":
