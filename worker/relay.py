@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -49,7 +50,8 @@ RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 NO_LIMIT = 2**31 - 1  # rescues
 TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials that work again
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
-# Who asks once asks again: for some seconds after work it looks sooner than BATON_RELAY_POLL says.
+# Who asks once asks again: for some seconds after work it looks sooner than BATON_RELAY_POLL says,
+# while a slot is free.
 SOONER, FOR = 0.01, 2.0  # seconds
 PAUSE = 1.0  # seconds, when Postgres or Redis is away
 RELAY_ID = f"{identity.boot()}/{os.getpid()}"
@@ -68,19 +70,44 @@ def run_once() -> int:
     Raises what Postgres or Redis raise when they are away. A crash in between publishes twice,
     which is harmless.
     """
+    return look_once().sent
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look came to. `full`: no slot is free, and who frees one rings."""
+
+    sent: int = 0
+    full: bool = False
+
+
+def look_once() -> Looked:
+    """See run_once. Only what is owed is asked about: a look that finds nothing is one statement."""
     with connection() as conn:
-        if not outbox.owes(conn, older_than=RECALL_AFTER):
-            return 0
-        outbox.tell_ends(conn)
-        _look(conn)
+        owed = outbox.owes(conn, older_than=RECALL_AFTER)
+        if owed.tell:
+            outbox.tell_ends(conn)
+        if owed.look:
+            _look(conn)
+        if not (owed.ready or owed.look or owed.lost):
+            return Looked()
         has = outbox.room(conn, silent_after=settings().worker_silent_after)
+    if _room(has, 0) <= 0 and not owed.lost:
+        return Looked(full=True)
+    return _publish(has, lost=owed.lost)
+
+
+def _publish(has: outbox.Room, *, lost: bool) -> Looked:
     waiting: Any = client(BROKER).llen(QUEUE)
+    room = _room(has, int(waiting))
+    if room <= 0 and waiting:
+        return Looked(full=True)
     with connection() as conn:
-        if waiting == 0 and outbox.recall(conn, older_than=RECALL_AFTER):
+        if lost and waiting == 0 and outbox.recall(conn, older_than=RECALL_AFTER):
             _look(conn)
         due = outbox.publish(
             conn,
-            room=_room(has, int(waiting)),
+            room=room,
             user_slots=settings().user_slots,
             pause=settings().publish_after,
             longest=settings().publish_again_max,
@@ -90,7 +117,7 @@ def run_once() -> int:
     sent = send(due)
     if due:
         crash_points.reach("relay.sent")
-    return sent
+    return Looked(sent, full=sent >= room)
 
 
 def _room(has: outbox.Room, waiting: int) -> int:
@@ -211,13 +238,15 @@ def main() -> None:
 def _loop(ended: threading.Event) -> None:
     looked = looked_for_strays = 0.0
     away, strays, bell = float("-inf"), Strays(), Bell()
-    busy_until, pace = 0.0, settings().relay_poll.total_seconds()
+    busy_until, full, pace = 0.0, False, settings().relay_poll.total_seconds()
 
     def look() -> int:
-        nonlocal busy_until
-        if sent := run_once():
+        nonlocal busy_until, full
+        looked = look_once()
+        full = looked.full
+        if looked.sent:
             busy_until = time.monotonic() + FOR
-        return sent
+        return looked.sent
 
     while not ended.is_set():
         answered = True
@@ -231,7 +260,8 @@ def _loop(ended: threading.Event) -> None:
             _patiently(strays.put_back, ended)
         if not (_patiently(look, ended) and answered):
             away = time.monotonic()
-        bell.wait(min(pace, SOONER) if time.monotonic() < busy_until else pace, ended)
+        soon = time.monotonic() < busy_until and not full
+        bell.wait(min(pace, SOONER) if soon else pace, ended)
     with contextlib.suppress(*SERVICES_AWAY), connection() as conn:
         relays.leave(conn, RELAY_ID)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 from psycopg import errors
@@ -36,6 +36,9 @@ POSTGRES_AWAY = (
 # Seconds for which the pool itself tries to connect, with growing pauses; whoever asks for a
 # connection then begins anew. The longer, the longer it finds out late that Postgres is back.
 RECONNECT = 5.0
+# A process asks the same few statements for ever, and each is planned once: of the longest ones a plan
+# takes longer than the work. (Left alone Postgres plans each five times, and some always.)
+PLAN_ONCE: LiteralString = "select set_config('plan_cache_mode', 'force_generic_plan', false)"
 WAIT = 10.0  # seconds for which a connection is waited for
 
 
@@ -98,6 +101,8 @@ def pool() -> "ConnectionPool[Own]":
 
 def _begin(conn: Own) -> None:
     conn.begin()
+    if not conn.pooled:
+        conn.execute(PLAN_ONCE, prepare=False)
 
 
 def _check(conn: Own) -> None:

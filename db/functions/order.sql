@@ -150,10 +150,12 @@ begin
            and j.state in ('queued', 'parked') and not j.ready
            for update skip locked) l;
     looked := coalesce(looked, '{}');
-    delete from lane_ends e using unnest(ended) d  -- but for one whose first somebody holds
-     where e.id = d.id and not exists (
-        select from baton_waiting(d.project_id, d.lane) w
-         where not w.ready and w.id <> all(looked));
+    if ended <> '{}' then
+        delete from lane_ends e using unnest(ended) d  -- but for one whose first somebody holds
+         where e.id = d.id and not exists (
+            select from baton_waiting(d.project_id, d.lane) w
+             where not w.ready and w.id <> all(looked));
+    end if;
     if looked = '{}' then
         return;
     end if;

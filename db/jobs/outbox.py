@@ -31,22 +31,35 @@ class Room:
     out: int
 
 
-def owes(conn: Connection, *, older_than: timedelta) -> bool:
-    """Whether there may be anything to look at, to publish, to recall or to tell now."""
-    row = conn.execute(OWES, {"older_than": older_than}).fetchone()
-    return bool(row and row[0])
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What there may be to do now: ends to `tell`, rows to `look` at, jobs that are `ready` to be
+    published, or messages that nobody claimed and that may be `lost`."""
+
+    tell: bool
+    look: bool
+    ready: bool
+    lost: bool
+
+
+def owes(conn: Connection, *, older_than: timedelta) -> Owed:
+    """Each question is a probe of an index: what nothing is owed for is not asked for at length."""
+    with conn.cursor(row_factory=class_row(Owed)) as cur:
+        found = cur.execute(OWES, {"older_than": older_than}).fetchone()
+    assert found
+    return found
 
 
 OWES: LiteralString = """
-    select coalesce((select min(publish_after) from jobs  -- the least: for the index
+    select exists (select from jobs where untold) as tell,
+           coalesce((select min(publish_after) from jobs  -- the least: for the index
                       where state in ('queued', 'parked') and not ready) <= now(), false)
-        or exists (select from user_turns where priority is not null)
-        or exists (select from lane_ends)
-        or exists (select from jobs
+               or exists (select from lane_ends) as look,
+           exists (select from user_turns where priority is not null) as ready,
+           exists (select from jobs
                     where published_at is not null
                       and published_at < now() - %(older_than)s::interval and state in ('queued', 'parked')
-                      and publish_after > now() and run_at <= now())
-        or exists (select from jobs where untold)"""
+                      and publish_after > now() and run_at <= now()) as lost"""
 
 
 def look(conn: Connection) -> list[tuple[str, Written]]:

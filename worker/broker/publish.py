@@ -86,12 +86,13 @@ def announce(
     """The commit is done: let the next jobs' workers and the watchers know.
 
     `told` is what it has written. Of `messages`, which are `user_id`'s, those are sent that are
-    not left to the relay to choose the moment.
+    not left to the relay to choose the moment. A job that is sent for takes the slot that this
+    one frees; where none is, the relay is rung.
     """
     rung = [message for message in messages if message.rung]
     crash_points.reach("publish.before")
     if (
-        copy(project_id, told, ring=True) and rung
+        copy(project_id, told, ring=not rung) and rung
     ):  # where it answers nothing, Celery tries for seconds
         _send(rung)
     crash_points.reach("publish.after")
