@@ -141,6 +141,7 @@ class Settings(Asking):
     check_output: int = Field(16_000, ge=1000, le=1_000_000)  # bytes kept of what it prints
     check_tries: int = Field(2, ge=0, le=10)  # repairs after a check that failed
     on_check_failed: Literal["keep", "rewind", "ask"] = "keep"
+    race_seconds: Duration = _lasts(30 * MINUTE, SECOND, DAY)  # for those that pass
     egress: EgressHosts = (
         ""  # hosts that agents may reach beside the model: host[:port], commas
     )

@@ -4,7 +4,7 @@ check of what that made, if there is one (worker/job/proof.py)."""
 from db.core.pool import connection
 from db.jobs import attempts
 from db.jobs.lanes import MAIN
-from worker.job import proof, race
+from worker.job import proof, race, racer
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
 from worker.job.delivery import does
@@ -19,7 +19,7 @@ def do_build(at: Attempt) -> None:
     if "race" in at.job.args:
         race.run_race(at, _of_the_replaced(at))
         return
-    race.check_open(at)
+    racer.check_open(at)
     commands = proof.commands(at)
     begins = "build" not in at.done
     if begins:

@@ -75,7 +75,7 @@ def archive_transitions() -> None:
 
 @app.task(name="tasks.upkeep.drop_branches")
 def drop_branches() -> None:
-    """Branches that nobody has used go after their time (30 d)."""
+    """Branches that nobody has used go after their time (30 d), those of races that are over at once."""
 
     def work(conn: Connection, _: Done, walk: Walk) -> Done:
         dropped = upkeep.drop_branches(conn, settings().branches_kept, walk)

@@ -97,7 +97,7 @@ NAMED = (
 OPTIONS = (
     *("model", "max_turns", "budget", "workspace", "on_lost", "branch_from", "template"),
     *("callback_url", "check", "check_tries", "on_check_failed"),
-    *("race", "race_by", "race_models"),
+    *("race", "race_by", "race_models", "race_seconds"),
 )
 LOOK_EVERY = 0.2  # seconds between two looks of wait()
 
@@ -129,9 +129,10 @@ class _Ask(BaseModel):
     check: str | list[str] | None = None  # shell lines that a build must pass; []: none at all
     check_tries: int | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
-    race: int | None = None  # so many do it side by side; the first that passes counts
-    race_by: Literal["first"] | None = None
+    race: int | None = None  # so many do it side by side; one that passes counts
+    race_by: Literal["first", "cheapest", "smallest"] | None = None
     race_models: list[str] | None = None
+    race_seconds: int | None = None
     error: str | None = None  # of a repair
 
 

@@ -18,6 +18,11 @@ drop function if exists baton_enqueue(text, text, text, text, text, text, text, 
                                       jsonb, uuid, timestamptz, float8, text, float8, float8, text, text,
                                       text, text, boolean, text, text, float8, text, text);
 
+drop function if exists baton_enqueue(text, text, text, text, text, text, text, float8, timestamptz, text,
+                                      jsonb, uuid, timestamptz, float8, text, float8, float8, text, text,
+                                      text, text, boolean, text, text, float8, text, text, float8, text,
+                                      text[]);
+
 create or replace function baton_enqueue(
     kind                text,
     project             text,
@@ -46,9 +51,10 @@ create or replace function baton_enqueue(
     check_tries         float8 default null,
     on_check_failed     text default null,
     error               text default null,         -- of a repair, in place of a prompt
-    race                float8 default null,       -- how many do it side by side; the first that passes counts
-    race_by             text default null,
-    race_models         text[] default null        -- one for each of them
+    race                float8 default null,       -- how many do it side by side; one that passes counts
+    race_by             text default null,         -- which one: first, cheapest or smallest
+    race_models         text[] default null,       -- one for each of them
+    race_seconds        float8 default null        -- how long those that pass are waited for
 ) returns uuid language plpgsql as $$
 #variable_conflict use_variable
 declare
@@ -65,7 +71,7 @@ begin
             kind, project, user_id, prompt, version, key, busy, priority, run_at,
             previous_session_id, options, id, publish_after, prompt_limit, model, max_turns, budget,
             workspace, on_lost, branch_from, template, callback_url, "check", check_tries,
-            on_check_failed, error, race, race_by, race_models);
+            on_check_failed, error, race, race_by, race_models, race_seconds);
     end if;
     kind := replace(kind, '-', '_');
     work := case kind when 'repair' then 'update' else kind end;
@@ -87,7 +93,7 @@ begin
         'workspace', workspace, 'on_lost', on_lost, 'branch_from', branch_from, 'template', template,
         'callback_url', callback_url, 'check', "check", 'check_tries', check_tries,
         'on_check_failed', on_check_failed, 'race', race, 'race_by', race_by,
-        'race_models', to_jsonb(race_models)));
+        'race_models', to_jsonb(race_models), 'race_seconds', race_seconds));
     perform baton_check_checks(kind, options);
     options := options || jsonb_strip_nulls(jsonb_build_object('about', about));
     digest := md5(jsonb_build_array(kind, user_id, prompt, version, busy, options)::text);
@@ -254,7 +260,7 @@ begin
     insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args, priority,
                       version_id, previous_session_id, callback_url)
     values (new, new, old.id, old.project_id, old.user_id, lane, old.kind,
-            (old.args - '{busy,fresh,answer,lost,check_answer,repair_at}'::text[]) || more, old.priority, version,
+            (old.args - '{busy,fresh,answer,lost,check_answer,repair_at,racer}'::text[]) || more, old.priority, version,
             old.previous_session_id, old.callback_url);
     perform baton_count_ask(old.user_id);
     return new;

@@ -15,6 +15,10 @@ drop function if exists baton_enqueue_for(text, text, text, text, text, text, te
     text, jsonb, uuid, timestamptz, float8, text, float8, float8, text, text, text, text, text, text, float8,
     text, text);
 
+drop function if exists baton_enqueue_for(text, text, text, text, text, text, text, float8, timestamptz,
+    text, jsonb, uuid, timestamptz, float8, text, float8, float8, text, text, text, text, text, text, float8,
+    text, text, float8, text, text[]);
+
 -- baton_enqueue with the rights of the tables' owner, for the user of the connection alone. Nobody asks as
 -- an operator here. Whoever may write `jobs` has no use for it.
 create or replace function baton_enqueue_for(
@@ -23,7 +27,7 @@ create or replace function baton_enqueue_for(
     publish_after timestamptz, prompt_limit float8, model text, max_turns float8, budget float8,
     workspace text, on_lost text, branch_from text, template text, callback_url text,
     "check" text, check_tries float8, on_check_failed text, error text,
-    race float8, race_by text, race_models text[]
+    race float8, race_by text, race_models text[], race_seconds float8
 ) returns uuid language plpgsql security definer as $$
 begin
     if user_id is distinct from baton_user() then
@@ -39,7 +43,8 @@ begin
         max_turns => max_turns, budget => budget, workspace => workspace, on_lost => on_lost,
         branch_from => branch_from, template => template, callback_url => callback_url,
         "check" => "check", check_tries => check_tries, on_check_failed => on_check_failed, error => error,
-        race => race, race_by => race_by, race_models => race_models);
+        race => race, race_by => race_by, race_models => race_models,
+        race_seconds => race_seconds);
 end $$;
 
 -- On the tables beside it, and nobody's but a producer's to call (db/core/roles.py grants it).

@@ -8,7 +8,8 @@ declare
     said  text;
     lines jsonb;
 begin
-    select o into said from unnest(array['race', 'race_by', 'race_models']) o where options ? o limit 1;
+    select o into said from unnest(array['race', 'race_by', 'race_models', 'race_seconds']) o
+     where options ? o limit 1;
     if said is null then
         return;
     elsif kind not in ('build', 'update', 'repair') then
@@ -18,9 +19,13 @@ begin
         perform baton_refuse('bad_input', format('%s is for a race: give race, from 2 to 8, too.', said), said);
     elsif not baton_within(options -> 'race', 2, 8, whole => true) then
         perform baton_refuse('bad_input', 'race must be a whole number from 2 to 8.', 'race');
-    elsif coalesce(options ->> 'race_by', 'first') not in ('first') then
-        perform baton_refuse('bad_input', 'race_by must be first.', 'race_by');
-    elsif options ? 'race_models' then
+    elsif coalesce(options ->> 'race_by', 'first') not in ('first', 'cheapest', 'smallest') then
+        perform baton_refuse('bad_input', 'race_by must be first, cheapest or smallest.', 'race_by');
+    end if;
+    if options ? 'race_seconds' then
+        perform baton_check_race_seconds(options);
+    end if;
+    if options ? 'race_models' then
         perform baton_check_race_models(options -> 'race_models', (options ->> 'race')::numeric);
     end if;
     if options ? 'branch_from' then
@@ -41,6 +46,18 @@ begin
         perform baton_refuse('bad_input',
             'A race begins from the project''s newest session: build the project once, then ask for a race.',
             'race');
+    end if;
+end $$;
+
+-- How long those that pass are waited for. Who takes the first waits for no other.
+create or replace function baton_check_race_seconds(options jsonb) returns void language plpgsql as $$
+begin
+    if not baton_within(options -> 'race_seconds', 1, 86400, whole => true) then
+        perform baton_refuse('bad_input', 'race_seconds must be a whole number from 1 to 86400.', 'race_seconds');
+    elsif coalesce(options ->> 'race_by', 'first') = 'first' then
+        perform baton_refuse('bad_input',
+            'race_seconds is for a race by cheapest or smallest: give race_by, or leave it out.',
+            'race_seconds');
     end if;
 end $$;
 

@@ -104,10 +104,10 @@ begin
     select o into wrong from jsonb_object_keys(options) as o
      where o not in ('model', 'max_turns', 'budget', 'workspace', 'on_lost', 'branch_from',
                      'template', 'callback_url', 'check', 'check_tries', 'on_check_failed', 'race', 'race_by',
-                     'race_models') limit 1;
+                     'race_models', 'race_seconds') limit 1;
     if found then
         perform baton_refuse('bad_input', format(
-            'Unknown option %s: use model, max_turns, budget, workspace, on_lost, branch_from, template, callback_url, check, check_tries, on_check_failed, race, race_by or race_models.',
+            'Unknown option %s: use model, max_turns, budget, workspace, on_lost, branch_from, template, callback_url, check, check_tries, on_check_failed, race, race_by, race_models or race_seconds.',
             left(wrong, 60)), 'options');
     end if;
     perform baton_check_options(options);

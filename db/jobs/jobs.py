@@ -118,7 +118,8 @@ def resume_attempts(conn: Connection, job_id: UUID) -> list[dict[str, Any]]:
 
 
 def cancel(conn: Connection, job_id: UUID, *, patience: str = PATIENCE) -> Job | None:
-    """Cancel the job and what follows in its chain; None if there is no such job.
+    """Cancel the job and what follows in its chain; None if there is no such job. Of one of a race
+    that one alone: the others race on. Of the race's own job all of them.
 
     Whoever holds its rows is waited for as long as `patience`, in Postgres' units; then
     LockNotAvailable is raised.
@@ -174,7 +175,7 @@ CANCEL: LiteralString = (
     with rest_of_chain as (
         select j.* from jobs a
           join jobs j on j.chain_id = a.chain_id
-                     and (j.id = a.id or j.created_at >= a.created_at)
+                     and (j.id = a.id or j.created_at >= a.created_at and not a.args ? 'racer')
          where a.id = %(id)s and j.finished_at is null
            for update of j
     ),"""

@@ -138,8 +138,9 @@ ARCHIVE: LiteralString = """
 def drop_branches(
     conn: Connection, unused: timedelta, walk: Walk | None = None
 ) -> list[Dropped]:
-    """End branches that had no turn and no job for so long, the longest unused first."""
-    dropped = list[Dropped]()
+    """End branches that had no turn and no job for so long, the longest unused first; before them those
+    of races that were cancelled."""
+    dropped = branches.drop_lost(conn, limit=ROWS)
 
     def page(after: Key | None) -> tuple[int, Key | None]:
         done, last = branches.drop_unused(conn, unused, limit=PROJECTS, after=after)

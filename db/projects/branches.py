@@ -151,7 +151,8 @@ def drop_unused(
         """,
         {"unused": unused, "since": since, "project": project_id, "lane": lane, "limit": limit},
     ).fetchall()
-    dropped = [_drop_if_unused(conn, p, at, unused) for p, at, _, free in found if free]
+    since_when = {"unused": unused}
+    dropped = [_drop_if(conn, p, at, UNUSED, since_when) for p, at, _, free in found if free]
     last = [found[-1][2], *found[-1][:2]] if len(found) == limit else None
     return [each for each in dropped if each], last
 
@@ -165,18 +166,54 @@ UNUSED: LiteralString = """
                             or j.finished_at >= clock_timestamp() - %(unused)s))"""
 
 
-def _drop_if_unused(
-    conn: Connection, project_id: str, lane: str, unused: timedelta
+def drop_lost(conn: Connection, *, limit: int) -> list[Dropped]:
+    """End branches of races that are over, and that no race has ended: of those that were cancelled."""
+    found = conn.execute(
+        """
+        select b.project_id, b.lane
+          from jobs j join branches b on b.project_id = j.project_id and b.lane = j.lane
+         where j.args ? 'racer' and j.finished_at > clock_timestamp() - interval '1 day'
+           and """
+        + LOST
+        + " order by j.finished_at limit %s",
+        (limit,),
+    ).fetchall()
+    dropped = [_drop_if(conn, project, lane, LOST, {}, why="race") for project, lane in found]
+    return [each for each in dropped if each]
+
+
+# Whether the branch `b` was one of a race that is over, which needs it no more, and nobody took it up.
+# What has passed stays where the race itself failed; and so does what it tells of as kept.
+LOST: LiteralString = """
+    b.promoted_at is null and exists (
+        select from jobs l join jobs r on r.id = l.parent_id
+         where l.project_id = b.project_id and l.lane = b.lane and l.args ? 'racer'
+           and l.finished_at is not null and r.finished_at is not null
+           and (r.state = 'cancelled'
+                or l.state <> 'done' and r.error_class is distinct from 'not_promoted'))
+    and not exists (select from jobs o
+                     where o.project_id = b.project_id and o.lane = b.lane
+                       and not (o.args ? 'racer' and o.finished_at is not null))"""
+
+
+def _drop_if(
+    conn: Connection,
+    project_id: str,
+    lane: str,
+    free: LiteralString,
+    given: dict[str, Any],
+    *,
+    why: str = "idle",
 ) -> Dropped | None:
-    """None if somebody has come to use it since it was found."""
+    """None if somebody has come to use it since it was found `free`."""
     try:
         with _alone(conn, project_id, lane, HASTE) as branch:
             found = conn.execute(
                 "select from branches b where b.project_id = %(project)s and b.lane = %(lane)s and "
-                + UNUSED,
-                {"project": project_id, "lane": lane, "unused": unused},
+                + free,
+                {"project": project_id, "lane": lane, **given},
             )
-            return _drop(conn, project_id, branch, why="idle") if found.rowcount else None
+            return _drop(conn, project_id, branch, why=why) if found.rowcount else None
     except HeadHeld:
         return None
 

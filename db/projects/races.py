@@ -6,6 +6,7 @@ chain, and waits without a slot. What is next follows from their rows: there is 
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from config.settings import settings
 from db.core.events import Event
 from db.jobs import jobs
 from db.jobs.attempts import Claimed
@@ -21,13 +23,15 @@ from db.projects import heads
 from db.projects.heads import HeadHeld, Move
 
 WAITS = "racing"  # why the race's job is parked
+FIRST, CHEAPEST, SMALLEST = "first", "cheapest", "smallest"
 LOOK_AGAIN = timedelta(seconds=30)  # where nobody tells of an end, since its worker died
 
 
 @dataclass(frozen=True, slots=True)
 class Racer:
     """One of a race: its job, and its branch, which is null once it is gone. `commands`: how many
-    its newest version has passed; null: no check of it came to an end."""
+    its newest version has passed; null: no check of it came to an end. `in_time`: it has ended before
+    the race's time was over, or that is not over yet. `cost_usd` is that of all its turns."""
 
     id: UUID
     number: int
@@ -38,6 +42,9 @@ class Racer:
     error: str | None
     result: dict[str, Any] | None
     commands: int | None
+    committed: bool
+    in_time: bool
+    cost_usd: Decimal
     from_session: str | None
     head: str | None
     tree: str | None
@@ -49,14 +56,30 @@ class Racer:
 
     @property
     def made(self) -> bool:
-        """Whether it has come to a version, passing or not."""
-        return self.head is not None and self.head != self.from_session
+        """Whether it has come to a version, passing or not, and nobody has cancelled it."""
+        return self.committed and self.state != "cancelled"
+
+    @property
+    def patch_bytes(self) -> int | None:
+        """How much it has changed; None: nobody has looked."""
+        return (self.result or {}).get("patch_bytes")
 
 
-def racers(conn: Connection, job_id: UUID) -> list[Racer]:
+def by(job: Claimed) -> str:
+    """Which one of those that pass the race takes: first, cheapest or smallest."""
+    return str(job.args.get("race_by") or FIRST)
+
+
+def time_of(job: Claimed) -> timedelta:
+    """How long, from the race's beginning, those that pass are waited for."""
+    given = job.args.get("race_seconds")
+    return timedelta(seconds=given) if given else settings().race_seconds
+
+
+def racers(conn: Connection, job: Claimed) -> list[Racer]:
     """Those of a race: first those that have ended, in that order."""
     with conn.cursor(row_factory=class_row(Racer)) as cur:
-        return cur.execute(RACERS, (job_id,)).fetchall()
+        return cur.execute(RACERS, {"id": job.id, "time": time_of(job)}).fetchall()
 
 
 RACERS: LiteralString = """
@@ -66,11 +89,15 @@ RACERS: LiteralString = """
              where c.job_id = j.id
                and c.round = (select max(l.round) from checks l where l.job_id = j.id)
             having count(*) > 0) as commands,
+           exists (select from turns t
+                    where t.job_id = j.id and t.outcome = 'committed') as committed,
+           coalesce(j.finished_at, now()) <= j.created_at + %(time)s as in_time,
+           (select coalesce(sum(t.cost_usd), 0) from turns t where t.job_id = j.id) as cost_usd,
            b.from_session, b.head, b.tree, b.promoted_at is not null as promoted
       from jobs r
       join jobs j on j.chain_id = r.chain_id and j.parent_id = r.id and j.args ? 'racer'
       left join branches b on b.project_id = j.project_id and b.lane = j.lane
-     where r.id = %s order by j.finished_at, number"""
+     where r.id = %(id)s order by j.finished_at, number"""
 
 
 def begin(conn: Connection, job: Claimed, asked: list[dict[str, Any]]) -> bool:
@@ -79,7 +106,7 @@ def begin(conn: Connection, job: Claimed, asked: list[dict[str, Any]]) -> bool:
     with conn.transaction():
         if not _hold(conn, job):
             return False
-        if not racers(conn, job.id):
+        if not racers(conn, job):
             for args in asked:
                 conn.execute(BEGIN, _params(job, args))
     return True
@@ -113,31 +140,50 @@ BEGIN: LiteralString = """
 
 
 def wait(conn: Connection, job: Claimed, wait: Wait, told: list[Event]) -> list[Any] | None:
-    """As `endings.put_back`: the relay sends for the job when one of its race has ended."""
+    """As `endings.put_back`: the relay sends for the job when one of its race has ended, and when
+    the race's time is over."""
     with conn.transaction():
         written = put_back(conn, job, wait, told)
         if written is not None:  # not before the time of its next look, but whenever it is told
-            conn.execute(
-                "update jobs set run_at = now() where id = %s and attempt = %s",
-                (job.id, job.attempt),
-            )
+            conn.execute(TOLD_SOONER, _asked_of(job) | {"attempt": job.attempt})
     return written
 
 
-def look_again(conn: Connection, job_id: UUID) -> None:
+TOLD_SOONER: LiteralString = """
+    update jobs r set run_at = now(), publish_after = least(r.publish_after, (
+               select min(j.created_at) + %(time)s from jobs j
+                where j.chain_id = r.chain_id and j.parent_id = r.id and j.args ? 'racer'
+               having %(by)s <> 'first' and min(j.created_at) + %(time)s > now()))
+     where r.id = %(id)s and r.attempt = %(attempt)s"""
+
+
+def look_again(conn: Connection, job: Claimed) -> None:
     """What came to an end before the job waited was told to nobody: then it is sent for now."""
-    conn.execute(
-        """
-        update jobs r set publish_after = now()
-         where r.id = %(id)s and r.state = 'parked' and r.error_class = %(waits)s
-           and exists (
-            select from jobs j where j.chain_id = r.chain_id and j.parent_id = r.id and j.args ? 'racer'
-            having bool_and(j.finished_at is not null)
-                or bool_or(j.state = 'done')
-                   and bool_or(j.finished_at is null and j.cancel_requested_at is null))
-        """,
-        {"id": job_id, "waits": WAITS},
-    )
+    conn.execute(LOOK, _asked_of(job) | {"waits": WAITS})
+
+
+LOOK: LiteralString = """
+    update jobs r set publish_after = now()
+     where r.id = %(id)s and r.state = 'parked' and r.error_class = %(waits)s
+       and exists (
+        select from jobs j where j.chain_id = r.chain_id and j.parent_id = r.id and j.args ? 'racer'
+        having bool_and(j.finished_at is not null)
+            or bool_or(j.state = 'done')
+               and bool_or(j.finished_at is null and j.cancel_requested_at is null
+                           and (%(by)s = 'first' or j.created_at + %(time)s < now())))"""
+
+
+def _asked_of(job: Claimed) -> dict[str, Any]:
+    return {"id": job.id, "by": by(job), "time": time_of(job)}
+
+
+def base_of(conn: Connection, job: Claimed) -> str | None:
+    """The git commit that one of a race began from; None: its branch is gone, or had none."""
+    found = conn.execute(
+        "select from_tree from branches where project_id = %s and lane = %s",
+        (job.project_id, job.lane),
+    ).fetchone()
+    return found[0] if found else None
 
 
 def stop(conn: Connection, job: Claimed) -> None:

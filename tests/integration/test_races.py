@@ -1,13 +1,17 @@
 """A race: one request on several branches, of which the first that passes its check is taken."""
 
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from psycopg.types.json import Jsonb
 
 from db.jobs import checks, jobs
+from db.jobs.attempts import Claimed
 from db.jobs.jobs import Job
+from db.operations import upkeep
 from db.projects import branches, projects, races
 from tests.dying import killed_at
 from tests.invariants import violations
@@ -42,15 +46,46 @@ def states(at_work: AtWork, asked: UUID) -> list[str]:
     return [job.state for job in racers(at_work, asked)]
 
 
-def run(at_work: AtWork, asked: UUID, number: int, check: list[str] | None = None) -> None:
-    """Run one of them, with a check of its own."""
+def run(
+    at_work: AtWork,
+    asked: UUID,
+    number: int,
+    check: list[str] | None = None,
+    prompt: str | None = None,
+) -> None:
+    """Run one of them, with a check or a prompt of its own."""
     job = racers(at_work, asked)[number - 1]
-    if check:
-        change = Jsonb({"check": check})
-        at_work.conn.execute(
-            "update jobs set args = args || %s where id = %s", (change, job.id)
-        )
+    given = {"check": check, "prompt": prompt}
+    change = Jsonb({name: value for name, value in given.items() if value})
+    at_work.conn.execute("update jobs set args = args || %s where id = %s", (change, job.id))
     at_work.run(job.id)
+
+
+def charge(at_work: AtWork, asked: UUID, *costs: float) -> None:
+    """Let those of the race have cost so much."""
+    for job, cost in zip(racers(at_work, asked), costs, strict=True):
+        at_work.conn.execute(
+            """
+            with charged as (
+                update turns set cost_usd = %s where job_id = %s
+                returning observed_session_id, cost_usd
+            )
+            update project_ai_session_metrics m set cost_usd = c.cost_usd
+              from charged c where m.session_id = c.observed_session_id
+            """,
+            (cost, job.id),
+        )
+
+
+def let_pass(at_work: AtWork, seconds: int) -> None:
+    """Let so much of the race's time be over."""
+    at_work.conn.execute(
+        """
+        update jobs set created_at = created_at - %(ago)s, finished_at = finished_at - %(ago)s
+         where args ? 'racer'
+        """,
+        {"ago": timedelta(seconds=seconds)},
+    )
 
 
 def sent_for(at_work: AtWork) -> bool:
@@ -103,12 +138,77 @@ def test_the_first_that_passes_takes_the_main_lines_place(at_work: AtWork):
 def test_who_ends_before_the_race_waits_is_not_overlooked(at_work: AtWork):
     asked = begun(at_work)
     at_work.conn.execute("delete from lane_ends")
-    races.look_again(at_work.conn, asked)
-    due = "select publish_after <= now() from jobs where id = %s"
-    assert not at_work.value(due, asked), "nobody has ended"
+    assert not looked_again(at_work, asked), "nobody has ended"
     run(at_work, asked, 3, ["true"])
-    races.look_again(at_work.conn, asked)
-    assert at_work.value(due, asked)
+    assert looked_again(at_work, asked)
+
+
+def looked_again(at_work: AtWork, asked: UUID) -> bool:
+    """Whether the race's job, which waits, is sent for at once."""
+    race = Race(asked, at_work.job(asked).args)
+    races.look_again(at_work.conn, cast("Claimed", race))
+    return at_work.value("select publish_after <= now() from jobs where id = %s", asked)
+
+
+@dataclass
+class Race:
+    """What is looked at of the race's job."""
+
+    id: UUID
+    args: dict[str, Any]
+
+
+@pytest.mark.parametrize(("by", "winner"), [("cheapest", 2), ("smallest", 3)])
+def test_the_cheapest_or_the_smallest_of_those_that_pass_is_taken(
+    at_work: AtWork, by: str, winner: int
+):
+    asked = begun(at_work, race_by=by, check="test -f b.txt")
+    run(at_work, asked, 1, prompt="write b.txt: of the largest change of all of them")
+    assert at_work.run(asked).state == "waits"
+    assert not looked_again(at_work, asked)
+    assert states(at_work, asked) == ["done", "queued", "queued"], "all are waited for"
+    run(at_work, asked, 2, prompt="write b.txt: of the largest change but for one")
+    run(at_work, asked, 3)
+    charge(at_work, asked, 3, 1, 2)
+    assert looked_again(at_work, asked)
+    assert at_work.run(asked).state == "done"
+    told = (at_work.job(asked).result or {})["race"]
+    assert (told["by"], told["winner"]) == (by, winner)
+    assert [one["cost_usd"] for one in told["racers"]] == [3, 1, 2]
+    first, second, third = (one["patch_bytes"] for one in told["racers"])
+    assert first > second > third > 0
+    (branch,) = branches.of_project(at_work.conn, P)
+    assert branch.lane == racers(at_work, asked)[winner - 1].lane
+    assert violations(at_work.conn) == []
+
+
+def test_whoever_passes_after_the_time_is_not_taken_where_one_has_passed_before(
+    at_work: AtWork,
+):
+    asked = begun(at_work, race_by="cheapest", race_seconds=60, check="true")
+    sent = "select publish_after - created_at from jobs where id = %s"
+    assert at_work.value(sent, asked) <= timedelta(seconds=60)
+    run(at_work, asked, 1)
+    let_pass(at_work, 61)
+    run(at_work, asked, 2)
+    charge(at_work, asked, 2, 1, 0)
+    assert at_work.run(asked).state == "waits", "the third is stopped first"
+    assert states(at_work, asked) == ["done", "done", "cancelled"]
+    assert at_work.run(asked).state == "done"
+    assert (at_work.job(asked).result or {})["race"]["winner"] == 1
+
+
+def test_where_none_has_passed_in_time_the_first_that_does_is_taken(at_work: AtWork):
+    asked = begun(at_work, race_by="smallest", race_seconds=60)
+    run(at_work, asked, 1)
+    let_pass(at_work, 61)
+    assert at_work.run(asked).state == "waits"
+    assert states(at_work, asked) == ["failed", "queued", "queued"]
+    run(at_work, asked, 3, ["true"])
+    assert looked_again(at_work, asked)
+    at_work.run(asked)
+    assert at_work.run(asked).state == "done"
+    assert (at_work.job(asked).result or {})["race"]["winner"] == 3
 
 
 @pytest.mark.parametrize(
@@ -153,6 +253,22 @@ def test_a_race_of_which_nobody_comes_to_a_version_has_failed(at_work: AtWork):
     assert branches.of_project(at_work.conn, P) == []
 
 
+@pytest.mark.parametrize("policy", ["keep", "rewind"])
+def test_what_nobody_can_keep_any_more_has_failed_its_check_all_the_same(
+    at_work: AtWork, policy: str
+):
+    asked = begun(at_work, race=2, on_check_failed=policy)
+    for number in (1, 2):
+        run(at_work, asked, number)
+        branches.drop(at_work.conn, P, racers(at_work, asked)[number - 1].lane)
+    before = at_work.head()
+    at_work.run(asked)
+    job = at_work.job(asked)
+    assert job.error_class == "check_failed"
+    assert str(job.error).endswith("Session and files are as they were before the request.")
+    assert at_work.head() == before
+
+
 def test_what_has_won_is_kept_as_a_branch_if_the_head_was_moved_meanwhile(at_work: AtWork):
     at_work.begin("write 0.txt: 0")
     first = at_work.head()
@@ -194,6 +310,61 @@ def test_a_cancel_ends_all_of_a_race(at_work: AtWork):
     jobs.cancel(at_work.conn, asked)
     assert at_work.job(asked).state == "cancelled"
     assert states(at_work, asked) == ["cancelled"] * 3
+
+
+def test_a_cancel_of_one_of_a_race_ends_that_one_alone(at_work: AtWork):
+    asked = begun(at_work, check="true")
+    jobs.cancel(at_work.conn, racers(at_work, asked)[1].id)
+    assert states(at_work, asked) == ["queued", "cancelled", "queued"]
+    assert at_work.run(asked).state == "waits"
+    run(at_work, asked, 3)
+    at_work.run(asked)
+    assert at_work.run(asked).state == "done"
+    assert states(at_work, asked) == ["cancelled", "cancelled", "done"]
+
+
+def test_a_version_that_was_cancelled_is_not_kept_as_the_nearest(at_work: AtWork):
+    asked = begun(at_work, race=2, check=["true", "false"])
+    for number in (1, 2):
+        run(at_work, asked, number, ["true", "true", "false"] if number == 2 else None)
+    cancelled = "update jobs set state = 'cancelled' where id = %s"
+    at_work.conn.execute(cancelled, (racers(at_work, asked)[1].id,))
+    at_work.run(asked)
+    (branch,) = branches.of_project(at_work.conn, P)
+    assert branch.lane == racers(at_work, asked)[0].lane
+
+
+def test_the_branches_of_a_cancelled_race_go_with_the_next_clean_up(at_work: AtWork):
+    asked = begun(at_work, check="true")
+    run(at_work, asked, 1)
+    long = timedelta(days=30)
+    assert upkeep.drop_branches(at_work.conn, long) == [], "it is under way"
+    jobs.cancel(at_work.conn, asked)
+    of_two, of_three = (job.lane for job in racers(at_work, asked)[1:])
+    taken_up = "update jobs set args = args - 'racer' where lane = %s"
+    at_work.conn.execute(taken_up, (of_three,))
+    upkeep.drop_branches(at_work.conn, long)
+    assert [one.lane for one in branches.of_project(at_work.conn, P)] == [of_three]
+    told = at_work.events("branch.dropped")
+    assert [one["why"] for one in told] == ["race", "race"]
+    assert of_two in [one["branch"] for one in told]
+    assert violations(at_work.conn) == []
+
+
+def test_one_of_a_race_that_is_asked_for_again_is_an_update_like_any(at_work: AtWork):
+    asked = begun(at_work, race=2, check="true")
+    run(at_work, asked, 1)
+    at_work.run(asked)
+    at_work.run(asked)
+    jobs.cancel(at_work.conn, asked)  # what would follow
+    again = jobs.again(at_work.conn, racers(at_work, asked)[0].id)
+    assert again
+    assert again.lane == "main"
+    assert [job.kind for job in at_work.chain_of(again.id)] == [
+        "build",
+        "metadata",
+        "compaction",
+    ]
 
 
 def test_nobody_begins_in_a_race_that_is_over(at_work: AtWork):

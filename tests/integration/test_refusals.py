@@ -68,6 +68,19 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"race": 1, "check": "true"}, "bad_input", "race"),
     ({"race": 9, "check": "true"}, "bad_input", "race"),
     ({"race_by": "first"}, "bad_input", "race_by"),
+    ({"race": 2, "check": "true", "race_by": "perhaps"}, "bad_input", "race_by"),
+    ({"race_seconds": 60}, "bad_input", "race_seconds"),
+    ({"race": 2, "check": "true", "race_seconds": 60}, "bad_input", "race_seconds"),
+    (
+        {"race": 2, "check": "true", "race_by": "smallest", "race_seconds": 0},
+        "bad_input",
+        "race_seconds",
+    ),
+    (
+        {"race": 2, "check": "true", "race_by": "cheapest", "race_seconds": 86_401},
+        "bad_input",
+        "race_seconds",
+    ),
     ({"race": 3, "check": "true", "race_models": ["sonnet"]}, "bad_input", "race_models"),
     ({"race": 2, "check": "true", "branch_from": str(uuid4())}, "bad_branch", "race"),
     ({"race": 2, "check": "true", "project": "new"}, "bad_input", "race"),  # no session yet
@@ -90,7 +103,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
 # Of the command line: what it looks at itself, and options that are named otherwise.
 PARSED = {
     *("priority", "previous_session_id", "branch_from", "busy", "on_lost", "run_at"),
-    "on_check_failed",
+    *("on_check_failed", "race_by"),
 }
 OPTIONS = {"version": "version-id", "previous_session_id": "previous-session"}
 
@@ -168,12 +181,13 @@ def by_celery(_: str, asked: dict[str, Any]) -> Refusal | None:
     return None
 
 
+CHOSEN = {"on_lost", "busy", "on_check_failed", "race_by"}
 # Each door, and the fields that it looks at itself, before Postgres does.
 DOORS: dict[str, tuple[Callable[[str, dict[str, Any]], Refusal | None], set[str]]] = {
     "sql": (by_sql, set()),
-    "python": (by_python, {"on_lost", "busy", "on_check_failed"}),
-    "async": (by_async, {"on_lost", "busy", "on_check_failed"}),
-    "celery": (by_celery, {"on_lost", "busy", "on_check_failed"}),
+    "python": (by_python, CHOSEN),
+    "async": (by_async, CHOSEN),
+    "celery": (by_celery, CHOSEN),
 }
 
 

@@ -15,7 +15,7 @@ from worker.reports import jobs as documents
 
 @app.command("cancel")
 def cancel_job(job: Id, _json: AsJson = False) -> None:
-    """Cancel a job and what follows in its chain."""
+    """Cancel a job and what follows in its chain; of one of a race that one alone."""
     with ledger() as conn:
         asked = known_job(conn, job)
         was_open = {j.id for j in jobs.chain(conn, asked.chain_id) if not j.ended}
@@ -27,7 +27,12 @@ def cancel_job(job: Id, _json: AsJson = False) -> None:
                 f"A transaction that is still open holds job {asked.id}, most likely a request's:"
                 " it is cancelled as soon as that one ends."
             ) from None
-        told = [j for j in jobs.chain(conn, asked.chain_id) if j.id in was_open]
+        alone = "racer" in asked.args
+        told = [
+            j
+            for j in jobs.chain(conn, asked.chain_id)
+            if j.id in was_open and (j.id == asked.id or not alone)
+        ]
         rows = documents.listed(conn, told)
     if not told and after.state != "cancelled":
         raise Failed(f"Job {after.id} has ended already ({after.state}): nothing is cancelled.")

@@ -89,7 +89,7 @@ def follow(conn: Connection, job: Job) -> None:
     except KeyboardInterrupt as exc:
         raise Left(going_on(job.id)) from exc
     chain = documents.listed(conn, jobs.chain(conn, job.chain_id))
-    lost = next((one for one in chain if one["state"] != "done"), None)
+    lost = next((one for one in chain if one["state"] != "done" and not one["racer"]), None)
     document = {"chain_id": job.chain_id, "ok": lost is None, "jobs": chain}
     screen.show(document, [chain_end(chain)])
     if lost:

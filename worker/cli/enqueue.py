@@ -17,7 +17,7 @@ Kind = Literal["build", "update", "repair", "chat-plan", "metadata", "compaction
 Busy = Literal["enqueue", "reject", "replace", "interrupt"]
 OnCheckFailed = Literal["keep", "rewind", "ask"]
 OnLost = Literal["fresh", "ask"]
-RaceBy = Literal["first"]
+RaceBy = Literal["first", "cheapest", "smallest"]
 SMALLEST, LARGEST = -1_000_000, 1_000_000  # as worker.client
 
 
@@ -73,6 +73,9 @@ def ask(
     race_models: Annotated[
         list[str] | None, typer.Option(help="A model for each of a race: give it as often.")
     ] = None,
+    race_seconds: Annotated[
+        int | None, typer.Option(help="How long those of it that pass are waited for.")
+    ] = None,
     error_file: Annotated[
         Path | None, typer.Option(help="Of a repair: what was reported; - reads it from stdin.")
     ] = None,
@@ -115,6 +118,7 @@ def ask(
             race=race,
             race_by=race_by,
             race_models=race_models or None,
+            race_seconds=race_seconds,
             error=error,
         )
         job = asking.enqueue(conn, request, operator=operator)

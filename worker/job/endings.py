@@ -172,7 +172,7 @@ def _race(job: Claimed, error_class: str, text: str) -> Ran:
         crash_points.reach("ending.before")
         written = races.wait(conn, job, wait, [_waits(job, wait)])
         crash_points.reach("ending.after")
-        races.look_again(conn, job.id)
+        races.look_again(conn, job)
     return _after_wait(job, wait, written)
 
 

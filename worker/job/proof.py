@@ -24,7 +24,7 @@ from worker.checks.command import Hold
 from worker.checks.sentences import ending, sentence
 from worker.failures.errors import AttemptReplaced, BadRequest, CheckFailed, CheckUndecided
 from worker.failures.retry import on_blip
-from worker.job import files, job_events
+from worker.job import files, job_events, racer
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
 from worker.job.legs import Work
@@ -203,7 +203,7 @@ def _settle(at: Attempt, *, checked: bool) -> None:
     job, stand = at.job, _stand(at)
     checks_told = {"status": "passing" if checked else "unchecked", "repairs": stand.repairs}
     following = following_of(job)
-    result = {"check": checks_told}
+    result = {"check": checks_told} | racer.change_of(at)
     body = {**job_events.about(job), "result": stand.result | result}
     told = [Event("job.done", job.id, body)]
     if following:

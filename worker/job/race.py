@@ -1,8 +1,11 @@
-"""A race: the same request on several branches from the head, side by side; the first that passes its
-check takes the main line's place, and the others end.
+"""A race: the same request on several branches from the head, side by side; of those that pass their
+check one takes the main line's place, and the others end.
 
-    begin ──► racers run, each on a branch; this job waits without a slot ──► one has passed ──► stop the
+    begin ──► racers run, each on a branch; this job waits without a slot ──► it is decided ──► stop the
     others, wait for their ends ──► promote ──► drop the others ──► done
+
+It is decided when the first has passed; by cheapest or smallest, when all have ended, or its time is
+over and one has passed.
 
 A worker may die at any arrow: what is next follows from the racers' rows (db/projects/races.py).
 docs/decisions/0030 says why it is so.
@@ -14,7 +17,7 @@ from typing import Any
 from config.settings import settings
 from db.core.events import Event
 from db.core.pool import connection
-from db.jobs import endings, jobs
+from db.jobs import endings
 from db.jobs.endings import End
 from db.projects import branches, races
 from db.projects.heads import HeadHeld
@@ -28,7 +31,6 @@ from worker.failures.errors import (
     NotPromoted,
     RaceFailed,
     Racing,
-    Stopped,
 )
 from worker.job import files, job_events, proof
 from worker.job.attempt import Attempt
@@ -39,20 +41,12 @@ NOT_HANDED_ON = (
     "race",
     "race_by",
     "race_models",
+    "race_seconds",
     "busy",
     "check_answer",
     "workspace",
     "template",
 )
-
-
-def check_open(at: Attempt) -> None:
-    """One of a race has nothing to do once the race is over. Raises Stopped."""
-    if "racer" in at.job.args and at.job.parent_id:
-        with connection() as conn:
-            race = jobs.get(conn, at.job.parent_id)
-        if race and race.ended:
-            raise Stopped("cancelled")
 
 
 def run_race(at: Attempt, replaced: str) -> None:
@@ -66,11 +60,11 @@ def run_race(at: Attempt, replaced: str) -> None:
         _begin(at, replaced)
         raise Racing("It races on branches of its own.")
     if any(not one.ended for one in found):
-        if any(one.passed for one in found):
+        if _decided(at, found):
             with connection() as conn:
                 races.stop(conn, at.job)
         raise Racing("It races on branches of its own.")
-    best = next((one for one in found if one.passed), None)
+    best = _best(at, found)
     if best is None:
         _nobody_passed(at, found)
     else:
@@ -80,7 +74,31 @@ def run_race(at: Attempt, replaced: str) -> None:
 
 def _racers(at: Attempt) -> list[Racer]:
     with connection() as conn:
-        return races.racers(conn, at.job.id)
+        return races.racers(conn, at.job)
+
+
+def _decided(at: Attempt, found: list[Racer]) -> bool:
+    """Whether those that still race can be none that is taken."""
+    over = races.by(at.job) == races.FIRST or any(
+        not one.ended and not one.in_time for one in found
+    )
+    return over and any(one.passed for one in found)
+
+
+def _best(at: Attempt, found: list[Racer]) -> Racer | None:
+    """The one that is taken, of those that have passed, in the order in which they ended. Of equals
+    the first; once it is promoted, that one."""
+    passed = sorted((one for one in found if one.passed), key=lambda one: not one.promoted)
+    in_time = [one for one in passed if one.in_time]
+    if not in_time or passed[0].promoted:
+        return passed[0] if passed else None
+    match races.by(at.job):
+        case races.CHEAPEST:
+            return min(in_time, key=lambda one: one.cost_usd)
+        case races.SMALLEST:
+            return min(in_time, key=lambda one: (one.patch_bytes is None, one.patch_bytes or 0))
+        case _:
+            return passed[0]
 
 
 def _begin(at: Attempt, replaced: str) -> None:
@@ -142,7 +160,8 @@ def _drop(at: Attempt, found: list[Racer], *, but: Racer | None = None) -> None:
 def _settle(at: Attempt, found: list[Racer], best: Racer) -> None:
     """The job is done with what has won, and its chain goes on. Raises AttemptReplaced."""
     job = at.job
-    result = (best.result or {}) | {"race": _told(found, best)}
+    made = {name: value for name, value in (best.result or {}).items() if name != "patch_bytes"}
+    result = made | {"race": _told(at, found, best)}
     following = following_of(job)
     told = [
         Event("chat.said", job.id, _said(at, best)),
@@ -164,12 +183,23 @@ def _said(at: Attempt, best: Racer) -> dict[str, Any]:
     return {**about, "role": "assistant", "text": text, "session": best.head, "step": "build"}
 
 
-def _told(found: list[Racer], best: Racer) -> dict[str, Any]:
+def _told(at: Attempt, found: list[Racer], best: Racer) -> dict[str, Any]:
     racers = [
-        {"job": str(one.id), "number": one.number, "state": one.state}
+        {
+            "job": str(one.id),
+            "number": one.number,
+            "state": one.state,
+            "cost_usd": float(one.cost_usd),
+            "patch_bytes": one.patch_bytes,
+        }
         for one in sorted(found, key=lambda one: one.number)
     ]
-    return {"winner": best.number, "branch": best.lane, "racers": racers}
+    return {
+        "by": races.by(at.job),
+        "winner": best.number,
+        "branch": best.lane,
+        "racers": racers,
+    }
 
 
 def _nobody_passed(at: Attempt, found: list[Racer]) -> None:
@@ -179,15 +209,16 @@ def _nobody_passed(at: Attempt, found: list[Racer]) -> None:
         _drop(at, found)
         first = found[0]
         raise RaceFailed(f"None of the {len(found)} came to a version. {first.error}")
-    best = max(made, key=lambda one: one.commands or 0)  # of equals the first that ended
+    # of equals the first that ended; one whose branch is gone is none to keep
+    best = max(made, key=lambda one: (one.head is not None, one.commands or 0))
     none = f"None of the {len(found)} passed its check."
     failed = (best.error or "").removesuffix(proof.KEPT).strip()
     match at.job.args.get("check_answer") or proof.policy(at):
         case "ask":
             raise CheckUndecided(f"{none} Of the nearest: {failed} Answer keep or rewind.")
-        case "rewind":
-            _drop(at, found)
-            raise CheckFailed(f"{none} Of the nearest: {failed} {proof.TAKEN_BACK}")
-        case _:
+        case "keep" if best.head:
             _take(at, found, best, "failing")
             raise CheckFailed(f"{none} Of the nearest: {failed} {proof.KEPT}")
+        case _:
+            _drop(at, found)
+            raise CheckFailed(f"{none} Of the nearest: {failed} {proof.TAKEN_BACK}")

@@ -42,7 +42,13 @@ def detailed(conn: Connection, job: Job) -> Row:
         "checks": checks.of_job(conn, job.id),
         "sessions_looked_at": jobs.resume_attempts(conn, job.id),
         "chain": [
-            {"id": j.id, "kind": j.kind, "state": j.state, "error_class": j.error_class}
+            {
+                "id": j.id,
+                "kind": j.kind,
+                "racer": j.args.get("racer"),
+                "state": j.state,
+                "error_class": j.error_class,
+            }
             for j in chain
         ],
     }
@@ -62,6 +68,7 @@ def _row(job: Job) -> Row:
         "lane": job.lane,
         "kind": job.kind,
         "asked": args.get("asked"),
+        "racer": args.get("racer"),
         "prompt": args.get("prompt"),
         "key": job.key,
         "priority": job.priority,

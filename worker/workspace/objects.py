@@ -7,8 +7,9 @@ for whatever reason, git does, and git's is the error.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from worker.workspace import git, inside
 
@@ -17,6 +18,16 @@ PLAINLY = (
     *("--no-ext-diff", "--no-textconv", "--no-color"),
 )
 WITHOUT_HOOKS = "git -c core.hooksPath=/dev/null receive-pack"
+
+
+class _Counted(BytesIO):
+    """Takes in what is written, and keeps its length alone."""
+
+    bytes = 0
+
+    def write(self, data: Any, /) -> int:
+        self.bytes += len(data)
+        return len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,12 @@ class Objects:
         """Write the patch that git applies to go from one commit or tree to another."""
         command = ("git", f"--git-dir={self.git_dir}", *git.SETTINGS, *PLAINLY)
         git.pour(*command, "-p", "--binary", before, after, cwd=self.path, into=into)
+
+    def patch_bytes(self, before: str, after: str) -> int:
+        """How long that patch is."""
+        counted = _Counted()
+        self.pour_patch(before, after, counted)
+        return counted.bytes
 
     def same(self, one: str, other: str) -> bool:
         """Whether two commits have the same files."""

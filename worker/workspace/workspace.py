@@ -256,6 +256,15 @@ def after_check(job: Claimed, path: Path, commit: str) -> list[str]:
         return trees.touched(commit, now)
 
 
+def patch_bytes(job: Claimed, path: Path, before: str, after: str) -> int:
+    """How much differs between two commits: the bytes of the patch that `baton diff` would write.
+    Raises WorkspaceAway."""
+    trees = _trees_of(job, path)
+    if not trees.has(before):
+        _obtain(trees, job.project_id, before)
+    return trees.patch_bytes(before, after)
+
+
 def confirm(job: Claimed, begun: AsFound, commit: str, *, earlier: set[UUID]) -> None:
     """The turn was committed: its tree is what the next attempt begins on.
 

@@ -20,7 +20,7 @@ from baton_client.results import Asked
 OPTIONS = (
     *("model", "max_turns", "budget", "workspace", "on_lost", "branch_from", "template"),
     *("callback_url", "check", "check_tries", "on_check_failed"),
-    *("race", "race_by", "race_models"),
+    *("race", "race_by", "race_models", "race_seconds"),
 )
 ENQUEUE: LiteralString = """
     select baton_enqueue(

@@ -33,8 +33,9 @@ class Ask(BaseModel):
     check_tries: int | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
     race: int | None = None
-    race_by: Literal["first"] | None = None
+    race_by: Literal["first", "cheapest", "smallest"] | None = None
     race_models: list[str] | None = None
+    race_seconds: int | None = None
     error: str | None = None
 
 

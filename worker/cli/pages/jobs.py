@@ -51,7 +51,12 @@ def standing(job: Row) -> str:
 def kind(job: Row) -> str:
     """The kind, and what was asked for when that is another word."""
     other = job["kind"] == "build" and job["asked"] in ("update", "repair")
-    return str(job["asked"] if other else job["kind"])
+    return str(job["asked"] if other and not job["racer"] else _part(job))
+
+
+def _part(job: Row) -> str:
+    """What a job is in its chain."""
+    return f"racer {job['racer']}" if job["racer"] else str(job["kind"])
 
 
 def job_page(job: Row, names: Names) -> Page:
@@ -99,7 +104,7 @@ def job_page(job: Row, names: Names) -> Page:
         Table(
             ("id", "kind", "state", "error class"),
             [
-                (named(j["id"], names), j["kind"], j["state"], j["error_class"])
+                (named(j["id"], names), _part(j), j["state"], j["error_class"])
                 for j in job["chain"]
             ],
             "",
@@ -213,7 +218,7 @@ def cancelled(job: Row) -> str:
 
 def chain_end(chain: Sequence[Row]) -> str:
     """How a chain ended, in a line."""
-    ends = ", ".join(f"{job['kind']} {job['state']}" for job in chain)
+    ends = ", ".join(f"{job['kind']} {job['state']}" for job in chain if not job["racer"])
     return f"The chain {chain[0]['id']} has ended: {ends}."
 
 
