@@ -2,21 +2,25 @@
 
 No other module reads the environment. `.env.example` lists every name with its default and its
 range; durations are in seconds unless a name says otherwise. Each value is checked by itself
-(`values.py`), then what they are to each other (`rules.py`); `start.py` is where a process
-does that first.
+(`values.py`), then what they are to each other (`rules.py`); `reading.py` says what is wrong, and
+`start.py` is where a process does that first.
 """
 
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config import redis
+from config.reading import PREFIX as PREFIX
+from config.reading import BadSettings as BadSettings
+from config.reading import Span, name_in, span_in
+from config.reading import number as number
+from config.reading import read as read
 from config.redis import Way
 from config.values import (
     ApiKey,
@@ -40,7 +44,6 @@ from config.values import (
 
 ANTHROPIC = "https://api.anthropic.com"
 STANDIN_KEY = "stand-in"  # what the CLI is given as a key when the model is the stand-in
-PREFIX = "BATON_"
 NO_SECRET = SecretStr("")
 
 
@@ -271,10 +274,6 @@ class Settings(Asking):
         )
 
 
-class BadSettings(Exception):
-    """The environment says something that cannot be; the text names it."""
-
-
 @cache
 def settings() -> Settings:
     """The settings of this process. Raises BadSettings with a sentence for people."""
@@ -291,54 +290,9 @@ def asking() -> Asking:
 
 def name(field: str) -> str:
     """What the environment calls a field of the settings."""
-    alias = Settings.model_fields[field].validation_alias
-    return str(alias) if alias else f"{PREFIX}{field.upper()}"
+    return name_in(Settings, field)
 
 
-def span(field: str) -> tuple[Any, Any] | None:
+def span(field: str) -> Span | None:
     """The least and the greatest value of a field, of its own type; None: it is no number."""
-    least = most = None
-    for one in Settings.model_fields[field].metadata:
-        least, most = getattr(one, "ge", least), getattr(one, "le", most)
-    return None if most is None else (least, most)
-
-
-def number(value: Any) -> str:
-    """A value of a setting as one would write it: durations in seconds."""
-    plain: float = value.total_seconds() if isinstance(value, timedelta) else value
-    return str(int(plain)) if plain == int(plain) else f"{plain:g}"
-
-
-Read = TypeVar("Read", bound=Asking)
-
-
-def read(kind: type[Read]) -> Read:
-    """The settings as the environment says them now. Raises BadSettings."""
-    try:
-        return kind()  # pyright: ignore[reportCallIssue]  # fields come from the environment
-    except ValidationError as exc:
-        # Not `from exc`: that repeats the value, and with it a password.
-        raise BadSettings(_sentence(exc.errors()[0])) from None
-    except (OSError, UnicodeDecodeError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        raise BadSettings(f"{Path('.env').absolute()} cannot be read: {why}.") from exc
-
-
-def _sentence(error: ErrorDetails) -> str:
-    """What is wrong with a value. Only numbers are repeated: addresses and keys hold secrets."""
-    place = str(error["loc"][0])
-    variable = place if place.isupper() else name(place)
-    match error["type"]:
-        case "value_error":
-            wrong = str(error.get("ctx", {}).get("error"))
-        case "greater_than_equal" | "less_than_equal":
-            least, most = span(place) or ("", "")
-            unit = " seconds" if isinstance(most, timedelta) else ""
-            wrong = f"must be from {number(least)} to {number(most)}{unit}"
-        case "int_parsing" | "int_from_float":
-            wrong = "must be a whole number"
-        case "bool_parsing":
-            wrong = "must be true or false"
-        case _:
-            wrong = error["msg"].partition(", unable")[0].replace("Input should", "must")
-    return f"{variable} is not usable: it {wrong}."
+    return span_in(Settings, field)

@@ -9,18 +9,14 @@ class of exception for each reason (worker/failures/refused.py).
 """
 
 import time
-from datetime import datetime
-from decimal import Decimal
-from typing import Any, ClassVar, Literal, LiteralString, cast
+from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, tuple_row
-from psycopg.types.json import Jsonb
-from pydantic import BaseModel, ConfigDict
 
-from config.settings import Asking, asking, read
+from config.settings import Asking, read
 from db.core import pool
 from db.jobs import jobs, messages
 from db.jobs.jobs import Job
@@ -46,6 +42,17 @@ from worker.failures.refused import (
     WrongIsolation,
     WrongUser,
     refusing,
+)
+from worker.requests import (
+    Build,
+    ChatPlan,
+    Compaction,
+    Metadata,
+    Repair,
+    Request,
+    Update,
+    params,
+    readable,
 )
 from worker.workspace import places
 
@@ -89,88 +96,7 @@ __all__ = [
 ]
 
 read(Asking)  # a producer is refused when it starts, not with its first request
-# How baton_enqueue is given the fields of a request: by name, or among its options.
-NAMED = (
-    *("project", "user", "prompt", "version", "key", "busy", "priority", "run_at"),
-    *("previous_session_id", "error"),
-)
-OPTIONS = (
-    *("model", "max_turns", "budget", "workspace", "on_lost", "branch_from", "template"),
-    *("callback_url", "check", "check_tries", "on_check_failed"),
-    *("race", "race_by", "race_models", "race_seconds"),
-)
 LOOK_EVERY = 0.2  # seconds between two looks of wait()
-
-
-class _Ask(BaseModel):
-    """What every request may say. `key` makes it safe to send again: same key and body,
-    same job. `busy`: what to do when the project has work already. `budget` is in USD."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-    kind: ClassVar[str]
-
-    project: str
-    user: str
-    prompt: str | None = None
-    version: str | None = None
-    key: str | None = None
-    busy: Literal["enqueue", "reject", "replace", "interrupt"] = "enqueue"
-    priority: int = 0
-    run_at: datetime | None = None
-    model: str | None = None
-    max_turns: int | None = None
-    budget: Decimal | None = None
-    previous_session_id: str | None = None
-    branch_from: str | None = None  # a session: work beside the main line, from there
-    template: str | None = None  # a new project's first session is a fork of this one's
-    workspace: str | None = None
-    on_lost: Literal["fresh", "ask"] | None = None
-    callback_url: str | None = None  # is told when the chain has ended (docs/webhooks.md)
-    check: str | list[str] | None = None  # shell lines that a build must pass; []: none at all
-    check_tries: int | None = None
-    on_check_failed: Literal["keep", "rewind", "ask"] | None = None
-    race: int | None = None  # so many do it side by side; one that passes counts
-    race_by: Literal["first", "cheapest", "smallest"] | None = None
-    race_models: list[str] | None = None
-    race_seconds: int | None = None
-    error: str | None = None  # of a repair
-
-
-class Build(_Ask):
-    """Build the project; the first one creates it."""
-
-    kind = "build"
-
-
-class Update(_Ask):
-    """Change a project that exists."""
-
-    kind = "update"
-
-
-class Repair(_Ask):
-    """Mend what an `error` says that came up elsewhere: a deploy, production, a pipeline. `version`
-    is the one that it is about."""
-
-    kind = "repair"
-
-
-class ChatPlan(_Ask):
-    """Answer a question from the project's latest session; changes no file."""
-
-    kind = "chat_plan"
-
-
-class Metadata(_Ask):
-    """Recommendations and documentation for the latest version."""
-
-    kind = "metadata"
-
-
-class Compaction(_Ask):
-    """Compact the project's session, whatever its size."""
-
-    kind = "compaction"
 
 
 def speak_for(conn: Connection[Any], user: str) -> None:
@@ -183,20 +109,20 @@ def speak_for(conn: Connection[Any], user: str) -> None:
 
 
 def enqueue(
-    conn: Connection[Any], ask: _Ask, *, job_id: UUID | None = None, operator: bool = False
+    conn: Connection[Any], ask: Request, *, job_id: UUID | None = None, operator: bool = False
 ) -> Job:
     """Ask for a job, in the caller's transaction. Raises Refused; the transaction goes on.
 
     With `job_id` the job has that id, and asking again under it changes nothing. An `operator`
     may ask as a user whose id is reserved, such as that of templates.
     """
-    ask = _readable(ask)
+    ask = readable(ask)
     with conn.cursor(row_factory=class_row(Place)) as looking, refusing():
         # Also opens the caller's transaction, so that the block below is a savepoint.
         place = looking.execute(projects.PLACE_OF, (ask.project, ask.user)).fetchone()
         places.check_asked(ask.project, ask.workspace, place)
         with conn.transaction(), conn.cursor(row_factory=tuple_row) as cur:
-            row = cur.execute(_statement(operator), _params(ask, job_id)).fetchone()
+            row = cur.execute(_statement(operator), params(ask, job_id)).fetchone()
     assert row
     found = jobs.get(conn, row[0])
     assert found
@@ -205,19 +131,19 @@ def enqueue(
 
 async def enqueue_async(
     conn: AsyncConnection[Any],
-    ask: _Ask,
+    ask: Request,
     *,
     job_id: UUID | None = None,
     operator: bool = False,
 ) -> Job:
     """As `enqueue`, for an async connection."""
-    ask = _readable(ask)
+    ask = readable(ask)
     async with conn.cursor(row_factory=class_row(Place)) as looking:
         with refusing():
             await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
             places.check_asked(ask.project, ask.workspace, await looking.fetchone())
             async with conn.transaction(), conn.cursor(row_factory=tuple_row) as cur:
-                await cur.execute(_statement(operator), _params(ask, job_id))
+                await cur.execute(_statement(operator), params(ask, job_id))
                 row = await cur.fetchone()
     assert row
     async with conn.cursor(row_factory=class_row(Job)) as cur:
@@ -227,16 +153,16 @@ async def enqueue_async(
 
 
 async def enqueue_for_account(
-    conn: AsyncConnection[Any], ask: _Ask, account: str
+    conn: AsyncConnection[Any], ask: Request, account: str
 ) -> tuple[UUID, str]:
     """As `enqueue`, of an account's key over HTTP: the job's id and state. In a transaction of its
     own, and in few round trips. Raises Refused also where the project is another account's."""
-    ask = _readable(ask)
+    ask = readable(ask)
     async with conn.cursor(row_factory=class_row(Place)) as looking:
         with refusing():
             await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
             places.check_asked(ask.project, ask.workspace, await looking.fetchone())
-            given = _params(ask, None) | {"account": account}
+            given = params(ask, None) | {"account": account}
             made = await conn.execute(jobs.ENQUEUE_FOR_ACCOUNT, given)
     row = await made.fetchone()
     assert row
@@ -336,41 +262,3 @@ def latest_version(conn: Connection, project_id: str) -> projects.Version | None
 
 def _statement(operator: bool) -> LiteralString:
     return jobs.ENQUEUE_AS_OPERATOR if operator else jobs.ENQUEUE
-
-
-def _params(ask: _Ask, job_id: UUID | None) -> dict[str, Any]:
-    given = ask.model_dump(exclude_none=True)
-    options = {name: given[name] for name in OPTIONS if name in given}
-    if "budget" in options:
-        options["budget"] = float(options["budget"])
-    here = asking()
-    return {
-        **{name: getattr(ask, name) for name in NAMED},
-        "kind": ask.kind,
-        "options": Jsonb(options),
-        "id": job_id,
-        "prompt_limit": here.prompt_limit if "prompt_limit" in here.model_fields_set else None,
-    }
-
-
-def _readable(ask: _Ask) -> _Ask:
-    """The request as Postgres can judge it. Raises BadInput for what Postgres cannot hold, or
-    would take for something else."""
-    for name, value in ask.model_dump().items():
-        texts = cast(list[object], value) if isinstance(value, list) else [value]
-        if any(isinstance(one, str) and ("\x00" in one or _torn(one)) for one in texts):
-            raise BadInput(
-                "The request has text that is not UTF-8 or holds a NUL: take it out.",
-                field=name,
-            )
-    if ask.run_at is not None and ask.run_at.tzinfo is None:
-        raise BadInput("run_at has no time zone: give it one, such as UTC.", field="run_at")
-    return ask.model_copy(update={"workspace": places.resolved(ask.workspace)})
-
-
-def _torn(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

@@ -18,7 +18,7 @@ end $$;
 -- An append as it usually goes, in one statement: the attempt holds its job, the transcript is as its
 -- writer left it (`known`: its newest batch; null: there is none), no entry of it comes twice, and
 -- every body is given or known. Returns the new batch's id. Null, with nothing written: it is another
--- case, of which db/transcripts/transcripts.py makes what is to be made of it. Writers of a project
+-- case, of which db/transcripts/appends.py makes what is to be made of it. Writers of a project
 -- take turns on the same lock as there.
 create or replace function baton_append(
     project text, session text, sub text, job uuid, fence uuid, parent text, known bigint,

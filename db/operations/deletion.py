@@ -18,7 +18,7 @@ from psycopg import Connection, errors, sql
 
 from db.core.connections import LIVENESS, Own
 from db.operations import receipts
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings
 
 ALONE = 7_239_185_002  # any number of our own: one deletion at a time
 PATIENCE = 10.0  # seconds for those who hold what is to be deleted
@@ -128,7 +128,7 @@ def take_project(
         )
         check_idle(conn, [project_id])
         conn.execute("select from projects where project_id = %s for update", (project_id,))
-        transcripts.lock(conn, project_id)
+        appends.lock(conn, project_id)
         _note(conn, receipt_id, project_id, turns_here)
         gone = dict[str, int]()
         for table in (*_detached_months(conn), *TABLES):
@@ -225,7 +225,7 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
             )
         ]
         for project_id in touched:
-            transcripts.lock(conn, project_id)
+            appends.lock(conn, project_id)
         _note_branches(conn, receipt_id, user_id)
         gone = {
             table: conn.execute(query, {"user": user_id, "touched": touched}).rowcount

@@ -16,7 +16,7 @@ from db.core.walks import Key, Walk
 from db.jobs import messages
 from db.projects import branches
 from db.projects.branches import Dropped
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings
 from db.transcripts.listings import Held
 
 ROWS = 500  # in a page, so that no transaction is long
@@ -192,7 +192,7 @@ def _prune(conn: Connection, project_id: str, session_id: str, age: timedelta) -
         conn.execute(  # no head of the project moves until we have committed
             "select from projects where project_id = %s for no key update", (project_id,)
         )
-        transcripts.lock(conn, project_id)
+        appends.lock(conn, project_id)
         needed = conn.execute(
             """
             select from sessions_kept where project_id = %(project)s

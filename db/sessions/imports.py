@@ -8,9 +8,9 @@ from psycopg import Connection
 
 from db.projects import heads
 from db.projects.heads import HeadHeld, Move, hold_head
-from db.transcripts import transcripts
+from db.transcripts import appends, transcripts
+from db.transcripts.appends import Fold
 from db.transcripts.form import Entry
-from db.transcripts.transcripts import Fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def add_session(
         conn.execute("select baton_check_project('build', %s, %s, null)", (project_id, user_id))
         _check(conn, project_id, session, user_id)
         old = hold_head(conn, project_id)  # then the transcripts, as the clean-up does
-        transcripts.lock(conn, project_id)
+        appends.lock(conn, project_id)
         if head and old not in (None, session):
             raise HeadHeld(
                 f"Project {project_id} has a head already ({old}): import beside it with"
@@ -59,7 +59,7 @@ def add_session(
             )
         for subpath, entries in transcripts_by_subpath.items():
             added = None if subpath else fold
-            transcripts.append(conn, project_id, session, entries, subpath=subpath, fold=added)
+            appends.append(conn, project_id, session, entries, subpath=subpath, fold=added)
         is_head = head or old == session
         where = {"project": project_id, "user": user_id}
         status = "active" if is_head else "disconnected"

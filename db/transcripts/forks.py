@@ -17,9 +17,10 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from db.transcripts import transcripts
+from db.transcripts import appends, transcripts
+from db.transcripts.appends import lock
 from db.transcripts.form import Entry, joined
-from db.transcripts.transcripts import TranscriptDamaged, lock
+from db.transcripts.transcripts import TranscriptDamaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def _copy(conn: Connection, of: str, project_id: str, *, parent: str, child: str
         {"of": of, "project_id": project_id, "parent": parent, "child": child},
     ).fetchall()
     return sum(
-        transcripts.append(conn, project_id, child, entries, subpath=subpath) > 0
+        appends.append(conn, project_id, child, entries, subpath=subpath) > 0
         for (subpath,) in found
         if (entries := _whole(conn, of, parent, subpath))
     )

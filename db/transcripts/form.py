@@ -4,7 +4,7 @@
     body     {"message": …, "uuid": U}              kept once per project, by its digest
     overlay  {"sessionId": [[count, S], …]}         kept per append, run-length coded
 
-Pure functions; db/transcripts/transcripts.py keeps what they make.
+Pure functions; db/transcripts/appends.py keeps what they make.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from typing import LiteralString
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from db.transcripts.transcripts import Summary, lock
+from db.transcripts.appends import Summary, lock
 
 
 @dataclass(frozen=True, slots=True)

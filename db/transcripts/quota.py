@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 
 from db.core import events
 from db.core.events import Event, Written
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings
 
 NAMED = 50  # sessions that the event names
 
@@ -111,7 +111,7 @@ def _prune(conn: Connection, project_id: str, limit: int) -> Pruned:
         conn.execute(  # no head of the project moves until we have committed
             "select from projects where project_id = %s for no key update", (project_id,)
         )
-        transcripts.lock(conn, project_id)
+        appends.lock(conn, project_id)
         gone = _surplus(_sessions(conn, project_id), _sizes(conn, project_id), limit)
         missed = _were_heads(conn, project_id, gone)
         for session_id in gone:

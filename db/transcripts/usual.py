@@ -1,7 +1,7 @@
 """An append as it usually goes, in one statement (db/functions/transcripts.sql, baton_append).
 
 Whoever writes a transcript alone knows what it left there, so nothing has to be asked before. Any
-other case is answered with None, nothing written: db/transcripts/transcripts.py takes it then.
+other case is answered with None, nothing written: db/transcripts/appends.py takes it then.
 """
 
 from collections.abc import Collection
@@ -11,8 +11,8 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.types.json import Json
 
+from db.transcripts.appends import Fold, Summary
 from db.transcripts.form import Entry, batch_digest, body, compress, overlay
-from db.transcripts.transcripts import Fold, Summary
 
 
 @dataclass(frozen=True, slots=True)

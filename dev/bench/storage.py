@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from db.core.migrate import migrate
-from db.transcripts import transcripts
+from db.transcripts import appends, transcripts
 from dev.bench.history import MB, PAIR, Entry, as_jsonl, forked, history, turn
 from dev.stack.services import services
 from dev.stack.up import EXPECTED
@@ -94,7 +94,7 @@ def _row(conn: Connection, size: int) -> list[str]:
 def _append(conn: Connection, session: str, entries: list[Entry]) -> float:
     def append() -> None:
         with conn.transaction():
-            transcripts.append(conn, PROJECT, session, entries)
+            appends.append(conn, PROJECT, session, entries)
 
     return _seconds(append)
 

@@ -23,8 +23,8 @@ from worker.cli.doctor import host
 from worker.client import Build
 from worker.process import identity
 from worker.sandbox import box, home, probe, syscalls
+from worker.sandbox.below import descendants
 from worker.sandbox.box import NAMESPACES, Way
-from worker.sandbox.keeper import descendants
 from worker.sandbox.tries import TRIES
 
 pytestmark = needs_bubblewrap

@@ -17,7 +17,7 @@ from db.operations import upkeep
 from db.projects import branches
 from db.projects.branches import Branch
 from db.projects.heads import HeadHeld
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings
 from dev.agents.scripted import scripted
 from tasks import upkeep as periodic
 from tests.invariants import violations
@@ -154,7 +154,7 @@ def test_the_transcripts_of_a_dropped_branch_go_in_their_time(conn: Connection):
     for session in (main, job.head):
         assert session
         with conn.transaction():
-            transcripts.append(conn, "p", session, [{"type": "user", "uuid": session}])
+            appends.append(conn, "p", session, [{"type": "user", "uuid": session}])
     conn.execute("update transcript_sessions set updated_at = now() - interval '8 days'")
     assert upkeep.prune_transcripts(conn, 7 * DAY) == 0
     branches.drop(conn, "p", job.lane)

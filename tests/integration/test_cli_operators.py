@@ -6,7 +6,7 @@ from uuid import uuid4
 from psycopg import Connection
 
 from db.jobs import limits
-from db.transcripts import transcripts
+from db.transcripts import appends
 from db.transcripts.form import Entry
 from tests import ledger
 from tests.commandline import Baton, failed
@@ -86,7 +86,7 @@ def test_an_operator_moves_the_head_back_and_asks_for_a_fresh_session(
 ):
     first, second = ledger.built(conn), ledger.built(conn, version="v2")
     with conn.transaction():
-        transcripts.append(conn, "p", str(first.head), [said(str(first.head))])
+        appends.append(conn, "p", str(first.head), [said(str(first.head))])
     assert baton("project", "p", "--rewind", str(first.head)).code == 0
     shown = baton("project", "p", "--json").document
     assert shown["project"]["last_ai_session_id"] == first.head
@@ -145,7 +145,7 @@ def test_a_session_is_shown_with_what_is_in_the_store(baton: Baton, conn: Connec
         "not_found",
     )
     entry = {"type": "user", "uuid": str(uuid4()), "message": {"role": "user", "content": "x"}}
-    transcripts.append(conn, "p", head, [entry])
+    appends.append(conn, "p", head, [entry])
     shown = baton("session", head, "--json").document
     assert (shown["in_store"], shown["sound"], shown["entries"]) == (True, True, 1)
     assert shown["registry"]["is_head"]

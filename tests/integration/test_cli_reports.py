@@ -9,7 +9,7 @@ from psycopg import Connection
 from db.jobs import limits, workers
 from db.jobs.workers import Worker
 from db.operations import upkeep
-from db.transcripts import transcripts
+from db.transcripts import appends
 from tests import ledger
 from tests.commandline import Baton
 from tests.commandline import bare as bare
@@ -112,8 +112,8 @@ def test_health_tells_what_the_biggest_projects_store(baton: Baton, conn: Connec
         entries = [
             {"type": "user", "uuid": str(uuid4()), "said": str(uuid4())} for _ in range(times)
         ]
-        transcripts.append(conn, project, "s", entries)
-        transcripts.append(conn, project, "fork", [*entries])
+        appends.append(conn, project, "s", entries)
+        appends.append(conn, project, "fork", [*entries])
     found = baton("report", "health", "--json", BATON_PROJECT_BYTES="1000").document
     big, small = found["biggest"]
     assert (big["project_id"], small["project_id"], big["sessions"]) == ("big", "small", 2)

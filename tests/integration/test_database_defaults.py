@@ -13,7 +13,7 @@ from psycopg import Connection, sql
 from structlog.testing import capture_logs
 
 from db.core import pool
-from db.transcripts import transcripts
+from db.transcripts import appends, transcripts
 from tests.conftest import Configure
 from tests.ledger import blocked
 from tests.machine import needs_pgbouncer
@@ -67,7 +67,7 @@ def test_two_lanes_of_a_project_append_the_same_entry_at_once(reached: str, conn
     entries: list[Any] = [{"type": "user", "message": "the same for both"}]
     with ThreadPoolExecutor(1) as threads:
         with pool.transaction() as first:
-            transcripts.append(first, P, "main", entries)
+            appends.append(first, P, "main", entries)
             second = threads.submit(_append, "branch", entries)
             wait_until(lambda: blocked(conn), description="the other lane to wait its turn")
         assert second.result(10) == 1
@@ -77,7 +77,7 @@ def test_two_lanes_of_a_project_append_the_same_entry_at_once(reached: str, conn
 
 def _append(session: str, entries: list[Any]) -> int:
     with pool.transaction() as conn:
-        return transcripts.append(conn, P, session, entries)
+        return appends.append(conn, P, session, entries)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from config.settings import settings
 from db.jobs import jobs
 from db.operations import deletion, receipts, upkeep
 from db.operations.deletion import Held
-from db.transcripts import transcripts
+from db.transcripts import appends, transcripts
 from tests import ledger
 from tests.commandline import Baton
 from tests.commandline import bare as bare
@@ -71,7 +71,7 @@ def fill(conn: Connection, project: str = "p", user: str = "u") -> UUID:
     assert upkeep.archive_transitions(conn, timedelta(days=30)) == 1
     failed = begun(conn, "update", project, user_id=user, prompt=SECRET)
     for session in (first.head, turn(conn, failed)):
-        transcripts.append(conn, project, str(session), [entry()])
+        appends.append(conn, project, str(session), [entry()])
     finish(conn, failed, "failed")
     conn.execute("insert into lane_ends (project_id, lane) values (%s, 'main')", (project,))
     conn.execute(
@@ -236,7 +236,7 @@ def test_a_users_words_go_from_a_project_that_is_anothers_by_now(
         conn, begun(conn, "chat_plan", "given", user_id="eve"), source="chat_plan"
     ).head
     assert eves
-    transcripts.append(conn, "given", eves, [entry() | {"message": {"content": "of eve"}}])
+    appends.append(conn, "given", eves, [entry() | {"message": {"content": "of eve"}}])
     moves = one(conn, "select count(*) from session_chain")
     repository = settings().workspaces / ".trees" / "given.git"
     subprocess.run(["git", "init", "--quiet", "--bare", str(repository)], check=True)

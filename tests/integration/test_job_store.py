@@ -12,7 +12,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 from psycopg import Connection
 
-from db.transcripts import transcripts
+from db.transcripts import appends, transcripts
 from tests.waiting import wait_until
 from worker.agent.store import JobStore, PostgresStore, Transaction
 from worker.failures.errors import AttemptReplaced, CaptureIncomplete
@@ -150,7 +150,7 @@ def test_a_renewal_does_not_wait_for_an_append_that_waits_its_turn(
 ):
     store = job_store(opened, job)
     with psycopg.connect(dsn) as another, ThreadPoolExecutor() as threads:
-        transcripts.lock(another, P)
+        appends.lock(another, P)
         appended = threads.submit(asyncio.run, store.append(key(), [MODE]))
         wait_until(lambda: waiting_for_a_turn(conn), description="the append waits")
         conn.execute("set lock_timeout = '2s'")
@@ -176,7 +176,7 @@ def test_of_a_template_only_the_parent_is_read_and_nothing_is_written(
     agent = "subagents/agent-1"
     with conn.transaction():
         for session in ("parent", "another"):
-            transcripts.append(conn, "shops", session, [ASKED], subpath=agent)
+            appends.append(conn, "shops", session, [ASKED], subpath=agent)
     before = conn.execute("select * from transcript_sessions").fetchall()
 
     store = job_store(opened, job, parent=("parent", [MODE]), template="shops")

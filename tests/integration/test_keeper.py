@@ -14,7 +14,7 @@ import pytest
 
 from tests.waiting import wait_until
 from worker.process import identity
-from worker.sandbox import keeper
+from worker.sandbox import environment, keeper
 from worker.sandbox.leash import KEEPER, Box, Leash
 
 
@@ -198,7 +198,7 @@ def test_the_environment_is_passed_on_by_list():
         "LD_PRELOAD": "x",
         "PYTHONPATH": "x",
     }
-    passed = keeper.allowed(given)
+    passed = environment.allowed(given)
     assert set(passed) == {"PATH", "LC_ALL", "ANTHROPIC_API_KEY", "BATON_ATTEMPT"}
 
 

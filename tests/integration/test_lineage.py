@@ -20,7 +20,7 @@ from db.projects import branches, projects
 from db.sessions import chat, imports
 from db.sessions.chat import Past
 from db.sessions.imports import Figures
-from db.transcripts.transcripts import Summary
+from db.transcripts.appends import Summary
 from tests.invariants import violations
 from tests.ledger import begun, built, commit
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from config.settings import settings
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings, transcripts
 from tests.conftest import Configure
 from tests.running import AtWork, P
 from worker.agent import Request, Turn, Watch
@@ -95,7 +95,7 @@ def _make_old(at_work: AtWork, session: str) -> None:
     assert aged != entries
     with at_work.conn.transaction():
         listings.delete(at_work.conn, P, session)
-        transcripts.append(at_work.conn, P, session, aged)
+        appends.append(at_work.conn, P, session, aged)
     at_work.conn.execute(
         "update transcript_sessions set updated_at = now() - %s", (MONTHS_AGO,)
     )

@@ -14,7 +14,7 @@ from db.operations import upkeep
 from db.projects import projects
 from db.projects.heads import HeadHeld
 from db.sessions import registry
-from db.transcripts import listings, quota, transcripts
+from db.transcripts import appends, listings, quota, transcripts
 from db.transcripts.listings import Held
 from tasks.upkeep import prune_to_size
 from tests.conftest import Configure
@@ -41,7 +41,7 @@ def write(
 ) -> str:
     assert session
     with conn.transaction():
-        transcripts.append(conn, project, session, entries)
+        appends.append(conn, project, session, entries)
     return session
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings, transcripts
 from db.transcripts.transcripts import TranscriptDamaged
 from tests.waiting import wait_until
 
@@ -252,7 +252,7 @@ def test_a_sweep_leaves_a_body_that_an_append_is_taking_up_again(conn: Connectio
     append(conn, "old", said("a", 3))
     listings.delete(conn, P, "old")
     with psycopg.connect(dsn) as writer, ThreadPoolExecutor() as threads:
-        transcripts.append(writer, P, "new", said("a", 3))
+        appends.append(writer, P, "new", said("a", 3))
         swept = threads.submit(lambda: in_own_transaction(dsn, listings.sweep_entries))
         wait_until(lambda: waiters(conn) == 1, description="the sweep waits for the append")
         writer.commit()
@@ -284,7 +284,7 @@ def test_a_writer_that_was_cut_off_in_mid_pipeline_lets_go(
 
         def stop_halfway() -> None:
             with writer.pipeline():
-                transcripts.lock(writer, P, lasts=transcripts.WRITER_LASTS)
+                appends.lock(writer, P, lasts=appends.WRITER_LASTS)
                 writer.execute("select 1").fetchone()  # done: Postgres waits for what follows
                 appended = threads.submit(
                     lambda: in_own_transaction(dsn, lambda c, _: append(c, "new", said("a", 3)))
@@ -301,7 +301,7 @@ def append(
     conn: Connection, session: str, entries: list[Entry], *, project: str = P, **more: Any
 ) -> int:
     with conn.transaction():
-        return transcripts.append(conn, project, session, entries, **more)
+        return appends.append(conn, project, session, entries, **more)
 
 
 def said(name: str, number: int) -> list[Entry]:

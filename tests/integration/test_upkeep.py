@@ -11,7 +11,7 @@ from psycopg import Connection
 from db.operations import upkeep
 from db.projects import projects
 from db.sessions import registry
-from db.transcripts import listings, transcripts
+from db.transcripts import appends, listings
 from tests.invariants import violations
 from tests.ledger import (
     advance,
@@ -83,7 +83,7 @@ def test_archiving_keeps_the_newest_of_each_project_and_version_and_loses_no_row
 def store(conn: Connection, session: str, *, project: str = "p", days: int = 8) -> None:
     """A transcript of one entry, last written so long ago."""
     with conn.transaction():
-        transcripts.append(conn, project, session, [dict(ENTRY, said=session)])
+        appends.append(conn, project, session, [dict(ENTRY, said=session)])
     conn.execute(
         "update transcript_sessions set updated_at = now() - make_interval(days => %s)"
         " where session_id = %s",

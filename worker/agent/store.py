@@ -1,6 +1,6 @@
 """The SDK's SessionStore on Postgres, and the one that a job gives to its agent.
 
-    SDK ── append(key, entries) ──► JobStore ──► PostgresStore ──► db.transcripts.transcripts
+    SDK ── append(key, entries) ──► JobStore ──► PostgresStore ──► db.transcripts.appends
             key names a directory    key names the project; the fence is checked
                                      in the transaction that writes
 
@@ -19,11 +19,11 @@ from uuid import UUID
 from psycopg import Connection
 
 from db.core import pool
-from db.transcripts import listings, transcripts, usual
+from db.transcripts import appends, listings, transcripts, usual
+from db.transcripts.appends import Summary
 from db.transcripts.forks import carry
 from db.transcripts.form import Entry
 from db.transcripts.listings import Stored
-from db.transcripts.transcripts import Summary
 from worker.failures.errors import AttemptReplaced, CaptureIncomplete
 from worker.failures.retry import awaited_while_held
 from worker.process import crash_points, fence
@@ -112,7 +112,7 @@ class PostgresStore:
     def _append_slowly(self, key: SessionKey, entries: list[Entry], *, again: bool) -> None:
         subpath = key.get("subpath", "")
         with self._transaction() as conn:
-            transcripts.append(
+            appends.append(
                 conn,
                 key["project_key"],
                 key["session_id"],

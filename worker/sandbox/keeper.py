@@ -30,7 +30,8 @@ from typing import Any
 if not __package__:  # `-I -S` leave out where our packages are
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))  # noqa: PTH120
 
-from worker.sandbox import bounds, groups, handover
+from worker.sandbox import below, bounds, groups, handover
+from worker.sandbox.environment import allowed
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -38,102 +39,8 @@ TERM_GRACE = 3.0  # seconds between asking the CLI to end and killing it
 LATE = 5.0  # seconds to wait for a feed when the first moment has passed before we were there
 NO_BOX = '{"command": [], "owner": null, "bridge": []}'
 LOOK_EVERY = 1.0  # second; what waits does not count the time that a machine is suspended
-TOKEN = "ANTHROPIC_API_KEY"  # of the turn: the key itself stays outside, with the egress proxy  # noqa: S105
-ALLOWED = frozenset(
-    [
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "LANG",
-        "TZ",
-        "TERM",
-        "TMPDIR",
-        "XDG_RUNTIME_DIR",
-        "PWD",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "SSL_CERT_FILE",
-        "NODE_EXTRA_CA_CERTS",
-        TOKEN,
-        "API_TIMEOUT_MS",
-        "ENABLE_PROMPT_CACHING_1H",  # how long the provider keeps prompts for us
-        "FORCE_PROMPT_CACHING_5M",
-        "IS_SANDBOX",
-        "BATON_ATTEMPT",
-        "GIT_CEILING_DIRECTORIES",
-        "GIT_CONFIG_COUNT",
-        "GIT_CONFIG_KEY_0",
-        "GIT_CONFIG_KEY_1",
-        "GIT_CONFIG_VALUE_0",
-        "GIT_CONFIG_VALUE_1",
-    ]
-)
-ALLOWED_PREFIXES = ("LC_", "CLAUDE_", "_CLAUDE_", "ANTHROPIC_", "DISABLE_")
-SECRET = ("_KEY", "_TOKEN", "_HEADERS", "_SECRET", "_PASSWORD", "_PASSPHRASE")
 
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def allowed(environ: dict[str, str]) -> dict[str, str]:
-    """What of the worker's environment the agent may see: by list, never by exception."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in ALLOWED or (name.startswith(ALLOWED_PREFIXES) and not name.endswith(SECRET))
-    }
-
-
-def descendants(root: int) -> list[int]:
-    """Living processes below `root`, parents first; zombies are dead."""
-    children: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                with open(f"/proc/{entry.name}/stat", errors="replace") as f:  # noqa: PTH123 - no pathlib here: it costs 10 ms
-                    state, parent = f.read().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    children.setdefault(int(parent), []).append(int(entry.name))
-    found: list[int] = []
-    todo = [root]
-    while todo:
-        below = children.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
-
-
-def kill_all() -> None:
-    """Kill everything below this process, and return when nothing of it is left but what is
-    another user's (sudo): that is not ours to kill."""
-    others = set[int]()
-    while below := [pid for pid in descendants(os.getpid()) if pid not in others]:
-        for pid in below:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except PermissionError:
-                others.add(pid)
-            except ProcessLookupError:
-                pass
-        reap()
-        time.sleep(0.005)
-
-
-def reap() -> dict[int, int]:
-    """Collect the dead: pid → wait status."""
-    gone: dict[int, int] = {}
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            gone[pid] = status
-    return gone
 
 
 def spawn(
@@ -168,7 +75,7 @@ def move_sub_agents(fork: str, config: str) -> None:
     parent, _, child = fork.partition(":")
     with contextlib.suppress(FileNotFoundError):
         for project in os.scandir(f"{config}/projects"):
-            if parent and os.path.isdir(f"{project.path}/{parent}"):  # noqa: PTH112 - as above
+            if parent and os.path.isdir(f"{project.path}/{parent}"):  # noqa: PTH112 - no pathlib here: it costs 10 ms
                 os.rename(f"{project.path}/{parent}", f"{project.path}/{child}")  # noqa: PTH104
 
 
@@ -232,7 +139,7 @@ def keep(
         left = max(0.0, min(deadline - now(), LOOK_EVERY))
         ready, _, _ = select.select(watched, [], [], left)
         numbers = os.read(wakeup, 64) if wakeup in ready else b""
-        if (status := reap().get(child)) is not None:
+        if (status := below.reap().get(child)) is not None:
             return os.waitstatus_to_exitcode(status)
         asked = next((n for n in numbers if n in ENDING), None)
         if asked is not None:
@@ -268,7 +175,7 @@ def end_gently(child: int, number: int, deadline: float, line: socket.socket | N
         os.kill(child, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
     end = min(now() + TERM_GRACE, deadline)
     while now() < end and not (line and hung_up(line)):
-        if (status := reap().get(child)) is not None:
+        if (status := below.reap().get(child)) is not None:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     return 137
@@ -339,7 +246,7 @@ def run(
             group.enter()
 
     def too_much() -> str | None:
-        return bounds.exceeded(limits, held, descendants(os.getpid())) if limits else None
+        return bounds.exceeded(limits, held, below.descendants(os.getpid())) if limits else None
 
     code = 137
     try:
@@ -350,7 +257,7 @@ def run(
         if group and limits and code and group.ran_out():
             code = tell(bounds.told("memory", limits), bounds.EXCEEDED)
     finally:
-        kill_all()
+        below.kill_all()
         if group:
             group.end()
     if line:
