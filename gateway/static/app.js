@@ -38,6 +38,7 @@ const live = openLive({ project, user: openedAs, ticket: () => signIn().then(() 
 /** What is being written in this tab; and in whichever tab wrote last, for one that is opened anew. */
 const draft = kept(sessionStorage, `draft:${openedAs}`);
 const lastDraft = kept(localStorage, `draft:${openedAs}`);
+const earlier = kept(sessionStorage, "early");
 /** Messages that are taken, until the log tells of them: job → text. */
 const taken = new Map();
 let answered = null;
@@ -222,15 +223,18 @@ function grow() {
   composer.rows = Math.min(10, Math.max(1, composer.value.split("\n").length, Math.ceil(composer.value.length / Math.max(20, composer.clientWidth / 9))));
 }
 
-const leaving = new Set(); // ids of messages that are on their way into the queue
+/** Messages on their way into the queue: after a reload they go on, each under its id. */
+const leavingKept = kept(sessionStorage, `leaving:${openedAs}`);
+let leaving = leavingKept.get() ?? [];
+const leave = (all) => leavingKept.set((leaving = all));
+const isGone = (id) => [...leaving, ...live.queue].some((one) => one.id === id);
 
 /** The draft has the id that its message will have: a reload in between sends nothing twice. What
  *  is written while one before it is still being put into the queue is another message. So is what
  *  is written in another tab: there it has another id. */
 function keepDraft() {
   const before = draft.get()?.id;
-  const gone = leaving.has(before) || live.queue.some(({ id }) => id === before);
-  setDraft(composer.value ? { id: before && !gone ? before : newId(), text: composer.value, kind: kind() } : null);
+  setDraft(composer.value ? { id: before && !isGone(before) ? before : newId(), text: composer.value, kind: kind() } : null);
   grow();
 }
 
@@ -240,13 +244,21 @@ function setDraft(written) {
   if (written || lastDraft.get()?.id === before) lastDraft.set(written);
 }
 
+/** What was written before a reload, also while the page was not ready (early.js). */
 function useDraft() {
+  const early = composer.value || earlier.get() || "";
+  document.body.dataset.ready = "";
   const written = draft.get() ?? lastDraft.get();
-  if (written && live.queue.some(({ id }) => id === written.id)) (draft.get() ? setDraft : lastDraft.set)(null); // it was sent
-  else if (written && !composer.value) {
+  if (written && isGone(written.id)) (draft.get() ? setDraft : lastDraft.set)(null); // it was sent
+  else if (written) {
     composer.value = written.text;
     for (const choice of $("form").elements.kind) choice.checked = choice.value === written.kind;
   }
+  if (early && early !== composer.value) {
+    composer.value = [composer.value, early].filter(Boolean).join("\n");
+    keepDraft();
+  }
+  earlier.set(null);
   grow();
 }
 
@@ -256,19 +268,24 @@ async function send() {
   keepDraft();
   const { id } = draft.get() ?? { id: newId() };
   composer.value = "";
-  leaving.add(id);
+  await queue({ id, text, kind: kind() });
+  grow();
+  return composer.focus();
+}
+
+async function queue(message) {
+  const { id, text } = message;
+  leave([...leaving.filter((one) => one.id !== id), message]);
   try {
-    await live.send(text, { kind: kind(), id });
+    await live.send(text, message);
     if (draft.get()?.id === id) setDraft(null);
     pinned = true;
   } catch (error) {
     composer.value = [text, composer.value].filter(Boolean).join("\n");
     say(error.message);
   } finally {
-    leaving.delete(id);
+    leave(leaving.filter((one) => one.id !== id));
   }
-  grow();
-  return composer.focus();
 }
 
 composer.addEventListener("input", keepDraft);
@@ -378,6 +395,7 @@ await live.ready;
 showView(live.view);
 showQueue(live.queue);
 useDraft();
+for (const message of leaving.filter(({ id }) => !live.queue.some((one) => one.id === id))) queue(message);
 $("send").disabled = false; // before that it would send nothing, and the text be gone
 findPlace();
 showState();
