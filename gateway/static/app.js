@@ -218,6 +218,15 @@ const undecided = question($("undecided"), (job, choice) => live.answer(job, cho
 
 const composer = $("composer");
 const kind = () => new FormData($("form")).get("kind");
+/** The shell line that a change must pass, where people want one: hidden unless they do. */
+const check = () => ($("checking").hidden || kind() !== "update" ? "" : $("check").value.trim());
+const checks = kept(localStorage, "check");
+function showCheck(open, line = $("check").value) {
+  $("check").value = line;
+  $("add-check").hidden = kind() !== "update";
+  $("checking").hidden = !open || kind() !== "update";
+  $("add-check").setAttribute("aria-expanded", String(!$("checking").hidden));
+}
 
 function grow() {
   composer.rows = Math.min(10, Math.max(1, composer.value.split("\n").length, Math.ceil(composer.value.length / Math.max(20, composer.clientWidth / 9))));
@@ -234,7 +243,7 @@ const isGone = (id) => [...leaving, ...live.queue].some((one) => one.id === id);
  *  is written in another tab: there it has another id. */
 function keepDraft() {
   const before = draft.get()?.id;
-  setDraft(composer.value ? { id: before && !isGone(before) ? before : newId(), text: composer.value, kind: kind() } : null);
+  setDraft(composer.value ? { id: before && !isGone(before) ? before : newId(), text: composer.value, kind: kind(), check: check() } : null);
   grow();
 }
 
@@ -253,6 +262,7 @@ function useDraft() {
   else if (written) {
     composer.value = written.text;
     for (const choice of $("form").elements.kind) choice.checked = choice.value === written.kind;
+    showCheck(Boolean(written.check), written.check || checks.get() || "");
   }
   if (early && early !== composer.value) {
     composer.value = [composer.value, early].filter(Boolean).join("\n");
@@ -268,7 +278,8 @@ async function send() {
   keepDraft();
   const { id } = draft.get() ?? { id: newId() };
   composer.value = "";
-  await queue({ id, text, kind: kind() });
+  checks.set(check() || checks.get());
+  await queue({ id, text, kind: kind(), check: check() });
   grow();
   return composer.focus();
 }
@@ -289,7 +300,15 @@ async function queue(message) {
 }
 
 composer.addEventListener("input", keepDraft);
-$("form").addEventListener("change", () => composer.value && keepDraft());
+$("form").addEventListener("change", () => {
+  showCheck(!$("checking").hidden);
+  if (composer.value) keepDraft();
+});
+$("add-check").addEventListener("click", () => {
+  showCheck($("checking").hidden);
+  if (!$("checking").hidden) $("check").focus();
+  if (composer.value) keepDraft();
+});
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   send();
@@ -324,11 +343,13 @@ function waiting({ id, state, why, frame }) {
   const stuck = state !== "pending";
   return make("li", { data: { state } },
     make("p", { className: "text", textContent: frame.text }),
+    frame.check ? make("p", { className: "state", textContent: `Must pass: ${frame.check}` }) : null,
     make("p", { className: "state", textContent: stuck ? `Not sent. ${why.replace(/^Not sent: /, "")}` : "Waiting to be sent" }),
     make("div", { className: "row" },
       stuck ? button("Send again", () => live.resend(id)) : null,
       button("Edit", async () => {
         composer.value = [frame.text, composer.value].filter(Boolean).join("\n");
+        if (frame.check) showCheck(true, frame.check);
         setDraft(null);
         keepDraft();
         await live.discard(id);
@@ -394,6 +415,7 @@ live.on("sent", ({ frame, job }) => {
 await live.ready;
 showView(live.view);
 showQueue(live.queue);
+showCheck(false, checks.get() ?? "");
 useDraft();
 for (const message of leaving.filter(({ id }) => !live.queue.some((one) => one.id === id))) queue(message);
 $("send").disabled = false; // before that it would send nothing, and the text be gone
