@@ -286,10 +286,12 @@ export declare class Live {
     /**
      * A message to the project. Fulfilled with its id when it is kept: from then on it is sent,
      * now or whenever there is a connection. Raises `Refused` for what the server would never take.
+     * `check`: a shell line that the version of an update must pass.
      */
-    send(/** @type {string} */ text: string, /** @type {{kind?: Kind, id?: string}} */ { kind, id }?: {
+    send(/** @type {string} */ text: string, /** @type {{kind?: Kind, id?: string, check?: string}} */ { kind, id, check }?: {
         kind?: Kind;
         id?: string;
+        check?: string;
     }): Promise<string>;
     /** Answers a request whose session is lost (look for it once more, or begin a fresh one), or whose
      *  version fails its check. */

@@ -74,12 +74,16 @@ class Desk:
         on_lost = told.get("on_lost", "ask")
         if on_lost not in ("ask", "fresh"):
             return _nack({}, "bad_input", "on_lost must be ask or fresh.")
+        check = told.get("check")
+        if check is not None and not isinstance(check, str):
+            return _nack({}, "bad_input", "check must be text: a shell line.")
         wanted = KINDS[kind](
             project=self.guest.project,
             user=self.guest.user,
             prompt=text,
             key=number.lower(),
             on_lost=on_lost,
+            check=check,
         )
         new = uuid4()
         async with self.here.pool.connection() as conn:

@@ -38,6 +38,7 @@ const live = openLive({ project, user: openedAs, ticket: () => signIn().then(() 
 /** What is being written in this tab; and in whichever tab wrote last, for one that is opened anew. */
 const draft = kept(sessionStorage, `draft:${openedAs}`);
 const lastDraft = kept(localStorage, `draft:${openedAs}`);
+const earlier = kept(sessionStorage, "early");
 /** Messages that are taken, until the log tells of them: job → text. */
 const taken = new Map();
 let answered = null;
@@ -217,20 +218,32 @@ const undecided = question($("undecided"), (job, choice) => live.answer(job, cho
 
 const composer = $("composer");
 const kind = () => new FormData($("form")).get("kind");
+/** The shell line that a change must pass, where people want one: hidden unless they do. */
+const check = () => ($("checking").hidden || kind() !== "update" ? "" : $("check").value.trim());
+const checks = kept(localStorage, "check");
+function showCheck(open, line = $("check").value) {
+  $("check").value = line;
+  $("add-check").hidden = kind() !== "update";
+  $("checking").hidden = !open || kind() !== "update";
+  $("add-check").setAttribute("aria-expanded", String(!$("checking").hidden));
+}
 
 function grow() {
   composer.rows = Math.min(10, Math.max(1, composer.value.split("\n").length, Math.ceil(composer.value.length / Math.max(20, composer.clientWidth / 9))));
 }
 
-const leaving = new Set(); // ids of messages that are on their way into the queue
+/** Messages on their way into the queue: after a reload they go on, each under its id. */
+const leavingKept = kept(sessionStorage, `leaving:${openedAs}`);
+let leaving = leavingKept.get() ?? [];
+const leave = (all) => leavingKept.set((leaving = all));
+const isGone = (id) => [...leaving, ...live.queue].some((one) => one.id === id);
 
 /** The draft has the id that its message will have: a reload in between sends nothing twice. What
  *  is written while one before it is still being put into the queue is another message. So is what
  *  is written in another tab: there it has another id. */
 function keepDraft() {
   const before = draft.get()?.id;
-  const gone = leaving.has(before) || live.queue.some(({ id }) => id === before);
-  setDraft(composer.value ? { id: before && !gone ? before : newId(), text: composer.value, kind: kind() } : null);
+  setDraft(composer.value ? { id: before && !isGone(before) ? before : newId(), text: composer.value, kind: kind(), check: check() } : null);
   grow();
 }
 
@@ -240,13 +253,22 @@ function setDraft(written) {
   if (written || lastDraft.get()?.id === before) lastDraft.set(written);
 }
 
+/** What was written before a reload, also while the page was not ready (early.js). */
 function useDraft() {
+  const early = composer.value || earlier.get() || "";
+  document.body.dataset.ready = "";
   const written = draft.get() ?? lastDraft.get();
-  if (written && live.queue.some(({ id }) => id === written.id)) (draft.get() ? setDraft : lastDraft.set)(null); // it was sent
-  else if (written && !composer.value) {
+  if (written && isGone(written.id)) (draft.get() ? setDraft : lastDraft.set)(null); // it was sent
+  else if (written) {
     composer.value = written.text;
     for (const choice of $("form").elements.kind) choice.checked = choice.value === written.kind;
+    showCheck(Boolean(written.check), written.check || checks.get() || "");
   }
+  if (early && early !== composer.value) {
+    composer.value = [composer.value, early].filter(Boolean).join("\n");
+    keepDraft();
+  }
+  earlier.set(null);
   grow();
 }
 
@@ -256,23 +278,37 @@ async function send() {
   keepDraft();
   const { id } = draft.get() ?? { id: newId() };
   composer.value = "";
-  leaving.add(id);
+  checks.set(check() || checks.get());
+  await queue({ id, text, kind: kind(), check: check() });
+  grow();
+  return composer.focus();
+}
+
+async function queue(message) {
+  const { id, text } = message;
+  leave([...leaving.filter((one) => one.id !== id), message]);
   try {
-    await live.send(text, { kind: kind(), id });
+    await live.send(text, message);
     if (draft.get()?.id === id) setDraft(null);
     pinned = true;
   } catch (error) {
     composer.value = [text, composer.value].filter(Boolean).join("\n");
     say(error.message);
   } finally {
-    leaving.delete(id);
+    leave(leaving.filter((one) => one.id !== id));
   }
-  grow();
-  return composer.focus();
 }
 
 composer.addEventListener("input", keepDraft);
-$("form").addEventListener("change", () => composer.value && keepDraft());
+$("form").addEventListener("change", () => {
+  showCheck(!$("checking").hidden);
+  if (composer.value) keepDraft();
+});
+$("add-check").addEventListener("click", () => {
+  showCheck($("checking").hidden);
+  if (!$("checking").hidden) $("check").focus();
+  if (composer.value) keepDraft();
+});
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   send();
@@ -307,11 +343,13 @@ function waiting({ id, state, why, frame }) {
   const stuck = state !== "pending";
   return make("li", { data: { state } },
     make("p", { className: "text", textContent: frame.text }),
+    frame.check ? make("p", { className: "state", textContent: `Must pass: ${frame.check}` }) : null,
     make("p", { className: "state", textContent: stuck ? `Not sent. ${why.replace(/^Not sent: /, "")}` : "Waiting to be sent" }),
     make("div", { className: "row" },
       stuck ? button("Send again", () => live.resend(id)) : null,
       button("Edit", async () => {
         composer.value = [frame.text, composer.value].filter(Boolean).join("\n");
+        if (frame.check) showCheck(true, frame.check);
         setDraft(null);
         keepDraft();
         await live.discard(id);
@@ -377,7 +415,9 @@ live.on("sent", ({ frame, job }) => {
 await live.ready;
 showView(live.view);
 showQueue(live.queue);
+showCheck(false, checks.get() ?? "");
 useDraft();
+for (const message of leaving.filter(({ id }) => !live.queue.some((one) => one.id === id))) queue(message);
 $("send").disabled = false; // before that it would send nothing, and the text be gone
 findPlace();
 showState();

@@ -443,10 +443,11 @@ export class Live {
   /**
    * A message to the project. Fulfilled with its id when it is kept: from then on it is sent,
    * now or whenever there is a connection. Raises `Refused` for what the server would never take.
+   * `check`: a shell line that the version of an update must pass.
    */
-  async send(/** @type {string} */ text, /** @type {{kind?: Kind, id?: string}} */ { kind = "update", id = newId() } = {}) {
+  async send(/** @type {string} */ text, /** @type {{kind?: Kind, id?: string, check?: string}} */ { kind = "update", id = newId(), check = "" } = {}) {
     if (!text.trim()) throw new Refused("empty", "Write a message first.");
-    return this.#keep({ t: "msg", id, kind, text });
+    return this.#keep({ t: "msg", id, kind, text, ...(check.trim() && kind === "update" ? { check } : {}) });
   }
 
   /** Answers a request whose session is lost (look for it once more, or begin a fresh one), or whose

@@ -61,8 +61,9 @@ class Line:
 @contextmanager
 def network() -> Generator[None]:
     """The browser's own, with one way out of it."""
-    with suppress(subprocess.CalledProcessError):
-        do("ip", "netns", "del", PLACE)
+    for left in (("ip", "netns", "del", PLACE), ("ip", "link", "del", "storm0")):
+        with suppress(subprocess.CalledProcessError):  # by a run that was killed
+            do(*left)
     do("ip", "netns", "add", PLACE)
     try:
         ends = ("storm0", "type", "veth", "peer", "name", "storm1")

@@ -93,6 +93,13 @@ def redis_url(cache: Server) -> str:
     return cache.url
 
 
+@pytest.fixture(autouse=True)
+def _hung_up(at_work: AtWork) -> Iterator[None]:
+    """The connection that was made anew is closed at the end."""
+    yield
+    at_work.conn.close()
+
+
 def wiped(server: Server) -> None:
     with redis.Redis.from_url(server.url) as client:
         client.flushall()

@@ -452,6 +452,26 @@ def test_too_many_messages_and_too_many_connections_are_told_when_to_come_again(
     ledger.execute("delete from live_connections")
 
 
+def test_a_message_may_have_a_check_if_it_asks_for_a_change(
+    at: Gateway, project: str, ledger: Connection
+):
+    async def story() -> None:
+        async with await tab(at, project) as one:
+            await one.next("live")
+            for kind, check in (("update", ["npm test"]), ("ask", "npm test"), ("update", " ")):
+                said = {"id": str(uuid4()), "kind": kind, "text": "go", "check": check}
+                await one.say(t="msg", **said)
+                assert (await one.next("nack"))["code"] == "bad_input"
+            await one.say(t="msg", id=str(uuid4()), kind="update", text="go", check="npm test")
+            job = (await one.next("ack"))["job"]
+        row = ledger.execute(
+            "select args -> 'check' from jobs where id = %s", (job,)
+        ).fetchone()
+        assert row == ("npm test",)
+
+    talk(story)
+
+
 def test_answers_and_cancels_are_acked_or_refused_with_the_job_they_are_about(
     at: Gateway, project: str
 ):

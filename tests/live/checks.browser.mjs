@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { gate, live, open, sees, write } from "./browsing.mjs";
+import { gate, live, open, sees, stored, write } from "./browsing.mjs";
 import { until } from "./scripted.mjs";
 
 const FAILED = { version: "v-job-1", round: 0, number: 2, command: "npm test", duration_ms: 1234, changed: [], exit_status: 3, output: "1 failed: <b>cart</b>\n" };
@@ -71,3 +71,26 @@ for (const choice of ["keep", "rewind", "repair"]) {
     await standing(page, "failing");
   });
 }
+
+test("a change with a check of its own: the field is there when one wants it, and goes with the message", async () => {
+  const page = await open();
+  await live(page);
+  await write(page, "without one");
+  assert.equal(await page.isVisible("#check"), false);
+  await page.click("#add-check");
+  assert.equal(await page.getAttribute("#add-check", "aria-expanded"), "true");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "check");
+  await page.keyboard.type("npm test && npm run lint");
+  await page.fill("#composer", "with one");
+  await page.reload(); // a draft has its check too
+  await live(page);
+  assert.equal(await page.inputValue("#check"), "npm test && npm run lint");
+  await page.click("#send");
+  await page.check('input[name="kind"][value="ask"]', { force: true });
+  assert.equal(await page.isVisible("#check"), false, "a question has none");
+  assert.equal(await page.isVisible("#add-check"), false);
+  await write(page, "a question");
+  await sees(page, "user", ["without one", "with one", "a question"]);
+  assert.deepEqual(stored(), ["without one", "with one", "a question"]);
+  assert.deepEqual([...gate.jobs.values()].map(({ check }) => check), [undefined, "npm test && npm run lint", undefined]);
+});

@@ -39,8 +39,7 @@ test("a reload between typing and sending, and at once after sending", async () 
     location.reload();
   });
   await live(page);
-  if ((await page.inputValue("#composer")) !== "") await page.click("#send"); // the reload was first
-  await sees(page, "user", ["half a thought"]);
+  await sees(page, "user", ["half a thought"]); // which was first, the reload or the sending, is no matter
   await empty(page);
   assert.equal(await page.inputValue("#composer"), "");
   assert.deepEqual(stored(), ["half a thought"]);
@@ -84,17 +83,38 @@ test("two tabs: what is written in each while the other writes is a message of i
   assert.deepEqual(stored(), ["of one", "of two"]);
 });
 
-test("what is written and sent before the page is ready is sent once it is", async () => {
+test("what is written before the page is ready is sent once it is, also after a reload", async () => {
   const page = await context.newPage();
   let ready;
   const wait = new Promise((done) => (ready = done));
-  await page.route("**/static/app.js", (route) => wait.then(() => route.continue()));
+  await page.route("**/static/app.js", (route) => wait.then(() => route.continue()).catch(() => {}));
   await page.goto(`${gate.url}/app/shop#ticket=T`, { waitUntil: "commit" });
   await page.fill("#composer", "too early");
   await assert.rejects(page.click("#send", { timeout: 300 }));
+  await page.reload({ waitUntil: "commit" });
   ready();
   await page.click("#send");
   await sees(page, "user", ["too early"]);
+  assert.equal(await page.inputValue("#composer"), "");
+  await page.reload();
+  await live(page);
+  assert.equal(await page.inputValue("#composer"), "");
+});
+
+test("what is being put into the queue when the page is reloaded is sent, and what was written after it kept", async () => {
+  const page = await open();
+  await live(page);
+  await page.evaluate(() => { // a disk that takes its time
+    IDBDatabase.prototype.transaction = () => ({ objectStore: () => ({ put() {} }) });
+  });
+  await page.fill("#composer", "said");
+  await page.click("#send");
+  await page.fill("#composer", "not yet said");
+  await page.reload();
+  await sees(page, "user", ["said"]);
+  await empty(page);
+  assert.equal(await page.inputValue("#composer"), "not yet said");
+  assert.deepEqual(stored(), ["said"]);
 });
 
 test("the gateway is killed between commit and ack, and comes back", async () => {

@@ -1,0 +1,10 @@
+// Is there before the page is: what people write while the rest still loads survives a reload too.
+// app.js takes it over, and says so by `data-ready`.
+
+addEventListener("input", ({ target }) => {
+  if (target.id !== "composer" || "ready" in document.body.dataset) return;
+  const project = decodeURIComponent(location.pathname.replace(/^\/app\//, "").replace(/\/$/, ""));
+  try {
+    sessionStorage.setItem(`baton:early:${project}`, JSON.stringify(target.value));
+  } catch {} // full, or not allowed
+});
