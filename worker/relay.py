@@ -114,7 +114,7 @@ def _publish(has: outbox.Room, *, lost: bool) -> Looked:
         )
     if due:
         crash_points.reach("relay.taken")
-    sent = send(due)
+    sent = send(due, answered=True)
     if due:
         crash_points.reach("relay.sent")
     return Looked(sent, full=sent >= room)

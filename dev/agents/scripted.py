@@ -10,6 +10,7 @@ mirrored, and tell a cumulative cost that grows by the same with each turn.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, cast
 from uuid import uuid4
 
@@ -21,15 +22,19 @@ from worker.failures.errors import Stopped
 
 Ids = Literal["fork", "keep", "roll", "reset"]
 Entry = dict[str, Any]
+Runs = Callable[[Coroutine[Any, Any, Turn]], Turn]
 
 
-def scripted(ids: Ids = "fork", *, says: str = "Done.", cost_usd: float = 0.25) -> Agent:
-    """An agent that answers `says` to everything and treats ids in one of four ways."""
+def scripted(
+    ids: Ids = "fork", *, says: str = "Done.", cost_usd: float = 0.25, runs: Runs = asyncio.run
+) -> Agent:
+    """An agent that answers `says` to everything and treats ids in one of four ways. `runs` may be
+    that of a loop that is kept: to make one takes longer than all else that it does."""
 
     def agent(request: Request, *, store: JobStore, watch: Watch) -> Turn:
         if reason := watch.stopped():
             raise Stopped(reason)
-        return asyncio.run(_turn(request, store, watch))
+        return runs(_turn(request, store, watch))
 
     async def _turn(request: Request, store: JobStore, watch: Watch) -> Turn:
         session = _session(ids, request)

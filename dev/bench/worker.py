@@ -7,8 +7,10 @@
 BENCH_BATON says which.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from tasks.build import do_build
 from tasks.chat_plan import do_chat_plan
 from tasks.compaction import do_compaction
 from tasks.metadata import do_metadata
+from worker.agent import Agent
 from worker.app import app
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
@@ -53,9 +56,15 @@ LEDGER = {**dict.fromkeys(SOURCES, do_ledger), "chat_plan": do_chat_plan}
 DOES = LEDGER if os.environ.get("BENCH_BATON") == "ledger" else WHOLE
 
 
+@cache
+def agent() -> Agent:
+    """One a pool child, made in it: its loop is not the parent's."""
+    return scripted(says=ANSWER, runs=asyncio.Runner().run)
+
+
 def _task(kind: str) -> None:
     def work(self: Task[Any, Any], job_id: str, **_: object) -> None:
-        show(self, run(UUID(job_id), DOES[kind], agent=scripted(says=ANSWER)))
+        show(self, run(UUID(job_id), DOES[kind], agent=agent()))
 
     app.task(name=f"tasks.{kind}", bind=True)(work)
 

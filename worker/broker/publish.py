@@ -37,12 +37,14 @@ def celery_app() -> Celery:
     return app
 
 
-def send(messages: Sequence[Message]) -> int:
-    """Publish wake-ups for these jobs; returns how many went out before the broker failed."""
+def send(messages: Sequence[Message], *, answered: bool = False) -> int:
+    """Publish wake-ups for these jobs; returns how many went out before the broker failed.
+    `answered`: the broker has done so just now."""
     crash_points.reach("publish.before")
     sent = 0
     try:
-        client(BROKER).ping()  # fails at once, where Celery would try for seconds
+        if not answered:
+            client(BROKER).ping()  # fails at once, where Celery would try for seconds
         sent = _send(messages)
     except redis.RedisError as exc:
         log.warning("publish.failed", error=type(exc).__name__, unsent=len(messages))

@@ -106,7 +106,8 @@ class Leash:
         self._hear()  # its last word
         for line in self._lines:
             line.close()
-        groups.end_those_of_the_dead()
+        if self._keepers:
+            groups.end_those_of_the_dead()
 
     def gone(self) -> bool:
         """Whether nothing is left of the agent, by its keeper's word; without a keeper none began.

@@ -64,7 +64,7 @@ def check_own(conn: Connection, job: Claimed, path: Path) -> bool:
     """
     real, root = path.resolve(), asking().workspaces.resolve()
     if job.lane == MAIN and real.is_relative_to(root):
-        theirs, strange = projects.looked_at(conn, job.project_id, *_spelt(real))
+        theirs, strange = projects.looked_at(conn, job.project_id, *_spelt(real, root))
     else:
         branch = root / workspace.BRANCHES / job.project_id / job.lane
         theirs, strange = job.lane == MAIN or real != branch, product_rules.strange(conn)
@@ -84,13 +84,12 @@ def shared(conn: Connection, path: Path) -> bool:
 
 def _taken(conn: Connection, real: Path, *, beside: str) -> bool:
     """Whether a path without links is that of a project other than `beside`, or of none at all."""
-    root = asking().workspaces
-    if not real.is_relative_to(root.resolve()):
+    root = asking().workspaces.resolve()
+    if not real.is_relative_to(root):
         return True
-    return projects.place_refused(conn, beside, *_spelt(real))
+    return projects.place_refused(conn, beside, *_spelt(real, root))
 
 
-def _spelt(real: Path) -> tuple[str, list[str]]:
+def _spelt(real: Path, root: Path) -> tuple[str, list[str]]:
     """Where it is below the root of workspaces, and how this host spells that root."""
-    root = asking().workspaces
-    return str(real.relative_to(root.resolve())), [str(root.resolve()), str(root)]
+    return str(real.relative_to(root)), [str(root), str(asking().workspaces)]
