@@ -202,6 +202,25 @@ OF_JOB: LiteralString = """
       from checks where job_id = %s order by round, number"""
 
 
+def of_sessions(conn: Connection, project_id: str) -> dict[str, list[dict[str, Any]]]:
+    """What was run on the files that each session of the project has made, in order."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        rows = cur.execute(OF_SESSIONS, (project_id,)).fetchall()
+    found = dict[str, list[dict[str, Any]]]()
+    for row in rows:
+        found.setdefault(row.pop("session"), []).append(row)
+    return found
+
+
+OF_SESSIONS: LiteralString = """
+    select coalesce(t.observed_session_id, t.minted_session_id)::text as session, c.command, c.outcome,
+           c.exit_status, c.signal, c.reason, c.duration_ms
+      from checks c
+      join turns t on t.job_id = c.job_id and t.outcome = 'committed'
+                  and t.step = case c.round when 0 then 'build' else 'repair:' || c.round end
+     where c.project_id = %s order by c.job_id, c.round, c.number"""
+
+
 def decide(conn: Connection, job_id: UUID, choice: str) -> bool:
     """Answer a job that asks what is to become of a version that fails its check: `keep`,
     `rewind` or `repair`. False, with nothing changed, when it does not ask that."""

@@ -32,6 +32,27 @@ OUTCOMES: LiteralString = """
              order by c.job_id, c.id desc) newest"""
 
 
+def races(conn: Connection, period: timedelta) -> Row:
+    """Of those who raced and ended in the period: how many `races` they were of, how many of these
+    have a winner (`won`), what all of them cost, and of that those that were not taken."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        found = cur.execute(RACES, {"period": period}).fetchone()
+    assert found
+    return found
+
+
+RACES: LiteralString = """
+    select count(distinct r.id) as races, count(distinct r.id) filter (where won) as won,
+           count(*) as racers, coalesce(sum(cost), 0) as cost_usd,
+           coalesce(sum(cost) filter (where taken is not true), 0) as lost_usd
+      from jobs j
+      join jobs r on r.id = j.parent_id
+     cross join lateral (
+        select r.result -> 'race' is not null as won, r.result -> 'race' ->> 'branch' = j.lane as taken,
+               (select sum(t.cost_usd) from turns t where t.job_id = j.id) as cost) x
+     where j.args ? 'racer' and j.finished_at > now() - %(period)s::interval"""
+
+
 def repairs(conn: Connection, period: timedelta) -> list[Row]:
     """What a repair costs and takes, on the average: `resumed`, and of the `control` sample or
     otherwise `fresh`."""

@@ -17,6 +17,7 @@ from tests.acceptance.hosts import ADDRESSES, Host, hosts
 from tests.acceptance.outside import Baton, baton_up, files
 from tests.invariants import violations
 from tests.machine import NETWORKS, needs_networks
+from tests.waiting import wait_until
 from worker.client import Build, ChatPlan, Update
 from worker.session import ladder
 
@@ -27,6 +28,9 @@ DELEGATES = "use Agent " + json.dumps(
     {"description": "d", "prompt": ITS_PROMPT, "subagent_type": "general-purpose"}
 )
 QUESTION = "what did we do so far?"
+HELD = (
+    "write b.txt: b\nrun: until test -f ok.txt; do sleep 0.2; done"  # as long as the test likes
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Baton]:
     remote = f"file://{root}/remote/{{project}}.git"
     relay = {"relay": "python -m worker.relay"}
     with baton_up(
-        root, commands=relay, BATON_COMPACT="never", BATON_WORKSPACE_REMOTE=remote
+        root,
+        commands=relay,
+        BATON_COMPACT="never",
+        BATON_SLOTS="2",
+        BATON_WORKSPACE_REMOTE=remote,
     ) as baton:
         yield baton
 
@@ -137,3 +145,52 @@ def _reaches(host: Host, address: str, port: int | None) -> bool:
     tries = f"import socket; socket.create_connection(({address!r}, {port}), timeout=2)"
     command = host.network.run(sys.executable, "-c", tries)
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def racing(host: Host, project: str) -> list[Path]:
+    """The directories of those of a race that are at work on the host."""
+    return [b.parent for b in (host.workspaces / ".branches" / project).glob("*/b.txt")]
+
+
+@pytest.mark.long
+def test_of_a_race_over_two_hosts_the_one_that_passes_is_taken(fleet: Baton, two: list[Host]):
+    a, b = two
+    project = fleet.project("race")
+    with a.works(), b.works():
+        done(fleet, Build(project=project, user="ann", prompt="write a.txt: a"))
+        asked = fleet.ask(
+            Update(
+                project=project,
+                user="ann",
+                prompt=HELD,
+                check="test -f ok.txt",
+                check_tries=0,
+                race=3,
+            )
+        )
+        wait_until(
+            lambda: (
+                sum(map(len, (racing(a, project), racing(b, project)))) == 3
+                and racing(a, project)
+                and racing(b, project)
+            ),
+            timeout=240,
+            description="all of the race to be at work, on both hosts",
+        )
+        winner = racing(b, project)[0]
+        (winner / "ok.txt").write_text("of this one only\n")
+        chain = fleet.ended(asked)
+        assert chain["state"] == "done", chain["error"]
+        assert chain["result"]["race"]["branch"] == winner.name
+        rows = fleet.rows(
+            "select state, worker_id from jobs where chain_id = %s and lane <> 'main'", asked
+        )
+        assert len({row["worker_id"] for row in rows}) == 2, "over both hosts"
+        assert sorted(row["state"] for row in rows) == ["cancelled", "cancelled", "done"]
+    (branch,) = fleet.rows("select * from branches where project_id = %s", project)
+    (promoted,) = [one for one in fleet.moves(project) if one["reason"] == "promoted"]
+    assert promoted["new_session_id"] == branch["head"]
+    with a.works():  # an empty disk: what was made on the other host comes through the remote
+        done(fleet, Update(project=project, user="ann", prompt="write c.txt: c"))
+        made = {"a.txt", "b.txt", "ok.txt", "c.txt", "DOCUMENTATION.md"}
+        assert files(a.workspaces / project).keys() == made

@@ -1,6 +1,6 @@
 """Which agents live, seen from outside: processes that carry an attempt, all the time.
 
-The keeper is no agent: it may be the last to go. Two attempts of one project that are seen
+The keeper is no agent: it may be the last to go. Two attempts of one lane that are seen
 in the same look are two live agents in a lane.
 """
 
@@ -44,8 +44,11 @@ class Agents:
                 self.together.add(now)
 
     def violations(self, conn: Connection) -> list[str]:
-        """A sentence for each two attempts of one project whose agents lived at once."""
-        rows = conn.execute("select distinct attempt, project_id from turns").fetchall()
+        """A sentence for each two attempts of one lane whose agents lived at once."""
+        rows = conn.execute(
+            "select distinct t.attempt, t.project_id || ' ' || coalesce(j.lane, 'main')"
+            " from turns t left join jobs j on j.id = t.job_id"
+        ).fetchall()
         project = {str(attempt): name for attempt, name in rows}
         found = set[str]()
         for group in self.together:

@@ -16,9 +16,15 @@ from worker.client import Build
 from worker.process.crash_points import POINTS
 
 RELAY_POINTS = ("relay.taken", "relay.sent", "rescue.taken")
-# Of a version that fails for good, and of races: tests/integration/test_checks.py, test_races.py.
-UNPROVEN = ("check.taken_back", "race.begun", "race.promoted")
-WORKER_POINTS = tuple(point for point in POINTS if point not in (*RELAY_POINTS, *UNPROVEN))
+WORKER_POINTS = tuple(point for point in POINTS if point not in RELAY_POINTS)
+LATER = ("check.taken_back", "race.begun", "race.promoted")  # tests/faults/later_cells.py
+# Where a retry is of an attempt that was killed elsewhere than in a tool.
+BEFORE = {
+    "message.accepted": "message.accepted",
+    "check.taken_back": "check.recorded",
+    "race.begun": "claim.after",
+    "race.promoted": "race.promoted",
+}
 FAULTS = ("kill", "term", "pause", "error", "db_error")
 PATIENCE = 120.0  # seconds for a cell on a busy machine
 
@@ -47,6 +53,7 @@ MAY_FAIL = {
     "check.ended",
     "check.recorded",
     "check.settled",
+    *LATER,
 }
 
 
@@ -80,15 +87,14 @@ class Cell:
         """Whether the build's agent is none of the CLI's: outside of the turn, but for a SIGKILL on
         the first attempt, so that every point meets the CLI."""
         killed_first = self.fault == "kill" and not self.retried
-        return self.point not in IN_TURN and not killed_first
+        return self.point in LATER or (self.point not in IN_TURN and not killed_first)
 
     @property
     def orders(self) -> list[tuple[str, str]]:
         """What is struck, the strike in question last."""
         before = list[tuple[str, str]]()
         if self.retried:
-            plain = self.point == "message.accepted"
-            before.append((self.point if plain else "tool", "kill"))
+            before.append((BEFORE.get(self.point, "tool"), "kill"))
         if self.point.startswith("ending"):
             before.append(("turn.recorded", "db_error"))  # a job that has to wait
         return [*before, (self.point, self.fault)]

@@ -19,6 +19,7 @@ from tests.acceptance.outside import Baton, baton_up
 from tests.conftest import keys_without_end
 from tests.faults.agents import Agents, watching
 from tests.faults.cells import (
+    LATER,
     PATIENCE,
     RELAY_POINTS,
     SCRIPTED,
@@ -29,6 +30,7 @@ from tests.faults.cells import (
 )
 from tests.faults.conftest import Tally
 from tests.faults.history import heard_by, interleaved
+from tests.faults.later_cells import Later
 from tests.faults.strikes import RELAY, WORKERS, Strikes, Struck
 from tests.invariants import violations
 from tests.waiting import wait_until
@@ -159,7 +161,8 @@ def run_all(baton: Baton, strikes: Strikes, cells: list[Cell]) -> list[Case]:
                 cell.fault == "pause" and pausing >= PAUSED_AT_ONCE
             ):
                 waiting.remove(cell)
-                running.append(Case(cell, baton, strikes, scripted=cell.scripted))
+                kind = Later if cell.point in LATER else Case
+                running.append(kind(cell, baton, strikes, scripted=cell.scripted))
                 break
         return not waiting and not running
 

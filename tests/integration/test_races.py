@@ -16,8 +16,10 @@ from db.projects import branches, projects, races
 from tests.dying import killed_at
 from tests.invariants import violations
 from tests.running import AtWork, P, U
+from worker.cli.pages import projects as pages
 from worker.client import Update
-from worker.reports import waits
+from worker.reports import figures, waits
+from worker.reports import projects as project_documents
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -131,6 +133,13 @@ def test_the_first_that_passes_takes_the_main_lines_place(at_work: AtWork):
     source, reason, old, new, _ = at_work.moves()[1]
     assert (source, reason, old, new) == ("fork", "promoted", before, branch.head)
     assert version(at_work) == (str(asked), "passing")
+    racing = figures.checks(at_work.conn, 1)["racing"]
+    assert [racing[name] for name in ("races", "won", "racers")] == [1, 1, 3]
+    assert racing["cost_usd"] > racing["lost_usd"] > 0
+    document = project_documents.path(at_work.conn, P)
+    proved = document["moves"][1]["checks"]
+    assert [(one["command"], one["outcome"]) for one in proved] == [("test -f b.txt", "passed")]
+    assert "; its check passed" in str(pages.chain_page(document, {}))
     assert len([one for one in at_work.events("chat.said") if one["role"] == "assistant"]) == 2
     assert violations(at_work.conn) == []
 

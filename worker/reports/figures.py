@@ -132,6 +132,7 @@ def checks(conn: Connection, days: int) -> Row:
         **found,
         **shares,
         "repairs_usd": spent,
+        "racing": proofs.races(conn, period),
         "samples": samples,
         "baseline": theirs["sample"] if theirs else None,
         "cost_reduction": reduction,

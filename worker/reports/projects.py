@@ -39,11 +39,17 @@ def detailed(conn: Connection, found: Project) -> Row:
 
 
 def path(conn: Connection, project_id: str) -> Row:
-    """Every move of the project's session, oldest first; `next` is the job that comes next."""
+    """Every move of the project's session, oldest first, with the checks of what its turn made; `next`
+    is the job that comes next."""
     following = listed(conn, listing.open_of(conn, project_id, limit=1))
+    proved = checks.of_sessions(conn, project_id)
+    moves = reports.moves(conn, project_id)
+    for move in moves:
+        own = move["source"] != "operator"
+        move["checks"] = proved.get(str(move["new_session_id"]), []) if own else []
     return {
         "project_id": project_id,
-        "moves": reports.moves(conn, project_id),
+        "moves": moves,
         "next": following[0] if following else None,
     }
 

@@ -175,6 +175,7 @@ def checks_page(document: Row) -> Page:
         *shares,
         ("not settled yet", document["open"]),
         ("repairs", f"{document['repairs']}, {money(document['repairs_usd'])} in all"),
+        *_races(document["racing"]),
     ]
     columns = ("repairs", "turns", "cost", "time")
     return [
@@ -187,6 +188,16 @@ def checks_page(document: Row) -> Page:
             title="A repair, in the session that made the files and fresh (means)",
         ),
         _repaired(document),
+    ]
+
+
+def _races(found: Row) -> list[tuple[str, str]]:
+    if not found["races"]:
+        return []
+    spent, lost = money(found["cost_usd"]), money(found["lost_usd"])
+    return [
+        ("races", f"{found['races']} of {found['racers']} racers, {found['won']} won"),
+        ("spent on races", f"{spent}, of it {lost} for racers that were not taken"),
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from db.projects.projects import Project, Version
 from worker.cli.pages.ids import Names, named, short
-from worker.cli.pages.jobs import kind, standing
+from worker.cli.pages.jobs import COMMAND, kind, shortened, standing
 from worker.cli.pages.layout import Facts, Page, Table
 from worker.text.units import NOTHING, duration, money, number, size
 
@@ -93,7 +93,7 @@ def chain_page(document: Row, names: Names) -> Page:
             m["created_at"],
             m["source"],
             f"{short(m['old_session_id'], names)} → {_new(m, names)}",
-            _origin(m, names),
+            f"{_origin(m, names)}{_proved(m)}",
             tokens(m),
             money(m["cost_usd"], estimated=m["cost_estimated"]),
             duration(None if m["duration_ms"] is None else m["duration_ms"] / 1000),
@@ -153,6 +153,14 @@ def _origin(move: Row, names: Names) -> str:
     if parent is None:
         return f"fresh{reason}"
     return f"forked{reason}" if parent == old else f"forked {short(parent, names)}{reason}"
+
+
+def _proved(move: Row) -> str:
+    """What the check of the move's files came to, if there was one."""
+    failed = next((one for one in move["checks"] if one["outcome"] == "failed"), None)
+    if failed:
+        return f"; failed: {shortened(failed['command'], COMMAND)}"
+    return "; its check passed" if move["checks"] else ""
 
 
 def tokens(row: Row) -> str:
