@@ -32,6 +32,8 @@ create table api_keys (
     created_at   timestamptz not null default now(),
     last_used_at timestamptz,
     revoked_at   timestamptz,
+    -- From then on the key counts for nothing. Null: until it is revoked.
+    expires_at   timestamptz,
     constraint api_keys_pkey PRIMARY KEY (id)
 );
 CREATE INDEX api_keys_account ON api_keys USING btree (account_id);

@@ -16,6 +16,7 @@ def main() -> None:
     """Serve until SIGTERM; open sockets are closed with 1012, and clients go on elsewhere."""
     begin_or_exit()
     logging.configure()
+    from gateway.access.wire import Wire
     from gateway.app import build  # after the settings are known to be usable
 
     try:
@@ -26,7 +27,7 @@ def main() -> None:
         app,
         host=settings().web_host,
         port=settings().web_port,
-        ws="wsproto",
+        ws=Wire,
         ws_max_size=FRAME,
         log_config=None,
         access_log=False,

@@ -62,10 +62,16 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    database_url: str, redis_url: str, log: Path, *, module: str = "gateway", **more: str
+    database_url: str,
+    redis_url: str,
+    log: Path,
+    *,
+    module: str = "gateway",
+    port: int | None = None,
+    **more: str,
 ) -> Generator[Gateway]:
-    """One of them until the block ends. `module`: what is run as one."""
-    port = free_port()
+    """One of them until the block ends. `module`: what is run as one; `port`: in place of another."""
+    port = port or free_port()
     env = {
         **os.environ,
         "DATABASE_URL": database_url,

@@ -1,8 +1,8 @@
-"""Accounts and their API keys. A key is shown once; what is kept is its SHA-256."""
+"""Accounts and their API keys. A key is shown once; what is kept is its SHA-256. It may have an end."""
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import LiteralString
 
@@ -24,9 +24,23 @@ class Key:
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    expires_at: datetime | None
+    expired: bool
 
 
-SHOWN: LiteralString = "id, account_id, name, scopes, created_at, last_used_at, revoked_at"
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who comes with a key. `ended`: when it did; it counts for nothing then."""
+
+    account: str
+    scopes: frozenset[str]
+    ended: datetime | None
+
+
+SHOWN: LiteralString = (
+    "id, account_id, name, scopes, created_at, last_used_at, revoked_at, expires_at,"
+    " coalesce(expires_at <= now(), false) as expired"
+)
 
 
 def digest(key: str) -> str:
@@ -34,18 +48,34 @@ def digest(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
-def create(conn: Connection, account: str, name: str, scopes: list[str]) -> tuple[str, Key]:
-    """A new key of the account, which is made if need be; the key itself, and its row."""
+def create(
+    conn: Connection,
+    account: str,
+    name: str,
+    scopes: list[str],
+    until: datetime | timedelta | None = None,
+) -> tuple[str, Key]:
+    """A new key of the account, which is made if need be; the key itself, and its row. It ends at a
+    moment, after a time, or never. Raises ValueError for an end that has passed."""
     key = PREFIX + secrets.token_urlsafe(32)
     with conn.transaction(), conn.cursor(row_factory=class_row(Key)) as cur:
         cur.execute("insert into accounts (id) values (%s) on conflict do nothing", (account,))
         row = cur.execute(
-            "insert into api_keys (account_id, key_hash, name, scopes) values (%s, %s, %s, %s)"
+            "insert into api_keys (account_id, key_hash, name, scopes, expires_at)"
+            " values (%s, %s, %s, %s, coalesce(%s::timestamptz, now() + %s::interval))"
             " returning " + SHOWN,
-            (account, digest(key), name, scopes),
+            (account, digest(key), name, scopes, *_end(until)),
         ).fetchone()
-    assert row
+        assert row
+        if row.expired:
+            raise ValueError("the end of the key has passed")
     return key, row
+
+
+def _end(
+    until: datetime | timedelta | None,
+) -> tuple[datetime | None, timedelta | None]:
+    return (None, until) if isinstance(until, timedelta) else (until, None)
 
 
 def known(conn: Connection, account: str | None = None) -> list[Key]:
@@ -72,18 +102,19 @@ def revoke(conn: Connection, key_id: int) -> Key | None:
 
 HOLDER: LiteralString = """
     with found as (
-        select id, account_id, scopes, last_used_at from api_keys
+        select id, account_id, scopes, last_used_at,
+               case when expires_at <= now() then expires_at end as ended
+          from api_keys
          where key_hash = %s and revoked_at is null
     ), noted as (  -- once a minute
         update api_keys k set last_used_at = now() from found f
-         where k.id = f.id
+         where k.id = f.id and f.ended is null
            and (f.last_used_at is null or f.last_used_at < now() - interval '1 minute')
     )
-    select account_id, scopes from found"""
+    select account_id, scopes, ended from found"""
 
 
-async def holder(conn: AsyncConnection, key: str) -> tuple[str, list[str]] | None:
-    """The account of a key, which is used just now, and the key's scopes; None: it is unknown or
-    revoked."""
+async def holder(conn: AsyncConnection, key: str) -> Holder | None:
+    """Who comes with a key, which is used just now; None: it is unknown or revoked."""
     row = await (await conn.execute(HOLDER, (digest(key),))).fetchone()
-    return (row[0], row[1]) if row else None
+    return Holder(row[0], frozenset(row[1]), row[2]) if row else None

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from db.live import connections, keys, log, owners
 from gateway.access import origins
+from gateway.access.expiry import has_ended
 from gateway.problems import Problem, not_found
 from gateway.state import State
 from worker.live.tickets import Guest, cookie_name
@@ -18,6 +19,7 @@ async def state(request: Request) -> State:
     return request.app.state.baton
 
 
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
 Here = Annotated[State, Depends(state)]
 
 
@@ -43,7 +45,9 @@ async def caller(request: Request, here: Here) -> Caller:
             found = await keys.holder(conn, key.strip()) if scheme.lower() == "bearer" else None
         if found is None:
             raise _unknown()
-        return Caller(found[0], frozenset(found[1]))
+        if found.ended:
+            raise Problem(401, "key_expired", has_ended(found.ended), headers=CHALLENGE)
+        return Caller(found.account, found.scopes)
     if guest := await guest_of(request, here, _named(request)):
         if request.method not in ("GET", "HEAD") and not origins.allowed(request):
             raise Problem(
@@ -76,8 +80,7 @@ async def guest_of(request: Request, here: State, project: str | None) -> Guest 
 
 def _unknown() -> Problem:
     return Problem(
-        401, "unauthenticated", "Give a key that counts: Authorization: Bearer bk_…",
-        headers={"WWW-Authenticate": "Bearer"},
+        401, "unauthenticated", "Give a key that counts: Authorization: Bearer bk_…", headers=CHALLENGE
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ export async function speak({ key, model, instructions, page, signal }) {
   let configured = false;
   let hears = false;
   let answers = false;
+  let asked = null; // what was written last, until it is being answered
   const settle = () => configured && page.state(hears ? "hearing" : answers || voice.speaks ? "answering" : "listening");
   const voice = loudspeaker({ quiet: () => settle() });
   signal.addEventListener("abort", () => (ws?.stop(), voice.stop()));
@@ -44,8 +45,20 @@ export async function speak({ key, model, instructions, page, signal }) {
     page.step("config-sent", "The configuration is sent");
     ws.say({ type: "session.update", event_id: "configuration", session: configuration(instructions) });
   };
+  // A new gateway may know less than was seen here: not what its forerunner had no time to keep. So it is
+  // told the configuration again, and what was written and nobody has begun to answer.
+  const gone = () => {
+    configured = hears = answers = false;
+    page.settled();
+  };
+  const ask = () => {
+    const content = [{ type: "input_text", text: asked.text }];
+    if (!asked.heard) ws.say({ type: "conversation.item.create", item: { id: asked.id, type: "message", role: "user", content } });
+    ws.say({ type: "response.create" });
+  };
   const accepted = () => {
     if (!configured) page.step("config-accepted", "The provider has accepted the configuration");
+    if (!configured && asked) ask();
     configured = true;
     settle();
   };
@@ -63,6 +76,11 @@ export async function speak({ key, model, instructions, page, signal }) {
   const refused = ({ event_id, message }) => {
     page.step("error", message);
     if (event_id === "configuration") page.trouble(message);
+    else asked = null;
+  };
+  const placed = (item, previous) => {
+    if (asked?.id === item.id) asked.heard = true;
+    if (item.type === "message") page.place(item, previous);
   };
   const heard = (event) => {
     switch (event.type) {
@@ -70,10 +88,10 @@ export async function speak({ key, model, instructions, page, signal }) {
       case "session.updated": return accepted();
       case "input_audio_buffer.speech_started": return interrupt();
       case "input_audio_buffer.speech_stopped": return (hears = false), settle();
-      case "response.created": return (answers = true), settle();
-      case "response.done": return (answers = false), settle();
+      case "response.created": return (asked = null), (answers = true), settle();
+      case "response.done": return (answers = false), page.settled(), settle();
       case "response.output_audio.delta": return voice.play(event.delta, event.item_id);
-      case "conversation.item.added": return event.item.type === "message" && page.place(event.item, event.previous_item_id);
+      case "conversation.item.added": return placed(event.item, event.previous_item_id);
       case "conversation.item.input_audio_transcription.completed": return page.said(event.item_id, "user", event.transcript);
       case "response.output_audio_transcript.delta":
       case "response.output_text.delta": return page.says(event.item_id, event.delta);
@@ -91,6 +109,7 @@ export async function speak({ key, model, instructions, page, signal }) {
     opened: () => page.step("connect", "Connected to the gateway"),
     heard,
     lost: (code) => {
+      gone();
       page.step("lost", `The gateway was lost (${code}); trying again`);
       page.state("reconnecting");
     },
@@ -100,9 +119,9 @@ export async function speak({ key, model, instructions, page, signal }) {
     mute: ears?.mute,
     end: () => page.over("You have ended it."),
     write: (text) => {
-      const content = [{ type: "input_text", text }];
-      if (!configured || !ws.say({ type: "conversation.item.create", item: { type: "message", role: "user", content } })) return false;
-      ws.say({ type: "response.create" });
+      if (!configured) return false;
+      asked = { id: `w_${crypto.randomUUID().replaceAll("-", "").slice(0, 24)}`, text, heard: false };
+      ask();
       return true;
     },
   };

@@ -99,6 +99,10 @@ function pageOf(signal) {
       Object.assign(known(id, role), { text, busy: false });
       show();
     },
+    settled: () => {
+      for (const one of messages) one.busy = false;
+      show();
+    },
     over: (why) => finish(why),
   };
   return Object.fromEntries(Object.entries(told).map(([name, work]) => [name, (...all) => (signal.aborted ? undefined : work(...all))]));

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -10,10 +11,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from config.log import log as logger
 from db.live import keys
+from gateway.access.expiry import has_ended
 from gateway.state import State
 from gateway.voice import events
 from gateway.voice.desk import AWAY, Desk
-from gateway.voice.ends import Ended, Gone
+from gateway.voice.ends import Ended, Gone, reason
 from gateway.voice.session import Session
 
 SLOW = 10.0  # seconds that an event may take to leave
@@ -47,13 +49,24 @@ async def realtime(ws: WebSocket) -> None:
     caller = Caller(ws)
     try:
         account = await _account(ws)
-        await Session(ws.app.state.desk, caller, account, *_wanted(ws)).serve()
+        await _serve(caller, Session(ws.app.state.desk, caller, account, *_wanted(ws)))
     except Ended as end:
         logger.info("voice.ended", code=end.code, why=end.reason)
         if end.event is not None:
-            with contextlib.suppress(Ended):
-                await caller.send(events.text_of(end.event))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SLOW):
+                    await caller.send(events.text_of(end.event))
         await caller.close(end.code, end.reason)
+
+
+async def _serve(caller: "Caller", session: Session) -> None:
+    """Both until one of them ends. Raises Ended, always."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(caller.watch())
+            await session.serve()
+    except BaseExceptionGroup as several:
+        raise reason(several) from None
 
 
 async def _account(ws: WebSocket) -> str:
@@ -63,11 +76,14 @@ async def _account(ws: WebSocket) -> str:
     try:
         async with here.pool.connection() as conn:
             found = await keys.holder(conn, key) if key else None
-            if found is None or SCOPE not in found[1]:
-                raise Ended(4401, "Give a key that counts and has the scope voice.")
     except AWAY:
         raise Ended(1013, "Postgres does not answer just now.") from None
-    return found[0]
+    if found is None or SCOPE not in found.scopes:
+        raise Ended(4401, "Give a key that counts and has the scope voice.")
+    if found.ended:
+        message = has_ended(found.ended)
+        raise Ended(4401, message, events.error("key_expired", message))
+    return found.account
 
 
 def _key(ws: WebSocket) -> str:
@@ -93,11 +109,11 @@ def _fits(text: str) -> bool:
 
 
 class Caller:
-    """A client at its WebSocket."""
+    """A client at its WebSocket. Audio comes many times a second: no timer and no lock for each piece."""
 
     def __init__(self, ws: WebSocket) -> None:
         self._ws = ws
-        self._sending = asyncio.Lock()
+        self._since: float | None = None  # when it was told what has not left yet
 
     async def receive(self) -> str:
         """What it says next. Raises Gone."""
@@ -108,16 +124,22 @@ class Caller:
         return text if text is not None else message["bytes"].decode("utf-8", "replace")
 
     async def send(self, text: str) -> None:
-        """Tell it; nothing happens where it has left. Raises Ended for a reader that is too slow."""
+        """Tell it; nothing happens where it has left."""
         if self._ws.client_state is WebSocketState.DISCONNECTED:
             return
+        self._since = self._since or time.monotonic()
         try:
-            async with asyncio.timeout(SLOW), self._sending:
-                await self._ws.send_text(text)
-        except TimeoutError:
-            raise Ended(1013, "Too slow: connect again.") from None
+            await self._ws.send_text(text)
         except (RuntimeError, WebSocketDisconnect):  # it has left meanwhile
             return
+        finally:
+            self._since = None
+
+    async def watch(self) -> None:
+        """Raises Ended for a reader that is too slow."""
+        while self._since is None or time.monotonic() - self._since < SLOW:  # noqa: ASYNC110 - a look is enough
+            await asyncio.sleep(SLOW / 10)
+        raise Ended(1013, "Too slow: connect again.")
 
     async def close(self, code: int, reason: str) -> None:
         """Close it, if it is open."""

@@ -10,9 +10,10 @@ from worker.text.storable import written
 Event = dict[str, Any]
 # Audio comes many times a second and is passed on unread. `type` stands first or after the event_id;
 # wherever else it stands, the event is read like any other.
-HEAD = re.compile(r'\{\s*(?:"event_id"\s*:\s*"[^"\\]*"\s*,\s*)?"type"\s*:\s*"([a-z_.]+)"')
+HEAD = r'\{\s*(?:"event_id"\s*:\s*"[^"\\]*"\s*,\s*)?"type"\s*:\s*"%s"'
+APPEND = re.compile(HEAD % r"input_audio_buffer\.append")
+DELTA = re.compile(HEAD % r"(response\.[a-z_.]*\.delta)")
 ITEM = re.compile(r'"item_id"\s*:\s*"([^"\\]+)"')
-UNREAD = re.compile(r"input_audio_buffer\.append|response\..*\.delta")
 OURS = "baton_"  # how an event_id of ours begins
 FATAL = frozenset(  # codes after which nothing is tried again
     {
@@ -30,10 +31,16 @@ def is_object(value: object) -> TypeGuard[Event]:
     return isinstance(value, dict)
 
 
-def passing(text: str) -> str | None:
-    """The type of an event that need not be read; None: read it."""
-    found = HEAD.match(text)
-    return found[1] if found and UNREAD.fullmatch(found[1]) else None
+def is_audio(text: str) -> bool:
+    """Whether a client's event is audio, and nothing else to anybody: JSON allows a second "type", also
+    one that is written with an escape, and the last one counts."""
+    return APPEND.match(text) is not None and "\\" not in text and text.count('"type"') == 1
+
+
+def delta(text: str) -> str | None:
+    """The type of a provider's event that need not be read; None: read it."""
+    found = DELTA.match(text)
+    return found[1] if found else None
 
 
 def read(text: str) -> Event | None:

@@ -43,6 +43,8 @@ class Link:
     """An open one."""
 
     ws: ClientConnection
+    spoke: bool = False  # since this was last looked at
+    retired: bool = False  # closed by us, for a new one
 
     async def send(self, text: str) -> None:
         """Raises ConnectionClosed, as all that follow."""
@@ -51,6 +53,11 @@ class Link:
     async def receive(self) -> str:
         """The next event, as it came."""
         return await self.ws.recv(decode=True)
+
+    async def retire(self) -> None:
+        """Close it: whoever receives hears the rest, and then its end."""
+        self.retired = True
+        await self.ws.close()
 
     async def until(self, wanted: Wanted, others: Others) -> str | None:
         """The first event that is wanted, as it came; those before it go to `others`. None: it did

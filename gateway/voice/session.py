@@ -83,7 +83,7 @@ class Session:
             raise Ended(1000, "") from None
 
     async def _from_client(self, text: str) -> None:
-        if events.passing(text):
+        if events.is_audio(text):
             await self._send_now(text)
             return
         event = events.read(text)
@@ -116,7 +116,7 @@ class Session:
     async def _send_now(self, text: str) -> bool:
         """Send it if there is a link. What of it a link took with it is its outbox's matter."""
         if self.link is None:
-            if not self.links and events.passing(text):
+            if not self.links and events.is_audio(text):
                 self.outbox.put({"type": "audio"}, text)
             return False
         try:
@@ -193,20 +193,30 @@ class Session:
         self.link, self.links = link, self.links + 1
 
     async def _read(self, link: Link, group: asyncio.TaskGroup) -> None:
-        """Pass on what the provider says, until the link is to be changed for a new one."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + settings().realtime_rotate.total_seconds()
-        while True:
-            busy = self.turns.busy
-            try:
-                async with asyncio.timeout_at(None if busy else max(due, loop.time() + QUIET)):
-                    text = await link.receive()
-            except TimeoutError:
-                return
-            await self._from_provider(text, group)
+        """Pass on what the provider says, until the link is retired. (Audio comes many times a second:
+        no timer for each piece.)"""
+        retiring = group.create_task(self._retire(link))
+        try:
+            while True:
+                text = await link.receive()
+                link.spoke = True
+                await self._from_provider(text, group)
+        except ConnectionClosed:
+            if not link.retired:
+                raise
+        finally:
+            retiring.cancel()
+
+    async def _retire(self, link: Link) -> None:
+        """Close a link that is old, when nobody would be interrupted."""
+        await asyncio.sleep(settings().realtime_rotate.total_seconds())
+        while self.turns.busy or link.spoke:
+            link.spoke = False
+            await asyncio.sleep(QUIET)
+        await link.retire()
 
     async def _from_provider(self, text: str, group: asyncio.TaskGroup) -> None:
-        if kind := events.passing(text):
+        if kind := events.delta(text):
             if kind == "response.output_audio.delta":
                 self.memory.talk.hear(events.item_of(text), len(text))
             await self.client.send(text)

@@ -1,6 +1,8 @@
 """Producers over HTTP: the same rules as at every other door, and nothing told of others."""
 
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import httpx
@@ -14,6 +16,10 @@ from db.live import keys
 from tests.databases import database
 from tests.gateways import Gateway, gateway
 from tests.ledger import advance, claim, finish, turn
+
+ENDED = (
+    r"This key ended at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ: make another with `baton key create`\."
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +126,33 @@ def test_what_is_anothers_looks_as_if_it_were_not_there(
     assert ledger.execute(
         "select count(*), min(state) from jobs where project_id = %s", (project,)
     ).fetchone() == (1, "queued")
+
+
+def test_a_key_counts_until_its_end_and_then_is_refused_at_every_door(
+    at: Gateway, project: str, ledger: Connection
+):
+    key, row = keys.create(ledger, "acme", "", ["jobs", "voice"], timedelta(hours=1))
+    assert row.expires_at == row.created_at + timedelta(hours=1)
+    asked = {"project": project, "user": "ann"}
+    doors = {"/v1/jobs": body(project), "/v1/tickets": asked, "/v1/calls": {}}
+    with httpx.Client(
+        base_url=at.url, trust_env=False, headers={"Authorization": f"Bearer {key}"}
+    ) as http:
+        assert [http.post(door, json=doors[door]).status_code for door in doors] == [
+            202,
+            200,
+            201,
+        ]
+        ended = "update api_keys set expires_at = now(), last_used_at = null where id = %s"
+        ledger.execute(ended, (row.id,))
+        for door in doors:
+            answer = http.post(door, json=doors[door])
+            assert (answer.status_code, answer.json()["code"]) == (401, "key_expired"), door
+            assert re.fullmatch(ENDED, answer.json()["detail"])
+        assert http.get(f"/v1/projects/{project}").status_code == 401
+    (shown,) = (each for each in keys.known(ledger, "acme") if each.id == row.id)
+    assert shown.expired
+    assert shown.last_used_at is None, "it was not used"
 
 
 def test_a_key_that_was_revoked_or_never_was_counts_for_nothing(

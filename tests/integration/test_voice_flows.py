@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.types.json import Jsonb
+from websockets.asyncio.client import connect
 
 from dev.standin.realtime.server import Provider
 from tests.gateways import Gateway, talk
@@ -199,7 +200,7 @@ def test_a_row_without_a_usable_configuration_hurts_nobody(
     talk(story)
 
 
-@pytest.mark.parametrize("what", ["none", "unknown", "revoked", "of another scope"])
+@pytest.mark.parametrize("what", ["none", "unknown", "revoked", "ended", "of another scope"])
 def test_a_key_that_does_not_count_is_closed_with_4401_and_nothing_is_opened(
     at: Gateway, url: str, there: Provider, ledger: Connection, what: str
 ):
@@ -211,10 +212,15 @@ def test_a_key_that_does_not_count_is_closed_with_4401_and_nothing_is_opened(
         ledger.execute(
             "update api_keys set revoked_at = now() where id = (select max(id) from api_keys)"
         )
+    if what == "ended":
+        ledger.execute(
+            "update api_keys set expires_at = now() where id = (select max(id) from api_keys)"
+        )
 
     async def story() -> None:
         code, reason = await closed_with(at, f"/v1/realtime?model={MODEL}", given)
         assert (code, reason[-1:]) == (4401, ".")
+        assert reason.startswith("This key ended at ") is (what == "ended")
 
     talk(story)
     assert there.asked == 0
@@ -381,5 +387,23 @@ def test_while_postgres_does_not_take_it_the_stream_goes_on_and_it_is_kept_later
                 assert (await one.ask("Are you there?"))["status"] == "completed"
             await kept(ledger, name, "While it is held.")
             await holds(lambda: len(row(ledger, name)[1]) == 2, "the items to be kept")
+
+    talk(story)
+
+
+def test_audio_is_not_compressed_whatever_a_client_offers(
+    at: Gateway, key: str, there: Provider
+):
+    """The official client offers it, and it would cost more than all that the relay does."""
+
+    async def story() -> None:
+        base, headers = at.url.replace("http", "ws"), {"Authorization": f"Bearer {key}"}
+        address = f"{base}/v1/realtime?model={MODEL}"
+        async with (
+            connect(address, additional_headers=headers, proxy=None) as speaks,
+            connect(f"{base}/v1/live", proxy=None) as reads,
+        ):
+            assert speaks.protocol.extensions == []
+            assert reads.protocol.extensions, "text of a project's page is"
 
     talk(story)

@@ -88,7 +88,7 @@ def test_a_key_that_ends_in_the_middle_ends_no_session_and_opens_no_other(
         async with voice(at, key, name) as one:
             await one.configure(instructions="Go on.")
             ledger.execute(
-                "update api_keys set revoked_at = now() where account_id = %s", (account,)
+                "update api_keys set expires_at = now() where account_id = %s", (account,)
             )
             there.close_all(1001)
             await one.state("connected")

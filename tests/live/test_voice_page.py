@@ -3,15 +3,19 @@
 import math
 import wave
 from array import array
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import psutil
 import pytest
 
 from dev.standin.realtime.server import Provider
-from tests.gateways import Gateway
+from tests.gateways import Gateway, gateway
 from tests.live.node import needs_chromium, needs_node, needs_packages, node
 from tests.voices import at as at
+from tests.voices import environment
 from tests.voices import key as key
 from tests.voices import running as running
 from tests.voices import there as there
@@ -54,7 +58,42 @@ def test_what_people_do_with_the_page(at: Gateway, key: str, there: Provider, tm
     ]
 
 
-def _run(at: Gateway, key: str, tmp_path: Path, names: str) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_gateway_that_is_killed_in_mid_answer_is_followed_by_another_and_the_page_goes_on(
+    url: str, redis_server: str, key: str, there: Provider, tmp_path: Path
+):
+    """By itself, with its session: what was configured and said is the new link's too."""
+    there.pace = 0.1
+    env: dict[str, Any] = environment(there)
+    with ExitStack() as held:
+        first = held.enter_context(gateway(url, redis_server, tmp_path / "first", **env))
+        port = int(first.url.rpartition(":")[2])
+
+        def follow() -> None:
+            first.process.wait()
+            there.pace = 0.0
+            held.enter_context(gateway(url, redis_server, tmp_path / "next", port=port, **env))
+
+        following = Thread(target=follow)
+        following.start()
+        try:
+            _run(first, key, tmp_path, "killed", PID=str(first.process.pid))
+        finally:
+            first.process.kill()
+            following.join()
+        wait_until(lambda: not there.open_links, description="every link to be closed")
+    told = there.links[-1].received
+    texts = [e["item"]["content"][0]["text"] for e in told if "item" in e]
+    assert (
+        told[0]["session"]["instructions"]
+        == there.links[0].received[0]["session"]["instructions"]
+    )
+    assert texts[:2] == ["Remember the sea.", "You said: Remember the sea."]
+    assert texts[-1] == "Are you there?"
+
+
+def _run(at: Gateway, key: str, tmp_path: Path, names: str, **more: str) -> None:
     ran = node(
         *("--test", "--test-reporter=tap", f"--test-name-pattern={names}"),
         Path(__file__).with_name("voice.browser.mjs"),
@@ -62,6 +101,7 @@ def _run(at: Gateway, key: str, tmp_path: Path, names: str) -> None:
         GATE=at.url,
         KEY=key,
         SPEECH=str(_speech(tmp_path / "speech.wav")),
+        **more,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "# fail 0" in ran.stdout

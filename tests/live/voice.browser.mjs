@@ -144,6 +144,38 @@ test("a practice call goes through the nine states, and again begins with nothin
   assert.equal(await status(named(next)), "ended");
 });
 
+test("the gateway is killed in the middle of an answer: the page comes back by itself, to its session", async () => {
+  const opened = [];
+  page.on("websocket", (ws) => opened.push(new URL(ws.url()).searchParams.get("session")));
+  await page.keyboard.press("Enter");
+  await step("config-accepted");
+  await page.click("#mute"); // so that nothing comes between
+  await state("listening");
+  const say = async (text) => {
+    await until(async () => (await page.fill("#text", text), await page.press("#text", "Enter"), !(await page.inputValue("#text"))), "it has left");
+  };
+  await say("Remember the sea.");
+  await spoken("assistant", /^You said: Remember the sea\.$/);
+  await state("listening");
+  await say("one two three four five ".repeat(12));
+  await state("answering");
+  process.kill(Number(process.env.PID), "SIGKILL");
+  await step("lost");
+  await state("reconnecting");
+  await page.waitForSelector('body[data-state="listening"]', { timeout: 120_000 });
+  assert.equal(await page.$$eval("#messages [aria-busy=true]", (all) => all.length), 0, "nothing waits for the rest of what was cut off");
+  await say("Are you there?");
+  await spoken("assistant", /You said: Are you there\?/);
+  await state("listening");
+  assert.equal(new Set(opened).size, 1, "one session");
+  assert.ok(opened.length > 1);
+  await page.click("#mute");
+  await state("hearing");
+  await page.keyboard.press("Escape");
+  await state("ended");
+  assert.equal(sockets.size, 0);
+});
+
 // The seed's manual tests, one to five, and its `test:session-cleanup`.
 
 test("manual 1 and 2: start with a configuration, end on the page", async () => {

@@ -238,7 +238,8 @@ def voice_session(told: Any) -> None:
 )
 def voice_event(text: str) -> None:
     """An event of the provider's, or of a client's."""
-    events.passing(text)
+    events.is_audio(text)
+    events.delta(text)
     events.item_of(text)
     if event := events.read(text):
         assert events.tokens(event) >= 0

@@ -1,14 +1,17 @@
 """The parts of voice that need no provider: shapes, items, what is under way, addresses."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
 from openai.types.realtime import RealtimeSessionCreateRequest
 from openai.types.realtime.realtime_audio_config_input import RealtimeAudioConfigInput
 from openai.types.realtime.realtime_audio_config_output import RealtimeAudioConfigOutput
+from starlette.websockets import WebSocket
 
-from gateway.voice import events, shape
+from gateway.voice import door, events, shape
 from gateway.voice.conversation import Conversation, again
+from gateway.voice.ends import Ended
 from gateway.voice.link import address
 from gateway.voice.outbox import Outbox
 from gateway.voice.replay import steps
@@ -225,15 +228,54 @@ def test_the_providers_address_is_completed(url: str, wanted: str):
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ('{"type":"input_audio_buffer.append","audio":"AA"}', "input_audio_buffer.append"),
         (
             '{"event_id": "e", "type": "response.output_audio.delta"}',
             "response.output_audio.delta",
         ),
-        ('{"type":"session.update"}', None),
+        ('{"type":"response.done"}', None),
         ('{"item":{"type":"response.output_audio.delta"}}', None),
         ("nonsense", None),
     ],
 )
-def test_only_audio_and_deltas_are_passed_on_unread(text: str, kind: str | None):
-    assert events.passing(text) == kind
+def test_of_the_provider_only_deltas_are_passed_on_unread(text: str, kind: str | None):
+    assert events.delta(text) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "audio"),
+    [
+        ('{"type":"input_audio_buffer.append","audio":"AA"}', True),
+        ('{ "event_id": "e", "type": "input_audio_buffer.append", "audio": "AA" }', True),
+        ('{"type":"session.update"}', False),
+        ('{"type":"input_audio_buffer.append","type":"response.create"}', False),
+        ('{"type":"input_audio_buffer.append","\\u0074ype":"response.create"}', False),
+        ("nonsense", False),
+    ],
+)
+def test_of_a_client_only_audio_is_passed_on_unread(text: str, audio: bool):
+    """What reads it counts the last of two types, so one that hides behind audio is read here too."""
+    assert events.is_audio(text) is audio
+
+
+class Stuck:
+    """A socket that takes nothing."""
+
+    client_state = None
+
+    async def send_text(self, text: str) -> None:
+        await asyncio.Event().wait()
+
+
+def test_a_reader_that_takes_nothing_is_closed_with_1013(monkeypatch: pytest.MonkeyPatch):
+    """Seen beside the stream: no piece of audio has a timer of its own."""
+    monkeypatch.setattr(door, "SLOW", 0.05)
+
+    async def story() -> None:
+        caller = door.Caller(cast("WebSocket", Stuck()))
+        telling = asyncio.create_task(caller.send("x"))
+        with pytest.raises(Ended) as told:
+            await asyncio.wait_for(caller.watch(), 60)
+        telling.cancel()
+        assert told.value.code == 1013
+
+    asyncio.run(story())

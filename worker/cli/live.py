@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from worker.cli.console import AsJson, app, ledger, screen
+from worker.cli.moments import Until
 from worker.failures.failed import Failed
 from worker.text.units import instant
 
@@ -18,6 +19,7 @@ def keys_of_accounts(
     scope: Annotated[
         list[str] | None, typer.Option(help="What it may; more than once. Else: jobs.")
     ] = None,
+    until: Until = None,
     _json: AsJson = False,
 ) -> None:
     """Make an API key, list keys, or revoke one."""
@@ -29,10 +31,12 @@ def keys_of_accounts(
                 raise Failed("Say whose key it is: `baton key create --account NAME`.")
             if wrong := set(scope or ()) - set(keys.SCOPES):
                 raise Failed(f"There is no scope {min(wrong)}: use {', '.join(keys.SCOPES)}.")
-            key, row = keys.create(conn, account, name, list(scope or ["jobs"]))
-            screen.show(
-                {"key": key, "id": row.id, "account": account, "scopes": row.scopes}, [key]
-            )
+            try:
+                key, row = keys.create(conn, account, name, list(scope or ["jobs"]), until)
+            except ValueError:
+                raise Failed("A key must end later than now: --until 90d, or a date.") from None
+            told = {"id": row.id, "account": account, "scopes": row.scopes}
+            screen.show({"key": key, **told, "expires_at": row.expires_at}, [key])
         elif act == "revoke":
             gone = keys.revoke(conn, number) if number is not None else None
             if gone is None:
@@ -50,6 +54,8 @@ def keys_of_accounts(
                     "created_at": row.created_at,
                     "last_used_at": row.last_used_at,
                     "revoked_at": row.revoked_at,
+                    "expires_at": row.expires_at,
+                    "expired": row.expired,
                 }
                 for row in rows
             ]
@@ -60,8 +66,11 @@ def _line(row: object) -> str:
     from db.live.keys import Key
 
     assert isinstance(row, Key)
-    used = f"used {instant(row.last_used_at)}" if row.last_used_at else "never used"
-    state = "revoked" if row.revoked_at else used
+    state = f"used {instant(row.last_used_at)}" if row.last_used_at else "never used"
+    if row.revoked_at:
+        state = "revoked"
+    elif row.expires_at:
+        state += f", {'ended' if row.expired else 'until'} {instant(row.expires_at)}"
     return f"{row.id:>5}  {row.account_id}  {','.join(row.scopes)}  {row.name or '–'}  {state}"
 
 
