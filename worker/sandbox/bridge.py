@@ -122,8 +122,8 @@ def serve(listening: _socket.socket, directory: int, program: int) -> None:
     listening.settimeout(LOOK_EVERY)
     while os.getppid() == program:
         try:
-            number: int = listening._accept()[0]  # pyright: ignore
-            _thread.start_new_thread(carry, (_socket.socket(fileno=number), directory))
+            here = _socket.socket(fileno=listening._accept()[0])  # pyright: ignore
+            _thread.start_new_thread(carry, (here, directory))
         except TimeoutError:
             continue
         except OSError:
