@@ -112,6 +112,8 @@ class Settings(Asking):
     budget_project_turns: int | None = Field(None, ge=1, le=1_000_000)
     budget_user_usd: float | None = Field(None, ge=0.01, le=1_000_000)
     budget_user_turns: int | None = Field(None, ge=1, le=1_000_000)
+    budget_account_usd: float | None = Field(None, ge=0.01, le=1_000_000)
+    budget_account_turns: int | None = Field(None, ge=1, le=1_000_000)
     budget_day_usd: float | None = Field(None, ge=0.01, le=1_000_000)
     budget_day_turns: int | None = Field(None, ge=1, le=1_000_000)
     cli_path: str = ""  # empty: the CLI bundled with the SDK

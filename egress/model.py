@@ -80,9 +80,8 @@ class Upstream:
                 401, "The egress proxy has no key for the model.", "authentication_error"
             )
         async with turn.slots:
-            if turn.is_over:
-                budget = turn.holder.budget_usd
-                raise Refused(SPENT, f"The turn has spent its budget of {budget:g} USD.")
+            if why := await self._turns.used_up(turn):
+                raise Refused(SPENT, why)
             body, meter = await wire.body(), Meter()
             try:
                 await wire.while_there(self._pass(wire, asked, body, meter))

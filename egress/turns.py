@@ -13,7 +13,8 @@ import psycopg_pool
 
 from config.log import log
 from db.core.async_pool import Pool
-from db.sessions import tokens
+from db.sessions import budgets, tokens
+from db.sessions.budgets import WHOSE, Payer
 from db.sessions.tokens import Holder
 from egress.answers import ENDED, Refused
 
@@ -34,9 +35,8 @@ class Turn:
     told: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has spent what it may."""
-        return self.holder.budget_usd is not None and self.spent >= self.holder.budget_usd
+    def payer(self) -> Payer:
+        return Payer(self.holder.job_id, self.holder.project_id, self.holder.user_id)
 
 
 class Turns:
@@ -44,6 +44,11 @@ class Turns:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._limits = {
+            scope: budget.usd
+            for scope, budget in budgets.limits().items()
+            if budget.usd is not None
+        }
         self._known = OrderedDict[str, Turn]()
 
     async def of(self, token: str) -> Turn:
@@ -73,6 +78,22 @@ class Turns:
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return turn
+
+    async def used_up(self, turn: Turn) -> str | None:
+        """Whose budget is, in a sentence; None: the turn may ask once more. What other turns have
+        spent meanwhile counts. Raises AWAY."""
+        budget = turn.holder.budget_usd
+        if budget is not None and turn.spent >= budget:
+            return f"The turn has spent its budget of {budget:g} USD."
+        if not self._limits:
+            return None
+        async with self._pool.connection() as conn:
+            found = await budgets.spent_by_now(conn, self._limits, turn.payer)
+        for one in found:
+            if one.usd >= self._limits[one.scope]:
+                name = f"BATON_BUDGET_{one.scope.upper()}_USD"
+                return f"The budget of {WHOSE[one.scope]} is used up ({name})."
+        return None
 
     async def charge(self, turn: Turn, usd: float) -> None:
         """Count it. Where there is no budget nobody asks, and nothing is written."""

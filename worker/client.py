@@ -18,7 +18,7 @@ from psycopg.rows import class_row, tuple_row
 
 from config.settings import Asking, read
 from db.core import pool
-from db.jobs import jobs, messages
+from db.jobs import jobs, messages, producers
 from db.jobs.jobs import Job
 from db.projects import projects
 from db.projects.projects import Place
@@ -186,8 +186,14 @@ def job(conn: Connection, job_id: UUID, *, user: str | None = None) -> Job | Non
 
 
 def cancel(conn: Connection, job_id: UUID, *, user: str | None = None) -> Job | None:
-    """Cancel the job and what follows in its chain; None as for `job`."""
-    return jobs.cancel(conn, job_id) if job(conn, job_id, user=user) else None
+    """Cancel the job and what follows in its chain; None as for `job`. As baton_producer it is only
+    asked for: a relay does it within seconds."""
+    found = job(conn, job_id, user=user)
+    if found is None or not producers.is_one(conn):
+        return found and jobs.cancel(conn, job_id)
+    with refusing():
+        producers.cancel(conn, job_id)
+    return found
 
 
 def retry(
@@ -198,7 +204,11 @@ def retry(
     A build that is done makes a new version. Raises Refused, as `enqueue` does.
     """
     with refusing():
-        return jobs.again(conn, job_id, fresh=fresh, user=user)
+        if not producers.is_one(conn):
+            return jobs.again(conn, job_id, fresh=fresh, user=user)
+        mine = job(conn, job_id, user=user)
+        new = producers.again(conn, job_id, fresh=fresh) if mine else None
+    return jobs.get(conn, new) if new else None
 
 
 def answer(

@@ -1,7 +1,7 @@
 """Roles of least right, and the second wall between tenants: `baton migrate --roles`.
 
     baton_worker     the processes of the Procfile: every row, no table's shape
-    baton_producer   may call baton_enqueue, and read what came of it      one user's rows: those of
+    baton_producer   may ask, cancel, ask again, and read what came of it     one user's rows: those of
     baton_reader     may read what is told of jobs, sessions and costs     set_config('baton.user', …)
 
 They are nobody's to log in with: whoever runs a process makes a role of its own that is in one
@@ -61,7 +61,9 @@ INNER = (
     *("transcript_sessions", "user_asks", "user_turns", "voice_charges", "workers"),
 )
 LOOKED_AT = "baton_migrations"  # by workers, who change nothing of it
-DOORS = ("baton_enqueue_for", "baton_enqueue")
+# They speak for the user of a producer's connection, with their owner's rights.
+SPEAKING = ("baton_enqueue_for", "baton_cancel", "baton_retry")
+DOORS = (*SPEAKING, "baton_enqueue")
 LOGGED = ("log_min_error_statement", "log_error_verbosity", "log_parameter_max_length_on_error")
 
 
@@ -173,14 +175,14 @@ def grant_views(conn: Connection) -> None:
 
 
 def _functions(conn: Connection) -> list[str]:
-    """Ours, but for the one that speaks for others."""
+    """Ours, but for those that speak for others."""
     rows = conn.execute(
         """
         select distinct proname from pg_proc
          where pronamespace = current_schema()::regnamespace and starts_with(proname, 'baton_')
-           and proname <> %s and prorettype <> 'trigger'::regtype
+           and proname <> all(%s) and prorettype <> 'trigger'::regtype
         """,
-        (DOORS[0],),
+        (list(SPEAKING),),
     )
     return [name for (name,) in rows]
 

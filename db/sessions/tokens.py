@@ -27,6 +27,7 @@ class Holder:
     turn: int
     job_id: UUID
     project_id: str
+    user_id: str
     kind: str
     chain: UUID
     budget_usd: float | None
@@ -49,8 +50,8 @@ async def holder(conn: AsyncConnection, token: str) -> Holder | None:
     async with conn.cursor(row_factory=class_row(Holder)) as cur:
         await cur.execute(
             """
-            select t.id as turn, j.id as job_id, j.project_id, j.kind, j.chain_id as chain,
-                   t.budget_usd::float8 as budget_usd, coalesce(t.spent_usd, 0)::float8 as spent_usd,
+            select t.id as turn, j.id as job_id, j.project_id, j.user_id, j.kind,
+                   j.chain_id as chain, t.budget_usd::float8 as budget_usd, coalesce(t.spent_usd, 0)::float8 as spent_usd,
                    extract(epoch from j.lease_until - now())::float8 as seconds
               from turns t join jobs j on j.id = t.job_id and j.attempt = t.attempt
              where t.token_hash = %s and t.outcome = 'running'

@@ -70,7 +70,6 @@ def child_environment(running: Services, model: Model) -> dict[str, str]:
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
-        "DATABASE_URL": running.database_url,
         "REDIS_URL": running.redis_url,
     }
     for name in flower.SECRETS:  # they are for Flower alone

@@ -22,7 +22,7 @@ from config.rules import check
 from config.settings import BadSettings, settings
 from db.core.migrate import MigrationRefused, migrate
 from db.core.pool import NoDatabase
-from dev.stack import flower, voice, web
+from dev.stack import fleet, flower, voice, web
 from dev.stack import services as embedded
 from dev.stack.environment import Model, child_environment, choose_model, without_box
 from dev.stack.flower import door
@@ -93,7 +93,11 @@ def stack(  # all but the first are for tests, and named
     commands = read_procfile(root) if commands is None else dict(commands)
     database_url, redis_url = overrides.get("DATABASE_URL"), overrides.get("REDIS_URL")
     with services(root, database_url=database_url, redis_url=redis_url) as running:
-        migrate(running.database_url, tell=lambda line: say("up", line))
+        migrate(
+            running.database_url,
+            tell=lambda line: say("up", line),
+            with_roles=fleet.is_ours(running),
+        )
         model = choose_model(overrides)
         port = free_port(first=FLOWER_PORT)
         way_in = door(root, port, {**os.environ, **overrides})
@@ -112,7 +116,9 @@ def stack(  # all but the first are for tests, and named
             web_url=page.url if web.NAME in commands else "",
         )
         embedded.note(root, running)  # `baton doctor` asks the same model as the workers
-        env = {**child_environment(running, model), "PORT": str(port), **overrides}
+        url = fleet.database_url(embedded.home_of(root), running)
+        env = {**child_environment(running, model), "DATABASE_URL": url, "PORT": str(port)}
+        env |= overrides
         env |= {"BATON_SANDBOX": "off"} if unboxed else {}
         standins = _standins(model, provider)
         supervisor = Supervisor(

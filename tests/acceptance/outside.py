@@ -288,11 +288,16 @@ class Baton:
 
 @contextmanager
 def baton_up(
-    root: Path, *, commands: Mapping[str, str] | None = None, **env: str
+    root: Path,
+    *,
+    commands: Mapping[str, str] | None = None,
+    looks: str | None = None,
+    **env: str,
 ) -> Generator[Baton]:
     """Baton with the Procfile's processes and the stand-in's scenario `plain`, without pauses.
 
-    To `commands` comes the proxy, without which no agent asks its model."""
+    To `commands` comes the proxy, without which no agent asks its model. `looks`: the URL by which
+    the test asks and looks, where that is not the processes'."""
     with ExitStack() as stays:
         model = stays.enter_context(standin("plain", speed=0))
         given = {
@@ -316,8 +321,9 @@ def baton_up(
             here.setattr("dev.stack.up.FLOWER_PORT", free_port())
             settings.cache_clear()  # no `.env` of the checkout is read
             up = stays.enter_context(stack(root, given, commands=commands))
-        conn = stays.enter_context(psycopg.connect(up.database_url, autocommit=True))
-        in_step = InStep(up.database_url)
+        looks = looks or up.database_url
+        conn = stays.enter_context(psycopg.connect(looks, autocommit=True))
+        in_step = InStep(looks)
         watcher = threading.Thread(target=in_step.watch, daemon=True)
         watcher.start()
         try:

@@ -1,15 +1,20 @@
-"""Budgets of a job, a project, a user and a day: looked at before each turn, and overshoot booked."""
+"""Budgets of a job, a project, a user, an account and a day: looked at before each turn, and
+overshoot booked."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from psycopg import Connection
 
 from db.jobs import jobs
 from db.sessions import turns
+from db.sessions.budgets import counting
 from tests.conftest import Configure
 from tests.ledger import begun, commit, turn
 from tests.running import AtWork, P
+from tests.waiting import wait_until
 from worker.cli.pages.health import health_page
 from worker.cli.pages.layout import Facts
 from worker.failures.errors import BudgetSpent
@@ -18,10 +23,12 @@ from worker.reports.health import health
 from worker.reports.jobs import detailed
 
 # Of each budget: whose next turn is refused once Ann's job in `a` has had its two turns, for 3 USD.
+# The projects `a` and `c` are one account's.
 REFUSED: dict[str, set[str]] = {
     "JOB": {"same job"},
     "PROJECT": {"same job", "same project"},
     "USER": {"same job", "same project", "same user"},
+    "ACCOUNT": {"same job", "same project", "another user"},
     "DAY": {"same job", "same project", "same user", "another user"},
 }
 
@@ -41,6 +48,7 @@ def refused(conn: Connection, configure: Configure) -> Callable[..., dict[str, s
         (old,),
     )
     conn.execute("update jobs set state = 'done', finished_at = now(), lease_until = null")
+    conn.execute("insert into account_projects values ('a', 'acme'), ('c', 'acme'), ('d', 'x')")
     asked = {
         "same job": paid,
         "same project": begun(conn, "update", project="a", user_id="ann"),
@@ -87,6 +95,35 @@ def test_a_turn_may_spend_what_is_left_of_the_least_budget(
     assert budgets.for_a_turn(conn, job) == 2.5
     configure(BATON_BUDGET_USER_USD=None, BATON_BUDGET_DAY_USD="100")
     assert budgets.for_a_turn(conn, job) == 5
+
+
+def test_turns_that_begin_at_once_are_counted_one_after_the_other(
+    conn: Connection, dsn: str, configure: Configure
+):
+    configure(BATON_BUDGET_DAY_TURNS="1")
+    first, second = begun(conn, project="a"), begun(conn, project="b")
+
+    def begin_the_second() -> None:
+        with psycopg.connect(dsn, autocommit=True) as other, counting(other):
+            budgets.for_a_turn(other, second)
+
+    with ThreadPoolExecutor() as threads:
+        with counting(conn):
+            budgets.for_a_turn(conn, first)
+            begins = threads.submit(begin_the_second)
+            wait_until(lambda: _waits(conn) or begins.done(), description="the second")
+            turn(conn, first)
+        with pytest.raises(BudgetSpent):
+            begins.result()
+
+
+def _waits(conn: Connection) -> bool:
+    """Whether somebody here waits for a number's lock; pg_stat_activity would say in a transaction
+    what it said first."""
+    waiting = """
+        select from pg_locks where locktype = 'advisory' and not granted
+           and database = (select oid from pg_database where datname = current_database())"""
+    return conn.execute(waiting).rowcount > 0
 
 
 @pytest.mark.agent("direct")

@@ -57,6 +57,16 @@ class Agent:
     job: Claimed
     token: str
 
+    def beside(self, *, budget: float, **whose: Any) -> "Agent":
+        """Another whose turn runs at the same time."""
+        job, token = ledger.begun(self.conn, **whose), tokens.fresh()
+        ledger.turn(self.conn, job, token=token, budget_usd=budget)
+        return Agent(self.conn, job, token)
+
+    def spent(self) -> int:
+        """How many turns have spent something."""
+        return self.conn.execute("select from turns where spent_usd > 0").rowcount
+
     def ask(self, path: str = "/v1/messages", **more: Any) -> tuple[int, dict[str, Any]]:
         answer, body = self.asked(path, **more)
         return answer.status, json.loads(body or b"{}")
@@ -251,6 +261,37 @@ def test_a_turn_over_its_budget_is_refused_and_another_proxy_knows_it(
     with proxy():
         assert one.ask()[0] == SPENT
     assert len(model.requests) == 1
+
+
+# Of each budget: whether it is a turn's of the same job's, project's, user's, account's too.
+SHARED: dict[str, dict[str, Any]] = {
+    "USER": {"project": "q"},
+    "ACCOUNT": {"project": "q", "user_id": "bob"},
+    "DAY": {"project": "q", "user_id": "bob"},
+}
+
+
+@pytest.mark.parametrize("scope", SHARED)
+def test_turns_that_run_at_once_spend_one_budget_together(
+    agent: Begin, model: Standin, scope: str
+):
+    """Each has been told at its beginning that all of it is left. What they go over by is a
+    request of each at the most, and is in the books."""
+    first = agent(budget=2, **{f"BATON_BUDGET_{scope}_USD": "2"})
+    first.conn.execute("insert into account_projects values ('p', 'acme'), ('q', 'acme')")
+    other = first.beside(budget=2, **SHARED[scope])
+    stranger = first.beside(budget=2, project="r", user_id="eve")
+    costly = [{"role": "user", "content": "word " * 40_000}]  # some 1.5 USD
+
+    asked = [one.ask(messages=costly)[0] for one in (first, other)]
+    wait_until(lambda: first.spent() == 2, description="both to be charged")
+    refused = [one.ask() for one in (first, other)]
+
+    assert asked == [200, 200]
+    assert [status for status, _ in refused] == [SPENT, SPENT]
+    assert all(f"BATON_BUDGET_{scope}_USD" in told["error"]["message"] for _, told in refused)
+    assert stranger.ask()[0] == (SPENT if scope == "DAY" else 200)
+    assert len(model.requests) == (2 if scope == "DAY" else 3)
 
 
 def test_without_a_budget_nothing_is_counted(agent: Begin):

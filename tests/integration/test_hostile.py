@@ -8,6 +8,7 @@ tests that it names.
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.machine import needs_bubblewrap
@@ -31,6 +32,11 @@ def tries(at_work: AtWork) -> tuple[set[str], set[str]]:
     return out, held
 
 
+def commands() -> list[str]:
+    """The command lines of all processes of this host, those in boxes too."""
+    return [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
+
+
 @pytest.mark.parametrize("box", [pytest.param(True, marks=needs_bubblewrap), False])
 def test_an_agent_that_wants_out_gets_nowhere_and_its_job_ends_as_any_other(
     at_work: AtWork, box: bool
@@ -39,6 +45,7 @@ def test_an_agent_that_wants_out_gets_nowhere_and_its_job_ends_as_any_other(
     at_work.configure(ANTHROPIC_API_KEY=KEY, **({} if box else {"BATON_SANDBOX": "off"}))
     first = at_work.build("break out")
     assert (first.state, first.error) == ("done", None)
+    assert not [each for each in commands() if str(at_work.place / "outlived") in each]
     out, held = tries(at_work)
     assert (out - (set() if box else OPEN_WITHOUT_A_BOX), len(out | held)) == (set(), 17)
 
@@ -47,8 +54,6 @@ def test_an_agent_that_wants_out_gets_nowhere_and_its_job_ends_as_any_other(
     assert (second.state, second.error) == ("done", None)
     assert not any(place.exists() for place in FAR)
     ran = [path.read_text() for path in at_work.place.rglob("ran")]
-    if not box:  # its HOME is the worker's: a shell of the next turn reads what it finds there
-        ran = [who for who in ran if not who.startswith("/bin/bash -c")]
     assert ran == []
     seen = json.dumps([each.body for each in at_work.model.requests])
     assert "root:x:0" not in seen
@@ -63,4 +68,3 @@ def test_an_agent_that_wants_out_gets_nowhere_and_its_job_ends_as_any_other(
         ("2130706433:80", "not_a_host"),
     }
     assert {"name": "pipe", "why": "pipe"} in at_work.events("workspace.left_out")[0]["names"]
-    assert not (at_work.place / "outlived").exists()  # it would have been, a second ago

@@ -197,6 +197,9 @@ def test_the_environment_is_passed_on_by_list():
         "AWS_SECRET_ACCESS_KEY": "x",
         "LD_PRELOAD": "x",
         "PYTHONPATH": "x",
+        # They may hold a password, and an agent's own way out is set by its bridge.
+        **{f"{kind}_proxy": "http://u:pw@host" for kind in ("http", "https", "no")},
+        **{f"{kind}_PROXY": "http://u:pw@host" for kind in ("HTTP", "HTTPS", "NO")},
     }
     passed = environment.allowed(given)
     assert set(passed) == {"PATH", "LC_ALL", "ANTHROPIC_API_KEY", "BATON_ATTEMPT"}

@@ -9,7 +9,9 @@ import psycopg
 import pytest
 
 from db.core import migrate, pool
+from tests import postgres_tls
 from tests.conftest import Configure
+from tests.machine import LACKS
 from tests.tls import Signer, tls_before
 from worker.cli import doctor
 
@@ -86,6 +88,23 @@ def test_one_that_is_for_another_host_is_refused_at_each_door(tls: Tls, signer: 
     tls("verify-full", for_="192.0.2.1", ca=signer.ca)
     assert doors() == [False] * 4
     assert "does not match host name" in told()[1]
+
+
+@pytest.mark.skipif(postgres_tls.programs() is None, reason=LACKS + "a Postgres that has TLS")
+def test_postgres_own_tls_is_verified_at_each_door(
+    signer: Signer, tmp_path: Path, configure: Configure
+):
+    (other := tmp_path / "other").mkdir()
+    stranger = Signer.made(other).ca
+    with postgres_tls.postgres_with_tls(tmp_path, signer.certificate("127.0.0.1")) as address:
+        for ca, comes_in in ((signer.ca, True), (stranger, False), ("system", False)):
+            url = f"postgresql://{address}?sslmode=verify-full&sslrootcert={ca}"
+            configure(DATABASE_URL=url)
+            pool.close()
+            assert doors() == [comes_in] * 4, ca
+            if not comes_in:
+                assert told()[1].startswith("Postgres is not to be trusted (")
+        pool.close()
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from db.core import migrate, pool, roles
 from db.core.codes import refusal
 from db.core.migrate import MigrationRefused
 from db.core.owners import fitness
+from db.jobs import messages
 from db.operations import upkeep
 from tests.conftest import Configure
 from tests.databases import execute
@@ -23,7 +25,17 @@ from tests.pooler import pgbouncer
 from tests.roles import gone, login, speaking
 from tests.running import AtWork, P, U
 from worker import relay
-from worker.client import Build, Update, WrongUser, enqueue, job, speak_for, wait
+from worker.client import (
+    Build,
+    Update,
+    WrongUser,
+    cancel,
+    enqueue,
+    job,
+    retry,
+    speak_for,
+    wait,
+)
 
 Login = Callable[[str], str]
 KINDS = ("select", "insert", "update", "delete", "truncate", "references", "trigger")
@@ -185,6 +197,50 @@ def test_a_producer_asks_for_the_user_that_it_speaks_for_and_for_no_other(
         wait(asked.id, user="bob")
 
 
+def test_a_producer_cancels_and_retries_what_is_its_users_and_hears_nothing_of_anothers(
+    two: Connection, as_role: Login
+):
+    waiting = {user: ask(two, project=f"of-{user}", user_id=user) for user in ("ann", "bob")}
+    (ended,) = two.execute(
+        "select id from jobs where user_id = 'bob' and state = 'done' limit 1"
+    )
+    of_bob = [waiting["bob"], ended[0], uuid4()]  # the last is nobody's
+    before = two.execute("select count(*) from jobs").fetchone()
+    url = as_role(roles.PRODUCER)
+    with speaking(url, "ann") as ann:
+        for one in of_bob:
+            told = ann.execute(
+                "select baton_cancel(%s), baton_retry(%s)", (one, one)
+            ).fetchone()
+            assert told == (False, None)
+            assert cancel(ann, one) is retry(ann, one) is None
+        assert two.execute("select from revoked_tasks").rowcount == 0
+        assert two.execute("select count(*) from jobs").fetchone() == before
+
+        assert retry(ann, waiting["ann"]) is None  # it has not ended
+        assert cancel(ann, waiting["ann"])
+        assert messages.cancel_revoked(two) == 1
+        after = job(ann, waiting["ann"])
+        assert after
+        assert after.state == "cancelled"
+        assert ann.execute("select baton_cancel(%s)", (after.id,)).fetchone() == (False,)
+        again = retry(ann, after.id, fresh=True)
+        assert again
+        assert (again.retry_of, again.user_id, again.state) == (after.id, "ann", "queued")
+        assert retry(ann, after.id, user="bob") is None
+    with speaking(url, None) as nobody:
+        for call in (b"baton_cancel", b"baton_retry"):
+            with pytest.raises(psycopg.Error) as refused:
+                nobody.execute(b"select " + call + b"(gen_random_uuid())")
+            told = refusal(refused.value)
+            assert told
+            assert told.code == "wrong_user"
+    with speaking(as_role(roles.READER), "ann") as reader:
+        for call in (b"baton_cancel", b"baton_retry"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                reader.execute(b"select " + call + b"(gen_random_uuid())")
+
+
 def test_a_temporary_table_of_a_producers_is_not_taken_for_one_of_ours(
     two: Connection, as_role: Login
 ):
@@ -258,6 +314,7 @@ def test_a_worker_of_its_own_role_runs_a_whole_chain_through_a_pooler(
         pool.close()
         with pool.connect() as at_work.conn:
             assert at_work.value("select pg_has_role(current_user, 'baton_worker', 'usage')")
+            assert migrate.migrate(url) == []  # as `baton up` does, where it has nothing to do
             with speaking(producer, U) as conn:
                 asked = enqueue(conn, Build(project=P, user=U, prompt="write a.txt: hello"))
             done = at_work.chain_of(asked.id)

@@ -125,6 +125,7 @@ def options(
     own = str(own_directory(request.minted))
     env = {
         "CLAUDE_CONFIG_DIR": own,
+        "HOME": own,  # a box has one of its own; a profile that a turn leaves is no other's
         "TMPDIR": own,
         "XDG_RUNTIME_DIR": _sockets(own),
         "CLAUDE_CODE_MAX_RETRIES": str(

@@ -19,6 +19,7 @@ from psycopg_pool import PoolTimeout
 from config.settings import settings
 from db.core.pool import POSTGRES_AWAY, connection
 from db.sessions import registry, tokens, turns
+from db.sessions.budgets import counting
 from worker.agent import Request, Turn, Watch
 from worker.agent.store import JobStore
 from worker.failures.errors import (
@@ -144,7 +145,7 @@ def _begin(at: Attempt, step: Step, choice: Choice) -> Request:
     at.lease.excuse()
     if reason := at.lease.reason():
         raise Stopped(reason)
-    with connection() as conn:
+    with connection() as conn, counting(conn):
         budget = budgets.for_a_turn(conn, at.job, step.budget)
         if not turns.begin(
             conn,

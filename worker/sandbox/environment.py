@@ -13,12 +13,6 @@ ALLOWED = frozenset(
         "TMPDIR",
         "XDG_RUNTIME_DIR",
         "PWD",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
         "SSL_CERT_FILE",
         "NODE_EXTRA_CA_CERTS",
         "ANTHROPIC_API_KEY",  # a token of the turn; the key stays outside, with the egress proxy
