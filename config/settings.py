@@ -159,6 +159,7 @@ class Settings(Asking):
     resume_failures: int = Field(2, ge=1, le=1_000_000)  # then a session is not resumable
     reset_after_turns: int = Field(50, ge=1, le=1_000_000)  # since it began or was compacted
     compact: Literal["auto", "always", "never"] = "auto"
+    long_sessions: Literal["keep", "cheapest"] = "keep"  # cheapest: left where that costs less
     structural_change: float = Field(0.5, ge=0.01, le=1)  # share of files that came or went
     cache_ttl: Duration = _lasts(5 * MINUTE, SECOND, DAY)  # the provider's, of a prompt
     prompt_cache: Literal["auto", "5m", "1h"] = "auto"  # how long prompts are kept there

@@ -54,6 +54,7 @@ Measured = Literal[
     "box",
     "cost",
     "study",
+    "reckoned",
 ]
 
 
@@ -65,6 +66,10 @@ def bench(
     ] = 100_000,
     updates: Annotated[int, typer.Option(min=1, max=50, help="Of each cell of `study`.")] = 4,
     gaps: Annotated[str, typer.Option(help="Of `study`: 1m, 10m, 2h, 1d, by commas.")] = "",
+    policies: Annotated[str, typer.Option(help="Of `study`: by commas; all by default.")] = "",
+    task: Annotated[
+        Literal["few", "many"], typer.Option(help="Files that an update of `study` needs.")
+    ] = "few",
     minutes: Annotated[
         int, typer.Option(min=1, help="Then `study` begins no other cell.")
     ] = 600,
@@ -75,7 +80,8 @@ def bench(
     sessions are gone on from."""
     more: dict[str, Any] = {"projects": projects} if of == "scale" else {}
     if of == "study":
-        more = {"updates": updates, "gaps": gaps, "minutes": minutes}
+        more = {"updates": updates, "gaps": gaps, "policies": policies}
+        more |= {"task": task, "minutes": minutes}
     _hand_over("dev.bench.chains" if of == "throughput" else f"dev.bench.{of}", **more)
 
 

@@ -15,8 +15,15 @@ COLOURS = {
     "resume": "#1f77b4",
     "resume+compact": "#d08000",
     "ours": "#2a8f3c",
+    "cheapest": "#b03060",
 }
-DASHES = {"fresh": "6 3", "resume": "2 2", "resume+compact": "8 2 2 2", "ours": ""}
+DASHES = {
+    "fresh": "6 3",
+    "resume": "2 2",
+    "resume+compact": "8 2 2 2",
+    "ours": "",
+    "cheapest": "",
+}
 FONT = 'font-family="sans-serif" font-size="11"'
 
 Row = dict[str, Any]

@@ -3,7 +3,8 @@
     fresh          each update begins a session of its own, with the digest
     resume         the session is gone on from, however long it is, and never compacted
     resume+compact the same, and each chain ends with a compaction
-    ours           Baton's own policy, as it is set by default
+    ours           Baton's own policy, as it is set by default: a conversation is kept
+    cheapest       the same with BATON_LONG_SESSIONS=cheapest: money decides
 
 The CLI is the real one, the workspace Celery's source as installed here (some 47,000 lines). The
 model is simulated (reader.py), its cache and its clock too: it takes no time, and a gap between two
@@ -35,19 +36,24 @@ from db.core import ledger_settings, pool
 from db.core.migrate import migrate
 from dev.bench.egress import proxy
 from dev.bench.legs import Chain, Leg, weight
-from dev.bench.reader import Reader, candidates, scenario
+from dev.bench.reader import TASKS, Reader, candidates, scenario
 from dev.stack.services import services
 from dev.stack.up import EXPECTED
 from dev.standin.server import Standin
 from worker.session import prices
 
 GAPS = {"1m": 60.0, "10m": 600.0, "2h": 7200.0, "1d": 86_500.0}
-PLAIN = {"BATON_PROMPT_CACHE": "5m", "BATON_STALE_AFTER": "864000"}
+PLAIN = {
+    "BATON_PROMPT_CACHE": "5m",
+    "BATON_STALE_AFTER": "864000",
+    "BATON_RESET_AFTER_TURNS": "1000000",
+}
 POLICIES: dict[str, dict[str, str]] = {
     "fresh": {"BATON_RESUME_ENABLED": "false", "BATON_COMPACT": "never", **PLAIN},
     "resume": {"BATON_COMPACT": "never", **PLAIN},
     "resume+compact": {"BATON_COMPACT": "always", **PLAIN},
     "ours": {},
+    "cheapest": {"BATON_LONG_SESSIONS": "cheapest"},
 }
 OUTPUT = 5.0  # what a token of an answer weighs
 MODEL = "claude-opus"
@@ -66,12 +72,20 @@ class Clock:
         return time.monotonic() + self.skipped
 
 
-def main(root: Path, updates: int = 4, gaps: str = "", minutes: int = 600) -> int:
+def main(
+    root: Path,
+    updates: int = 4,
+    gaps: str = "",
+    policies: str = "",
+    task: str = "few",
+    minutes: int = 600,
+) -> int:
     """Run the cells, print them, and leave their rows in .baton/study.jsonl."""
     console = Console(highlight=False)
     (root / ".baton").mkdir(exist_ok=True)
     told = root / ".baton" / "study.jsonl"
     wanted = gaps.split(",") if gaps else list(GAPS)
+    tried = policies.split(",") if policies else list(POLICIES)
     clock, until = Clock(), time.monotonic() + 60 * minutes
     model = Reader(scenario(), clock=clock, limit=WINDOW)
     try:
@@ -84,10 +98,10 @@ def main(root: Path, updates: int = 4, gaps: str = "", minutes: int = 600) -> in
             _enter(Path(place), running.database_url, running.redis_url, serving.url)
             rows = list[Row]()
             with proxy(), psycopg.connect(running.database_url, autocommit=True) as conn:
-                cells = [(gap, policy) for gap in wanted for policy in POLICIES]
+                cells = [(gap, policy) for gap in wanted for policy in tried]
                 for gap, policy in cells:
                     if time.monotonic() < until:
-                        cell = _Cell(conn, model, clock, gap, policy)
+                        cell = _Cell(conn, model, clock, gap, policy, task)
                         rows += cell.run(updates, lambda row: _append(told, row))
             pool.close()
             console.print(_table(rows))
@@ -122,10 +136,10 @@ class _Cell:
     """One project: its updates, a gap apart, under one policy."""
 
     def __init__(
-        self, conn: Connection, model: Reader, clock: Clock, gap: str, policy: str
+        self, conn: Connection, model: Reader, clock: Clock, gap: str, policy: str, task: str
     ) -> None:
         self._conn, self._model, self._clock = conn, model, clock
-        self._gap, self._policy = gap, policy
+        self._gap, self._policy, self._task = gap, policy, task
         self._project = f"{policy.replace('+', '-')}-{gap}-{time.time_ns()}"
 
     def run(self, updates: int, keep: Callable[[Row], None]) -> list[Row]:
@@ -155,7 +169,8 @@ class _Cell:
         shutil.copytree(
             Path(found.origin).parent, place, ignore=shutil.ignore_patterns("__pycache__")
         )
-        self._model.files = candidates(place)
+        self._model.task = TASKS[self._task]
+        self._model.files = candidates(place, self._model.task.sizes)
 
     def _rest(self) -> None:
         """The gap passes, in the stand-in's cache and in the ledger."""
@@ -177,6 +192,7 @@ class _Cell:
         return {
             "gap": self._gap,
             "policy": self._policy,
+            "task": self._task,
             "update": number,
             "weight": round(tokens),
             "usd": prices.usd(tokens, MODEL),
@@ -184,6 +200,7 @@ class _Cell:
             "seconds": round(seconds, 1),
             "context": legs[0].context,
             "read": legs[0].read,
+            "weights": {leg.name: round(leg.weight) for leg in legs},
         }
 
 

@@ -1,8 +1,13 @@
 """What each way to go on would cost, and which is the cheapest."""
 
+from dataclasses import replace
+from itertools import accumulate
+
 import pytest
 
 from db.sessions.habits import Habits
+from dev.bench.reader import TASKS
+from dev.bench.reckoned import GAPS, costs
 from tests.conftest import Configure
 from worker.session.cheapest import sum_up_now, weigh, worth_an_hour
 
@@ -58,12 +63,18 @@ def way(context: int, habits: Habits) -> str | None:
     return found.way if found else None
 
 
-def test_a_conversation_is_summed_up_while_it_is_cached_if_the_next_update_will_find_it_cold():
+def test_a_conversation_is_summed_up_while_it_is_cached_if_the_next_updates_cost_less_then():
     assert way(60_000, rests(2 * HOUR)) == "compact"
-    assert way(60_000, rests(MINUTE)) == "resume"
-    assert way(60_000, rests(MINUTE, calls=30)) == "compact"  # it is read often in each turn
+    assert way(60_000, rests(MINUTE)) == "compact"  # it is read in each request
     assert way(20_000, rests(2 * HOUR)) is None  # what is forgotten is worth more
-    assert way(60_000, Habits([2 * HOUR] * 2)) is None  # too little is known
+    assert way(60_000, Habits([2 * HOUR])) is None  # too little is known
+
+
+def test_what_a_compaction_came_to_is_learned():
+    """It left so much to be read again that the next one would not pay."""
+    vain = replace(rests(MINUTE), summed=40_000.0, summed_calls=20.0)
+    assert way(40_000, rests(MINUTE)) == "compact"
+    assert way(40_000, vain) == "resume"
 
 
 def test_prompts_are_kept_for_an_hour_where_updates_come_within_it(configure: Configure):
@@ -78,8 +89,12 @@ def test_prompts_are_kept_for_an_hour_where_updates_come_within_it(configure: Co
 
 
 def test_with_an_hour_of_cache_the_next_update_is_warm():
-    assert way(60_000, rests(10 * MINUTE)) == "resume"
-    assert way(60_000, rests(10 * MINUTE, written=200_000)) == "compact"
+    def resumed(written: float) -> int:
+        found = sum_up_now(60_000, rests(10 * MINUTE, written=written))
+        assert found
+        return found.costs["resume"]
+
+    assert resumed(10_000) < resumed(200_000)  # an hour is not worth so much
 
 
 def test_what_another_version_of_the_cli_wrote_is_cold():
@@ -90,13 +105,10 @@ def test_what_another_version_of_the_cli_wrote_is_cold():
     assert others.costs["resume"] > ours.costs["resume"]
 
 
-def test_a_cold_session_is_compacted_first_only_if_that_saves_a_fifth():
+def test_a_cold_session_is_compacted_first_only_if_that_saves_a_tenth():
     ways = ("resume", "compact")
-    few, many = (
-        weigh("cold", ways, context=100_000, idle=HOUR, habits=rests(HOUR, calls=calls))
-        for calls in (4, 30)
-    )
-    assert (few.way, many.way) == ("resume", "compact")
+    short, long = (weigh("cold", ways, context=n, idle=HOUR) for n in (40_000, 100_000))
+    assert (short.way, long.way) == ("resume", "compact")
 
 
 def test_the_price_is_told_of_models_whose_family_is_known(configure: Configure):
@@ -104,8 +116,32 @@ def test_the_price_is_told_of_models_whose_family_is_known(configure: Configure)
         found = weigh("cold", ("resume",), context=100_000, idle=HOUR, model=model)
         return found.basis.get("usd")
 
-    assert usd("claude-opus-5-5") == pytest.approx(5 * 0.195, rel=0.01)
+    assert usd("claude-opus-5-5") == pytest.approx(5 * 0.2014, rel=0.01)
     assert usd("something") is None
     configure(BATON_PRICES="opus=10,some=1.5")
-    assert usd("claude-opus-5-5") == pytest.approx(10 * 0.195, rel=0.01)
-    assert usd("something") == pytest.approx(1.5 * 0.195, rel=0.01)
+    assert usd("claude-opus-5-5") == pytest.approx(10 * 0.2014, rel=0.01)
+    assert usd("something") == pytest.approx(1.5 * 0.2014, rel=0.01)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("gap", GAPS)
+def test_no_fixed_policy_costs_less_where_money_decides(
+    task: str, gap: str, configure: Configure
+):
+    configure(BATON_LONG_SESSIONS="cheapest")
+    paid = list(accumulate(costs(TASKS[task], "cheapest", GAPS[gap], 50)))
+    for policy in ("fresh", "resume", "resume+compact"):
+        fixed = list(accumulate(costs(TASKS[task], policy, GAPS[gap], 50)))
+        for updates in (6, 20, 50):
+            assert paid[updates - 1] <= 1.05 * fixed[updates - 1], (policy, updates)
+
+
+def test_a_long_session_is_left_for_its_cost_only_if_it_is_so_set(configure: Configure):
+    """Of a project that rests two hours, a fresh session costs least: that is told in any case."""
+    known = replace(rests(2 * HOUR), begun=20_000.0, begun_calls=12.0)
+    found = weigh("cold", ("resume", "compact"), context=60_000, idle=2 * HOUR, habits=known)
+    assert int(found.basis["fresh"]) < min(found.costs.values())
+    configure(BATON_LONG_SESSIONS="cheapest")
+    end = sum_up_now(60_000, known)
+    assert end
+    assert end.way == "resume"  # the next one will begin fresh

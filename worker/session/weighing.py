@@ -1,6 +1,8 @@
 """What the project's newest session and its past are weighed by (cheapest.py), before the ladder is
 climbed: a head of many turns, one that the provider's cache has lost, one of another CLI."""
 
+from dataclasses import replace
+
 from psycopg import Connection
 
 from config.settings import settings
@@ -20,24 +22,31 @@ def head_of(job: Claimed, found: list[Session]) -> Session | None:
 
 
 def past_of(conn: Connection, job: Claimed, session: Session) -> Habits:
-    """Of the project, where its session is long enough for them to matter."""
-    long = session.context_tokens >= cheapest.LONG
-    return habits.of(conn, job.project_id, job.lane) if long else habits.NONE
+    """Of the project, where its session is long enough for them to matter; with the present rest."""
+    if session.context_tokens < cheapest.HOUR_FROM:
+        return habits.NONE
+    known = habits.of(conn, job.project_id, job.lane)
+    return replace(known, gaps=[session.age.total_seconds(), *known.gaps])
 
 
 def look_at(head: Session, ways: tuple[Way, ...], known: Habits) -> Weighed | None:
-    """A head of too many turns is compacted first, or left for a fresh one. One that the provider's
-    cache has lost may be compacted first if it is long; that the CLI was changed is told."""
+    """A head of too many turns is compacted first, or left for a fresh one. A long one may be
+    compacted first if the provider's cache has lost it, and be left if money is to decide; that the
+    CLI was changed is told."""
     if head.turns_since_start >= settings().reset_after_turns:
         return weigh("turns", ways, head, known)
     if "compact" not in ways or head.age > settings().stale_after:
         return None
-    cold = head.age > settings().cache_ttl and head.context_tokens >= cheapest.LONG
-    if not cold and not _changed(head):
+    for_cost = settings().long_sessions == "cheapest"
+    long = head.context_tokens >= cheapest.long()
+    cold = long and cheapest.cold(head.context_tokens, head.age.total_seconds(), known)
+    if not cold and not (long and for_cost) and not _changed(head):
         return None
-    long: tuple[Way, ...] = ("resume", "compact")
-    open_ways = long if head.context_tokens >= cheapest.LONG else ("resume",)
-    return weigh("cli_changed" if _changed(head) else "cold", open_ways, head, known)
+    open_ways: tuple[Way, ...] = ("resume", "compact") if long else ("resume",)
+    if long and for_cost:
+        open_ways = (*open_ways, "fresh")
+    why = "cli_changed" if _changed(head) else "cold" if cold else "long"
+    return weigh(why, open_ways, head, known)
 
 
 def weigh(why: str, ways: tuple[Way, ...], session: Session, known: Habits) -> Weighed:
