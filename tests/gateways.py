@@ -107,7 +107,7 @@ class Tab:
     async def say(self, **frame: Any) -> None:
         await self.ws.send(json.dumps(frame))
 
-    async def next(self, name: str, *, within: float = 20.0) -> Frame:
+    async def next(self, name: str, *, within: float = 60.0) -> Frame:
         """The next frame of that name; those before it are kept too."""
         async with asyncio.timeout(within):
             while True:
@@ -116,7 +116,7 @@ class Tab:
                 if frame["t"] == name:
                     return frame
 
-    async def closed(self, *, within: float = 20.0) -> tuple[int, str]:
+    async def closed(self, *, within: float = 60.0) -> tuple[int, str]:
         """The code and the reason that it is closed with."""
         async with asyncio.timeout(within):
             with pytest.raises(ConnectionClosed) as told:  # noqa: PT012 - until it is

@@ -290,7 +290,7 @@ def _fence(job_id: UUID, attempt: UUID) -> Guard:
     return refuse
 
 
-def summarise(session_id: str) -> transcripts.Fold:
+def summarise(session_id: str) -> appends.Fold:
     """What makes the summary by which the SDK lists the session."""
     from claude_agent_sdk import fold_session_summary
 
