@@ -1,11 +1,14 @@
-"""A gateway in a process of its own, and who calls it."""
+"""A gateway in a process of its own, and who calls it.
+
+The fixtures are for modules to import: each has a gateway and a database of its own.
+"""
 
 import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +18,14 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from psycopg import Connection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from db.jobs import outbox
 from db.live import keys
 from dev.stack.processes import free_port
+from tests.databases import database
 from tests.waiting import wait_until
 
 CHECKOUT = Path(__file__).parents[1]
@@ -103,6 +109,35 @@ def _serves(url: str) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def url(postgres: str, template: str) -> Iterator[str]:
+    with database(postgres, f"template {template} strategy file_copy") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def at(
+    url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    with gateway(url, redis_server, tmp_path_factory.mktemp("gateway") / "log") as one:
+        yield one
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Connection]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def project(at: Gateway, ledger: Connection) -> str:
+    """A project with two events: its first build was asked for."""
+    name = f"shop-{uuid4().hex[:8]}"
+    at.ask(name)
+    outbox.look(ledger)
+    return name
+
+
 @dataclass
 class Tab:
     """One browser's connection, and what came over it."""
@@ -113,7 +148,7 @@ class Tab:
     async def say(self, **frame: Any) -> None:
         await self.ws.send(json.dumps(frame))
 
-    async def next(self, name: str, *, within: float = 20.0) -> Frame:
+    async def next(self, name: str, *, within: float = 60.0) -> Frame:
         """The next frame of that name; those before it are kept too."""
         async with asyncio.timeout(within):
             while True:
@@ -122,7 +157,7 @@ class Tab:
                 if frame["t"] == name:
                     return frame
 
-    async def closed(self, *, within: float = 20.0) -> tuple[int, str]:
+    async def closed(self, *, within: float = 60.0) -> tuple[int, str]:
         """The code and the reason that it is closed with."""
         async with asyncio.timeout(within):
             with pytest.raises(ConnectionClosed) as told:  # noqa: PT012 - until it is

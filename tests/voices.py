@@ -20,20 +20,15 @@ from websockets.exceptions import ConnectionClosed
 
 from db.live import keys
 from dev.standin.realtime.server import Provider, provider
-from tests.databases import database
 from tests.gateways import Gateway, gateway
+from tests.gateways import ledger as ledger
+from tests.gateways import url as url
 from tests.waiting import wait_until
 
 Event = dict[str, Any]
 MODEL = "gpt-realtime"
 PROVIDER_KEY = "sk-of-the-tests"
 ROW = "select data, items, updated_at from sessions where account_id = %s and session_id = %s"
-
-
-@pytest.fixture(scope="module")
-def url(postgres: str, template: str) -> Iterator[str]:
-    with database(postgres, f"template {template} strategy file_copy") as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +61,6 @@ def at(
 def key(url: str) -> str:
     """One of acme's, with the scope voice."""
     return key_of(url, "acme")
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Connection]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        yield conn
 
 
 def environment(running: Provider) -> dict[str, str]:

@@ -247,7 +247,7 @@ ADVANCE: LiteralString = (
            set outcome = case when a.session_id is null then 'fresh'
                               when %(relation)s = 'reset' then 'failed' else 'resumed' end,
                reason = case when a.session_id is not null and %(relation)s = 'reset'
-                             then 'reset' else a.reason end
+                             then 'agent_reset' else a.reason end
           from the_project
          where a.job_id = %(id)s and a.attempt = %(attempt)s and a.outcome = 'trying'
     ),"""

@@ -11,23 +11,16 @@ it the try from inside, which a worker makes once when it starts.
 import os
 import resource
 import statistics
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
-from config import logging as logs
-from config.settings import STANDIN_KEY, settings
-from db.core import pool
-from db.core.migrate import migrate
+from config.settings import settings
 from dev.bench.egress import proxy
+from dev.bench.place import Place, at_place
 from dev.bench.resume import model
-from dev.stack.services import services
-from dev.stack.up import EXPECTED
 from tasks.chat_plan import do_chat_plan
 from worker.client import ChatPlan, enqueue
 from worker.job.run import run
@@ -40,37 +33,15 @@ Took = tuple[float, float]  # milliseconds: by the clock, and of processors
 
 
 def main(root: Path) -> int:
-    """Print the figures; data lies in a directory of its own that is removed again."""
-    console = Console(highlight=False)
-    (root / ".baton").mkdir(exist_ok=True)
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=root / ".baton", prefix="bench-") as place,
-            services(Path(place), database_url="", redis_url="") as running,
-            model(Path(place)) as model_url,
-            ExitStack() as later,
-        ):
-            migrate(running.database_url)
-            os.environ |= {
-                "DATABASE_URL": running.database_url,
-                "REDIS_URL": running.redis_url,
-                "ANTHROPIC_BASE_URL": model_url,
-                "ANTHROPIC_API_KEY": STANDIN_KEY,
-                "NO_PROXY": "127.0.0.1",
-                "BATON_WORKSPACES": f"{place}/workspaces",
-                "BATON_AGENT_HOME": f"{place}/agent",
-                "BATON_EGRESS_HOME": f"{place}/egress",
-                "BATON_LOG_LEVEL": "error",
-            }
-            settings.cache_clear()
-            later.enter_context(proxy())
-            logs.configure()
-            console.print(_table(*_probed(), running.database_url))
-            pool.close()
-    except EXPECTED as exc:
-        console.print(str(exc), markup=False)
-        return 1
-    return 0
+    """Print the figures."""
+    return at_place(root, _tell)
+
+
+def _tell(place: Place) -> None:
+    with model(place.path) as url:
+        place.enter(url)
+        with proxy():
+            place.console.print(_table(*_probed(), place.database_url))
 
 
 def _probed() -> Took:

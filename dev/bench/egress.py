@@ -11,7 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,18 +19,13 @@ from uuid import uuid4
 
 import httpx
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
 from config import egress
-from config import logging as logs
 from config.settings import STANDIN_KEY, settings
-from db.core import pool
-from db.core.migrate import migrate
 from db.jobs import attempts
 from db.sessions import tokens, turns
-from dev.stack.services import services
-from dev.stack.up import EXPECTED
+from dev.bench.place import Place, at_place
 from dev.standin.server import standin
 from worker.client import Build, enqueue
 from worker.process import identity
@@ -46,35 +40,18 @@ Took = tuple[float, float]  # milliseconds until the answer began, and until it 
 
 
 def main(root: Path) -> int:
-    """Print the figures; data lies in a directory of its own that is removed again."""
-    console = Console(highlight=False)
-    (root / ".baton").mkdir(exist_ok=True)
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=root / ".baton", prefix="bench-") as place,
-            services(Path(place), database_url="", redis_url="") as running,
-            standin(scenario="plain", speed=0) as model,
-        ):
-            migrate(running.database_url)
-            os.environ |= {
-                "DATABASE_URL": running.database_url,
-                "ANTHROPIC_BASE_URL": model.url,
-                "ANTHROPIC_API_KEY": STANDIN_KEY,
-                "BATON_EGRESS_HOME": f"{place}/egress",
-                "BATON_LOG_LEVEL": "error",
-            }
-            settings.cache_clear()
-            logs.configure()
-            token = _token(running.database_url)
-            with proxy(), _bridge(token) as url:
-                # In turns, so that what else the machine does falls on both.
-                pairs = [(_took(model.url, STANDIN_KEY), _took(url, token)) for _ in range(4)]
-            console.print(_table(pairs))
-            pool.close()
-    except EXPECTED as exc:
-        console.print(str(exc), markup=False)
-        return 1
-    return 0
+    """Print the figures."""
+    return at_place(root, _tell)
+
+
+def _tell(place: Place) -> None:
+    with standin(scenario="plain", speed=0) as model:
+        place.enter(model.url)
+        token = _token(place.database_url)
+        with proxy(), _bridge(token) as url:
+            # In turns, so that what else the machine does falls on both.
+            pairs = [(_took(model.url, STANDIN_KEY), _took(url, token)) for _ in range(4)]
+        place.console.print(_table(pairs))
 
 
 @contextmanager

@@ -8,9 +8,7 @@
 `with` runs it in a thread of its own, `async with` in the running event loop.
 """
 
-import asyncio
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from dev.standin import scenario as scenarios
 from dev.standin.api import LARGEST, Api
 from dev.standin.control import Control
 from dev.standin.faults import fault
+from dev.standin.loop_thread import LoopThread
 from dev.standin.model import DEADLINE, LIMIT, Model, Seen
 
 HOST = "127.0.0.1"
@@ -38,8 +37,7 @@ class Standin:
         self.port = port
         self._api = Api(model, speed=speed)
         self._runner: web.AppRunner | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LoopThread | None = None
 
     @property
     def url(self) -> str:
@@ -94,26 +92,19 @@ class Standin:
 
     def start(self) -> None:
         """Serve from a thread. Returns once the port listens."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="standin", daemon=True
-        )
-        self._thread.start()
+        self._thread = LoopThread("standin")
         try:
-            asyncio.run_coroutine_threadsafe(self.__aenter__(), self._loop).result()
+            self._thread.do(self.__aenter__())
         except OSError:
             self.stop()
             raise
 
     def stop(self) -> None:
         """End the thread's server; connections are refused from here on."""
-        if not self._loop or not self._thread:
-            return
-        asyncio.run_coroutine_threadsafe(self.__aexit__(None, None, None), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = None
+        if self._thread:
+            self._thread.do(self.__aexit__(None, None, None))
+            self._thread.end()
+            self._thread = None
 
     def __enter__(self) -> Self:
         self.start()

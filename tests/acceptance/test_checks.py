@@ -43,6 +43,7 @@ def test_what_a_check_finds_is_mended_by_the_session_that_made_it(baton: Baton):
     ]
 
 
+@pytest.mark.long  # tests/integration/test_checks.py has each policy
 def test_a_version_that_fails_for_good_is_kept_taken_back_or_asked_about(baton: Baton):
     project = baton.project("failing")
     baton.ended(baton.ask(Build(project=project, user="ann", prompt=FIRST)))
@@ -90,7 +91,7 @@ def test_a_version_that_fails_for_good_is_kept_taken_back_or_asked_about(baton: 
     ]
 
 
-@pytest.mark.parametrize("door", ["cli", "celery"])
+@pytest.mark.parametrize("door", ["cli", pytest.param("celery", marks=pytest.mark.long)])
 def test_an_error_that_was_reported_is_mended(baton: Baton, tmp_path: Path, door: str):
     project = baton.project("reported")
     baton.ended(baton.ask(Build(project=project, user="ann", prompt=FIRST)))
@@ -114,6 +115,7 @@ def test_an_error_that_was_reported_is_mended(baton: Baton, tmp_path: Path, door
     assert ("recovery", "error_reported") in sources
 
 
+@pytest.mark.long  # as above: test_races.py
 def test_of_a_race_of_three_the_one_that_passes_is_taken(baton: Baton):
     project = baton.project("race")
     baton.ended(baton.ask(Build(project=project, user="ann", prompt=FIRST)))

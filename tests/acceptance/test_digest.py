@@ -1,5 +1,7 @@
 """When every session of a project is lost, a fresh one can still answer for its past."""
 
+import pytest
+
 from dev.standin.model import Seen
 from tests.acceptance.outside import Baton
 from worker.client import Build, ChatPlan, Update
@@ -49,6 +51,7 @@ def assert_knows_the_past(history: str) -> None:
     assert len(history) / CHARS < 4_000  # tokens, about
 
 
+@pytest.mark.long  # tests/integration/test_digest.py and test_ladder.py show its parts
 def test_a_fresh_session_answers_questions_about_the_past(baton: Baton):
     project = worked_on(baton)
     lose_all(baton, project)

@@ -103,6 +103,7 @@ def test_a_refused_build_leaves_the_head_and_the_next_goes_on_from_it(baton: Bat
     assert done["state"] == "done"
 
 
+@pytest.mark.long  # tests/integration/test_retry.py
 def test_a_failed_job_can_be_asked_for_again(baton: Baton):
     project = baton.project()
     baton.model.fault("400", when="teapot 5", times=-1)
@@ -180,6 +181,7 @@ def test_a_stale_session_is_not_resumed_and_stays_resumable(baton: Baton):
     assert metrics["is_resumable"], "an operator may go back to it"
 
 
+@pytest.mark.long  # tests/contracts/test_error_table.py has each fault
 def test_a_job_for_which_all_goes_wrong_fails_and_hurts_nobody(baton: Baton):
     bad, good = baton.project("bad"), baton.project("good")
     for kind in ("500", "garbage"):

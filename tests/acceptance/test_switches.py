@@ -1,4 +1,5 @@
-"""Another Baton: beside a product's own tables, resuming off, plain messages off, two beats.
+"""Another Baton: beside a product's own tables, resuming off, plain messages off, two beats, and no
+egress proxy of its host.
 
 The chain here is short on purpose of what the settings say: no session is ever resumed,
 compaction is only for what is large, and a checkpoint lives for two seconds.
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
@@ -38,7 +40,8 @@ create table project_versions (
     created_at timestamptz not null default now()
 );
 insert into projects (project_id, user_id, name)
-values ('shop', 'ann', 'The shop'), ('quiet', 'eve', 'Never touched');
+values ('shop', 'ann', 'The shop'), ('quiet', 'eve', 'Never touched'),
+       ('asked', 'ann', 'Only asked about');
 insert into project_versions (project_id, version_id, label) values ('shop', 'v1', 'First');
 """
 THEIRS = "select project_id, user_id, name, plan, created_at from projects order by 1"
@@ -63,7 +66,7 @@ def other(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     beat = read_procfile(root)["beat"]
     with baton_up(
         root,
-        commands={**read_procfile(root), "beat2": beat},
+        commands={**read_procfile(root), "beat2": beat, "egress": "sleep 1000"},
         DATABASE_URL=url,
         BATON_RESUME_ENABLED="false",
         BATON_PLAIN_CELERY="off",
@@ -213,3 +216,14 @@ def test_two_beats_do_the_work_of_a_period_once(baton: Baton):
     )
     late = "select 1 from ticks where ended_at is null and at < now() - interval '5 seconds'"
     assert baton.rows(late) == []
+
+
+def test_a_worker_without_a_proxy_runs_one_for_as_long_as_it_lives(other: Baton):
+    assert other.chat("asked", "say hello")["state"] == "done"
+    worker = psutil.Process(other.up.pid("worker"))
+    (own,) = [
+        each for each in worker.children(recursive=True) if each.cmdline()[-1:] == ["egress"]
+    ]
+    worker.kill()
+    wait_until(lambda: not own.is_running(), description="the proxy to end with its worker")
+    assert other.chat("asked", "say hello again")["state"] == "done"

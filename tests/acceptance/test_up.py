@@ -52,40 +52,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_comes_up_refuses_a_second_and_goes_without_a_trace(root: Path):
-    with _up(root) as up:
-        ready = _ready(up)
-        found = re.search(
-            r"^ready  database (\S+)  redis (\S+)  model (\S+) \(a stand-in", ready
-        )
-        assert found, ready
-        with psycopg.connect(_noted(root)["database_url"]) as conn:
-            assert conn.execute("select count(*) from jobs").fetchone() == (0,)
-        with redis.Redis.from_url(found[2]) as client:
-            assert client.ping()
-        assert httpx.get(found[3], trust_env=False).status_code < 500
-        started = _everything(up)
-        assert len(started) > 8, "services, stand-in, worker and its child, the other one"
-        second = subprocess.run(
-            _command(), cwd=root, capture_output=True, text=True, check=False
-        )
-        assert second.returncode == 1
-        assert second.stderr.startswith("Baton is up in this checkout already")
-        assert up.poll() is None
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(GONE) == 0
-    assert not any(processes.alive(process) for process in started)
-    assert not (root / ".baton" / "services.json").exists()
-    assert re.search(r"^other +\| hello$", _screen(root), re.MULTILINE)
-
-
 @needs_setpriv
 def test_a_killed_up_leaves_nothing(root: Path):
     with _up(root) as up:
         _ready(up)
         started = _everything(up)
+        assert len(started) > 8, "services, stand-in, worker and its child, the other one"
         up.kill()
         assert processes.gone(started, within=GONE), "the kernel told them that it died"
+    assert re.search(r"^other +\| hello$", _screen(root), re.MULTILINE)
 
 
 @pytest.mark.long
@@ -128,9 +103,9 @@ def test_a_signal_before_it_is_ready_is_a_clean_end_too(root: Path):
     assert not any(processes.alive(process) for process in started)
 
 
-def test_what_cannot_start_is_told_in_one_sentence(root: Path):
-    (root / "Procfile").write_text("worker: celery -A not_there worker\n")
-    with _up(root) as up:
+def test_what_cannot_start_is_told_in_one_sentence(root: Path, empty_dsn: str, redis_url: str):
+    (root / "Procfile").write_text("worker: python -S -m not_there\n")
+    with _up(root, DATABASE_URL=empty_dsn, REDIS_URL=redis_url) as up:
         assert up.wait(READY) == 1
     (told,) = _errors(root)
     assert told.startswith("worker ended 3 times at its start: ")
@@ -158,29 +133,38 @@ def test_with_a_key_there_is_no_stand_in_and_workers_get_the_key(
         wait_until(lambda: "key k-1" in running.log("tell"), description="the key to be told")
 
 
-def test_without_a_key_workers_are_given_the_stand_in(root: Path):
-    command = (
-        "sh -c 'echo $ANTHROPIC_BASE_URL $ANTHROPIC_API_KEY $BATON_DRAIN_GRACE; sleep 1000'"
-    )
-    with stack(root, commands={"tell": command}) as running:
-        assert "builds the same trail guide" in running.model.told
-        told = f"{running.model.url} stand-in 5\n"
-        wait_until(lambda: running.log("tell") == told, description=f"{told!r} to be told")
-
-
-def test_given_servers_are_used_and_left_alone(root: Path, empty_dsn: str, redis_url: str):
+def test_given_servers_are_used_and_left_alone_and_without_a_key_there_is_the_stand_in(
+    root: Path, empty_dsn: str, redis_url: str
+):
+    names = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "BATON_DRAIN_GRACE", "DATABASE_URL")
+    command = f"sh -c 'echo {' '.join(f'${name}' for name in names)}; sleep 1000'"
     env = {"DATABASE_URL": empty_dsn, "REDIS_URL": redis_url}
-    with stack(
-        root, env, commands={"tell": "sh -c 'echo $DATABASE_URL; sleep 1000'"}
-    ) as running:
+    with stack(root, env, commands={"tell": command}) as running:
         assert running.services.embedded == ()
-        wait_until(lambda: empty_dsn in running.log("tell"), description="the URL to be told")
+        assert "builds the same trail guide" in running.model.told
+        told = f"{running.model.url} stand-in 5 {empty_dsn}\n"
+        wait_until(lambda: running.log("tell") == told, description=f"{told!r} to be told")
     psycopg.connect(empty_dsn).close()
 
 
-def test_the_procfile_comes_up_and_flower_sees_the_worker(tmp_path: Path):
+def test_the_procfile_comes_up_refuses_a_second_and_goes_without_a_trace(tmp_path: Path):
     with _up(tmp_path) as up:
         ready = _ready(up)
+        found = re.search(
+            r"^ready  database \S+  redis (\S+) .*  model (\S+) \(a stand-in", ready
+        )
+        assert found, ready
+        with psycopg.connect(_noted(tmp_path)["database_url"]) as conn:
+            assert conn.execute("select count(*) from jobs").fetchone() == (0,)
+        with redis.Redis.from_url(found[1]) as client:
+            assert client.ping()
+        assert httpx.get(found[2], trust_env=False).status_code < 500
+        second = subprocess.run(
+            _command(), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 1
+        assert second.stderr.startswith("Baton is up in this checkout already")
+        assert up.poll() is None
         flower = re.search(r" flower (http://baton:(\w{32})@\S+)", ready)
         assert flower, ready
         kept = tmp_path / ".baton" / "flower" / "password"
@@ -195,9 +179,10 @@ def test_the_procfile_comes_up_and_flower_sees_the_worker(tmp_path: Path):
             timeout=20,
             description="Flower to see a worker",
         )
-        up.send_signal(signal.SIGINT)
+        up.send_signal(signal.SIGTERM)
         assert up.wait(GONE) == 0
     assert not any(processes.alive(process) for process in started)
+    assert not (tmp_path / ".baton" / "services.json").exists()
 
 
 def _command() -> list[str]:

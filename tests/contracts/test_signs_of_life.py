@@ -21,7 +21,7 @@ asked = json.loads(sys.stdin.readline())
 say(type="control_response", response={"subtype": "success", "request_id": asked["request_id"],
                                        "response": {}})
 sys.stdin.readline()
-end = time.monotonic() + 3.5
+end = time.monotonic() + 11
 while time.monotonic() < end:
     LINE
     time.sleep(0.2)
@@ -40,9 +40,11 @@ def test_an_answer_that_streams_for_longer_than_the_limit_is_awaited(at_work: At
     assert took > 6, "the answer was to last longer than the limit"
 
 
-@pytest.mark.parametrize("kind", ["tool_progress", "something_new"])
+@pytest.mark.parametrize(
+    "kind", ["something_new", pytest.param("tool_progress", marks=pytest.mark.long)]
+)
 def test_messages_that_the_sdk_drops_are_signs_of_life(at_work: AtWork, cli: Path, kind: str):
-    at_work.configure(BATON_IDLE_TIMEOUT="2.5")
+    at_work.configure(BATON_IDLE_TIMEOUT="10")
     does(cli, SPEAKS.replace("LINE", f"say(type={kind!r})"))
     job = at_work.chat("say hello")
     assert job.error_class == "capture_incomplete", "it told its end, and wrote nothing down"

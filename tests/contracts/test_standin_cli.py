@@ -140,7 +140,9 @@ def test_a_fresh_turn_writes_a_file_and_runs_a_command(run: Run, site: Path, mod
     assert model.unknown == ()
 
 
-@pytest.mark.parametrize("name", ["claude-haiku-4-5", "claude-sonnet-4-5"])
+@pytest.mark.parametrize(
+    "name", ["claude-haiku-4-5", pytest.param("claude-sonnet-4-5", marks=pytest.mark.long)]
+)
 def test_models_that_are_told_of_their_directory_in_other_words_find_it_too(
     run: Run, site: Path, name: str
 ):

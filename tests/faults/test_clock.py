@@ -96,12 +96,12 @@ def ask(at_work: AtWork, project: str, prompt: str) -> UUID:
 
 def leases_hold(at_work: AtWork, project: str, theirs: dict[str, str]) -> None:
     """A turn that takes longer than the lease is left to its worker."""
-    at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.3")
-    asked = ask(at_work, project, "run: sleep 3\nsay done")
+    at_work.configure(BATON_LEASE="5", BATON_RENEW_EVERY="0.5")
+    asked = ask(at_work, project, "run: sleep 6\nsay done")
     with worker_of_another_time(
-        asked, BATON_LEASE="2", BATON_RENEW_EVERY="0.3", **theirs
+        asked, BATON_LEASE="5", BATON_RENEW_EVERY="0.5", **theirs
     ) as process:
-        process.wait(30)
+        process.wait(150)
     job = at_work.job(asked)
     assert (job.state, job.attempts, job.rescues) == ("done", 1, 0)
     assert job.finished_at
@@ -115,7 +115,7 @@ def pauses_are_right(at_work: AtWork, project: str, theirs: dict[str, str]) -> N
     for fault, longest in (("500", 15), ("429", 60)):
         at_work.model.fault(fault, times=-1, retry=False)
         with worker_of_another_time(asked, BATON_BACKOFF_FIRST="15", **theirs) as process:
-            process.wait(30)
+            process.wait(150)
         at_work.model.clear_faults()
         state, pause = at_work.rows(
             "select state, extract(epoch from run_at - now())::float8 from jobs where id = %s",
@@ -172,7 +172,7 @@ def test_a_plans_limit_ends_by_the_clock_of_postgres(at_work: AtWork, tally: Tal
     until += timedelta(hours=2)
 
     def limited(*_: object, **__: object) -> object:
-        report = Report(resets_at=int(until.timestamp()), error_kind="rate_limit")
+        report = Report(limit_ends_at=int(until.timestamp()), error_kind="rate_limit")
         raise failure(ResultError("limited"), report)
 
     asked = ask(at_work, "limited", "say 1")

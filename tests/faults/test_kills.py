@@ -146,9 +146,10 @@ def told(field: Field, tally: Tally) -> None:
     assert again, "no kill met a job"
 
 
+@pytest.mark.long  # the short run of the crash points kills workers at each of them
 @pytest.mark.timeout(2400)
 def test_nothing_is_lost_or_done_twice_when_workers_are_killed(
-    tmp_path: Path, tally: Tally, seed: int, long: bool
+    tmp_path: Path, tally: Tally, seed: int
 ):
     tally.fault = "SIGKILL of pool children"
     tally.simulated = "agent"
@@ -156,11 +157,11 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed(
     with baton_up(tmp_path, commands=_commands(4), **env, **_settings(4)) as baton:
         field = Field(
             baton,
-            [baton.project("kills") for _ in range(12 if long else 6)],
+            [baton.project("kills") for _ in range(12)],
             random.Random(seed),
             lambda number: (f"note log.txt: {number}", None),
         )
-        kill(field, 940 if long else 10, pause=0.05, with_agent=False)
+        kill(field, 940, pause=0.05, with_agent=False)
         told(field, tally)
         heard = heard_by_deeds(tmp_path / "deeds")
         tally.check(broken(history_of(baton.conn, field.requests, heard)))

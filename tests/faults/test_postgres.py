@@ -251,7 +251,7 @@ def test_a_postgres_that_takes_no_writes_for_longer_than_the_lease_is_no_death(
 ):
     """It answers all the while whether a cancel was asked for."""
     tally.fault = "Postgres: read only for longer than the lease"
-    at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.5", BATON_CANCEL_POLL="0.2")
+    at_work.configure(BATON_LEASE="6", BATON_RENEW_EVERY="0.5", BATON_CANCEL_POLL="0.2")
     asked = at_work.ask(Build(project=P, user=U, prompt="run: sleep 30\nsay done"))
     over = "select lease_until < now() from jobs where id = %s"
     with running(at_work, asked), read_only(server):
@@ -290,7 +290,7 @@ def test_a_commit_waits_for_an_operator_who_holds_the_project(
 ):
     tally.fault = "Postgres: an operator holds the project's row past the lease"
     at_work.begin("say 1")
-    at_work.configure(BATON_LEASE="2", BATON_RENEW_EVERY="0.3")
+    at_work.configure(BATON_LEASE="6", BATON_RENEW_EVERY="0.5")
     asked = at_work.ask(Update(project=P, user=U, prompt="run: sleep 2\nsay 2"))
     with running(at_work, asked), held(dsn, P):
         wait_until(
@@ -312,9 +312,9 @@ def test_the_relay_waits_for_no_project_that_is_held(at_work: AtWork, dsn: str, 
     looked = threading.Thread(target=look_for, args=(other, at_work))
     with held(dsn, P):
         looked.start()
-        looked.join(10)
+        looked.join(60)
         published = not looked.is_alive()
-    looked.join(10)
+    looked.join()
     tally.ran()
     assert published
     for (asked,) in at_work.rows("select id from jobs where id = chain_id"):

@@ -64,6 +64,7 @@ def test_a_lost_connection_costs_neither_a_turn_nor_an_attempt(
     tally.check(wrong(at_work, redis_url))
 
 
+@pytest.mark.agent("direct")  # for what follows
 @pytest.mark.parametrize(
     "when", ["before", pytest.param("sent", marks=pytest.mark.long), "answered"]
 )

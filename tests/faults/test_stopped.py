@@ -24,7 +24,7 @@ def test_a_stopped_childs_slot_is_free_again(tmp_path: Path, tally: Tally):
         tmp_path,
         commands={"worker": WORKERS, "relay": RELAY},
         BATON_SLOTS="1",
-        BATON_LEASE="3",
+        BATON_LEASE="6",
         BATON_RENEW_EVERY="0.5",
     ) as baton:
         asked = baton.ask(ChatPlan(project="p", user="ann", prompt="sleep 2\nsay done"))

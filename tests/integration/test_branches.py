@@ -49,8 +49,6 @@ def test_a_branch_moves_a_head_of_its_own(at_work: AtWork):
     assert violations(at_work.conn) == []
 
 
-@pytest.mark.agent("direct")
-@pytest.mark.agent("cli")
 def test_a_branch_is_gone_on_with_by_naming_its_newest_session(at_work: AtWork):
     at_work.build("write a.txt: a")
     head = at_work.head()

@@ -3,56 +3,27 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
-from uuid import uuid4
 
 import httpx
-import psycopg
 import pytest
 from itsdangerous import TimestampSigner
 from psycopg import Connection
 from websockets.asyncio.client import connect
 
 from db.core.events import Event, append
-from db.jobs import outbox
-from tests.databases import database
-from tests.gateways import Gateway, Tab, gateway, opened, tab, talk
+from tests.gateways import Gateway, Tab, opened, tab, talk
+from tests.gateways import at as at
+from tests.gateways import ledger as ledger
+from tests.gateways import project as project
+from tests.gateways import url as url
 from worker.live.tickets import Tickets
 
 SECRET = "a secret of the tests, which is long enough"
 
 
-@pytest.fixture(scope="module")
-def url(postgres: str, template: str) -> Iterator[str]:
-    with database(postgres, f"template {template} strategy file_copy") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def at(
-    url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    with gateway(url, redis_server, tmp_path_factory.mktemp("gateway") / "log") as one:
-        yield one
-
-
 @pytest.fixture(autouse=True)
 def _a_new_minute(redis_url: str) -> None:
     """Hellos are counted in Redis, which `redis_url` has emptied."""
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Connection]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def project(at: Gateway, ledger: Connection) -> str:
-    name = f"shop-{uuid4().hex[:8]}"
-    at.ask(name)
-    outbox.look(ledger)
-    return name
 
 
 @pytest.mark.parametrize(

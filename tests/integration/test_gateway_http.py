@@ -6,40 +6,21 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import httpx
-import psycopg
 import pytest
 from psycopg import Connection
 
 from db.core.events import Event, append
 from db.jobs import outbox
 from db.live import keys
-from tests.databases import database
-from tests.gateways import Gateway, gateway
+from tests.gateways import Gateway
+from tests.gateways import at as at
+from tests.gateways import ledger as ledger
+from tests.gateways import url as url
 from tests.ledger import advance, claim, finish, turn
 
 ENDED = (
     r"This key ended at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ: make another with `baton key create`\."
 )
-
-
-@pytest.fixture(scope="module")
-def url(postgres: str, template: str) -> Iterator[str]:
-    with database(postgres, f"template {template} strategy file_copy") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def at(
-    url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    with gateway(url, redis_server, tmp_path_factory.mktemp("gateway") / "log") as one:
-        yield one
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Connection]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        yield conn
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
-import psycopg
 import pytest
 import redis
 from psycopg import Connection
@@ -16,16 +15,12 @@ from psycopg import Connection
 from db.core.events import Event, append
 from db.jobs import outbox
 from tests.conftest import Configure
-from tests.databases import database
 from tests.gateways import Gateway, gateway, opened, tab, talk
+from tests.gateways import ledger as ledger
+from tests.gateways import project as project
+from tests.gateways import url as url
 from tests.waiting import wait_until
 from worker.broker import publish
-
-
-@pytest.fixture(scope="module")
-def url(postgres: str, template: str) -> Iterator[str]:
-    with database(postgres, f"template {template} strategy file_copy") as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +36,6 @@ def at(
 def _nobody_yet(redis_url: str, ledger: Connection) -> None:
     """All tests are one user at one address; hellos are counted in Redis, which is empty."""
     ledger.execute("delete from live_connections")
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Connection]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def project(at: Gateway, ledger: Connection) -> str:
-    """A project with two events: its first build was asked for."""
-    name = f"shop-{uuid4().hex[:8]}"
-    at.ask(name)
-    outbox.look(ledger)
-    return name
 
 
 def tell(conn: Connection, project: str, many: int) -> None:

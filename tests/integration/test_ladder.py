@@ -54,8 +54,6 @@ def test_a_session_that_is_gone_is_not_resumed_and_nothing_is_forgotten(at_work:
     assert told["choices"] == ["retry", "start_new"]
 
 
-@pytest.mark.agent("direct")
-@pytest.mark.agent("cli")
 def test_the_next_older_head_is_resumed_when_the_head_is_gone(at_work: AtWork):
     at_work.build("write a.txt: 1")
     older = at_work.head()
@@ -283,10 +281,9 @@ def test_retry_lets_a_waiting_request_look_for_the_session_again(at_work: AtWork
     assert at_work.tries(asked)[-1] == (head, "resumed", None)
 
 
-@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_a_lost_session_is_told_of_once_in_an_attempt(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     at_work.model.fault("400", times=-1)  # for the head, and then for the fresh session
     job = at_work.build("write b.txt: 2")
     assert (job.state, job.error_class) == ("failed", "request_refused")

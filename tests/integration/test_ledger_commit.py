@@ -292,11 +292,18 @@ def test_turns_are_counted_since_the_session_began_or_was_compacted(conn: Connec
 
 def test_a_resume_that_the_agent_dropped_is_a_failed_one(conn: Connection):
     first = built(conn).head
-    commit(conn, begun(conn), parent=None, relation="reset", source="fallback", reason="reset")
+    commit(
+        conn,
+        begun(conn),
+        parent=None,
+        relation="reset",
+        source="fallback",
+        reason="agent_reset",
+    )
     rows = conn.execute(
         "select session_id, outcome, reason from session_resume_attempts order by id"
     ).fetchall()
-    assert rows == [(None, "fresh", None), (first, "failed", "reset")]
+    assert rows == [(None, "fresh", None), (first, "failed", "agent_reset")]
 
 
 def test_every_candidate_is_recorded_before_the_prompt_is_sent(conn: Connection):

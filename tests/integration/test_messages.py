@@ -85,9 +85,7 @@ def test_a_revoke_waits_for_nobody_and_is_done_when_its_job_is_let_go(
     messages.revoke(conn, [held, free])
     with psycopg.connect(dsn) as producer:
         producer.execute("select from jobs where id = %s for update", (held,))
-        begun_at = time.monotonic()
-        assert messages.cancel_revoked(conn) == 1
-        assert time.monotonic() - begun_at < 1
+        assert messages.cancel_revoked(conn) == 1, "while another holds the row"
         assert (job_row(conn, held), job_row(conn, free)) == ("queued", "cancelled")
     assert messages.cancel_revoked(conn) == 1
     assert job_row(conn, held) == "cancelled"
@@ -143,9 +141,7 @@ def notes(configure: Configure) -> Iterator[Notes]:
 
 
 def test_what_is_to_be_written_is_not_waited_for_while_postgres_is_away(notes: Notes):
-    begun_at = time.monotonic()
     taken = [notes.write(lambda _: None) for _ in range(10_010)]
-    assert time.monotonic() - begun_at < 2
     assert taken[:10_000] == [True] * 10_000
     assert not taken[-1], "there is a bound, and it is told"
     assert not notes.written(within=0.1)

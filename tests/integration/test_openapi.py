@@ -15,8 +15,9 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("examples", [5, pytest.param(20, marks=pytest.mark.long)])
 def test_whatever_is_sent_is_answered_as_the_document_says(
-    dsn: str, redis_url: str, tmp_path: Path
+    dsn: str, redis_url: str, tmp_path: Path, examples: int
 ):
     with gateway(dsn, redis_url, tmp_path / "log") as at:
         at.ask("shop")
@@ -24,7 +25,7 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
             [
                 *(PROGRAM, "run", f"{at.url}/v1/openapi.json", "--checks", CHECKS),
                 *("--header", f"Authorization: Bearer {at.key}", "--request-timeout", "90"),
-                *("--max-examples", "20", "--seed", "1", "--no-color"),
+                *("--max-examples", str(examples), "--seed", "1", "--no-color"),
                 *("--exclude-path-regex", "/events$"),  # it may stream
                 *("--phases", "examples,coverage,fuzzing", "--workers", "1"),
             ],

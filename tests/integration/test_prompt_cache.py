@@ -5,6 +5,8 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from db.jobs import jobs
 from dev.bench.legs import Chain, Leg
 from dev.standin.model import Seen
@@ -54,6 +56,7 @@ def test_each_leg_reads_its_parents_context_from_the_cache_also_on_another_host(
     assert sum(leg.weight for leg in chain.legs) <= 0.60 * BEFORE
 
 
+@pytest.mark.long
 def test_what_goes_on_after_a_death_or_begins_anew_has_the_same_prompt(at_work: AtWork):
     at_work.begin("write a.txt: a")
     prompt = "run: echo once\nrun: sleep 2\nsay it"
@@ -71,6 +74,7 @@ def test_what_goes_on_after_a_death_or_begins_anew_has_the_same_prompt(at_work: 
     assert len(requests) >= 4
 
 
+@pytest.mark.agent("direct")
 def test_the_projects_notes_are_told_once_and_again_when_they_have_changed(at_work: AtWork):
     at_work.place.mkdir(parents=True)
     (at_work.place / "CLAUDE.md").write_text("Always rhyme.")
@@ -85,4 +89,3 @@ def test_the_projects_notes_are_told_once_and_again_when_they_have_changed(at_wo
     assert [each.count("<project-notes>") for each in turns] == [1, 1, 2, 1]
     assert "Always sing." in turns[-1]
     assert [seen.prompt for seen in at_work.model.requests][:2] == ["say one", "say two"]
-    assert len({prefix(seen) for seen in at_work.model.requests}) == 1

@@ -34,31 +34,13 @@ from standardwebhooks import Webhook
 
 from db.core.codes import CODES
 from db.jobs import outbox
-from tests.databases import database
-from tests.gateways import Gateway, gateway
+from tests.gateways import Gateway
+from tests.gateways import at as at
+from tests.gateways import ledger as ledger
+from tests.gateways import url as url
 from tests.ledger import advance, claim, turn
 from worker import client as ours
 from worker.live.told import Job as Told
-
-
-@pytest.fixture(scope="module")
-def url(postgres: str, template: str) -> Iterator[str]:
-    with database(postgres, f"template {template} strategy file_copy") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def at(
-    url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    with gateway(url, redis_server, tmp_path_factory.mktemp("gateway") / "log") as one:
-        yield one
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Connection]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        yield conn
 
 
 @pytest.fixture

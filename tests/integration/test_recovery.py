@@ -18,7 +18,6 @@ from tests.dying import killed_after, killed_at, recovered
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker.agent import Request, Turn, Watch
-from worker.agent.claude import claude
 from worker.agent.store import JobStore
 from worker.client import Build, ChatPlan, Metadata, Update
 from worker.process import drain, identity
@@ -62,7 +61,7 @@ def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
     killed.chmod(0o755)
 
     def until_git_dies(request: Request, *, store: JobStore, watch: Watch) -> Turn:
-        turn = claude(request, store=store, watch=watch)
+        turn = at_work.agent(request, store=store, watch=watch)
         monkeypatch.setenv("PATH", f"{killed.parent}:{os.environ['PATH']}")
         return turn
 
@@ -77,6 +76,7 @@ def test_a_turn_that_git_was_killed_after_is_committed_and_not_run_again(
     assert violations(at_work.conn) == []
 
 
+@pytest.mark.agent("direct")
 def test_a_workspace_that_is_gone_at_the_end_of_a_turn_is_provided_and_the_turn_run_again(
     at_work: AtWork,
 ):
@@ -84,7 +84,7 @@ def test_a_workspace_that_is_gone_at_the_end_of_a_turn_is_provided_and_the_turn_
     asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b"))
 
     def and_all_is_gone(request: Request, *, store: JobStore, watch: Watch) -> Turn:
-        turn = claude(request, store=store, watch=watch)
+        turn = at_work.agent(request, store=store, watch=watch)
         shutil.rmtree(request.cwd)
         return turn
 
@@ -104,7 +104,7 @@ def test_a_job_whose_worker_is_told_to_go_in_all_its_processes_is_not_held_again
     monkeypatch.setattr(drain, "_began", began)
 
     def until_told(request: Request, *, store: JobStore, watch: Watch) -> Turn:
-        claude(request, store=store, watch=watch)
+        at_work.agent(request, store=store, watch=watch)
         began.value = time.monotonic()
         raise SystemExit(-15)
 

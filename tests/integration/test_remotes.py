@@ -87,7 +87,7 @@ def waits(at_work: AtWork, *secrets: str) -> str:
     """A build waits for the remote, soon; its sentence, in which no secret is."""
     began = time.monotonic()
     job = at_work.build("write a.txt: a")
-    assert time.monotonic() - began < 20, "nobody was asked"
+    assert time.monotonic() - began < 100, "nobody was asked"
     assert (job.state, job.error_class, job.attempts) == ("queued", "workspace_away", 0)
     assert job.error
     assert re.match(

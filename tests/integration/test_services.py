@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -19,7 +20,7 @@ from dev.stack import processes, server
 from dev.stack.noted import find
 from dev.stack.processes import Process
 from dev.stack.server import ServiceError
-from dev.stack.services import services
+from dev.stack.services import Services, services
 from tests.machine import needs_setpriv
 from tests.waiting import wait_until
 
@@ -34,11 +35,28 @@ with services(Path(sys.argv[1])):
 """
 
 
+@dataclass(frozen=True)
+class Started:
+    """Services for the tests that only look at them."""
+
+    root: Path
+    running: Services
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    root = tmp_path_factory.mktemp("services") / ("a folder" * 12)  # no path is too long
+    with services(root) as running:
+        yield Started(root, running)
+
+
 def test_what_is_written_is_there_at_the_next_start(tmp_path: Path):
+    assert find(tmp_path) is None
     with services(tmp_path) as first, redis.Redis.from_url(first.redis_url) as client:
         with psycopg.connect(first.database_url) as conn:
             conn.execute("create table kept (n int)")
         client.set("kept", "yes")
+    assert find(tmp_path) is None, "stopped ones are not found"
     with services(tmp_path) as second, redis.Redis.from_url(second.redis_url) as client:
         assert second.database_url == first.database_url, "port and password are remembered"
         with psycopg.connect(second.database_url) as conn:
@@ -46,33 +64,31 @@ def test_what_is_written_is_there_at_the_next_start(tmp_path: Path):
         assert client.get("kept") == b"yes"
 
 
-def test_the_servers_are_set_up_as_the_worker_needs_them(tmp_path: Path):
-    with services(tmp_path) as running:
-        with psycopg.connect(running.database_url, autocommit=True) as conn:
-            assert _setting(conn, "fsync") == "on"
-            assert _setting(conn, "idle_in_transaction_session_timeout") == "30s"
-            assert _setting(conn, "unix_socket_directories") == ""
-            assert _setting(conn, "server_encoding") == "UTF8"
-            assert _setting(conn, "listen_addresses") == "127.0.0.1"
-        with redis.Redis.from_url(running.redis_url) as client:
-            config = client.config_get("maxmemory-policy", "appendfsync", "bind")
-            assert config == {
-                "maxmemory-policy": "noeviction", "appendfsync": "everysec", "bind": "127.0.0.1",
-            }  # fmt: skip
-            client.set("seen", "1")
-            assert client.execute_command("DEBUG", "OBJECT", "seen"), "every command is allowed"
+def test_the_servers_are_set_up_as_the_worker_needs_them(started: Started):
+    with psycopg.connect(started.running.database_url, autocommit=True) as conn:
+        assert _setting(conn, "fsync") == "on"
+        assert _setting(conn, "idle_in_transaction_session_timeout") == "30s"
+        assert _setting(conn, "unix_socket_directories") == ""
+        assert _setting(conn, "server_encoding") == "UTF8"
+        assert _setting(conn, "listen_addresses") == "127.0.0.1"
+    with redis.Redis.from_url(started.running.redis_url) as client:
+        config = client.config_get("maxmemory-policy", "appendfsync", "bind")
+        assert config == {
+            "maxmemory-policy": "noeviction", "appendfsync": "everysec", "bind": "127.0.0.1",
+        }  # fmt: skip
+        client.set("seen", "1")
+        assert client.execute_command("DEBUG", "OBJECT", "seen"), "every command is allowed"
 
 
-def test_only_their_owner_may_read_the_data_and_the_password(tmp_path: Path):
-    with services(tmp_path) as running:
-        home = tmp_path / ".baton"
-        for folder in (home, home / "postgres", home / "redis", home / "redis" / "data"):
-            assert folder.stat().st_mode & 0o777 == 0o700, folder
-        for file in (home / "services.json", home / "postgres" / "password"):
-            assert file.stat().st_mode & 0o777 == 0o600, file
-        wrong = running.database_url.replace("baton:", "baton:not")
-        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(wrong)
+def test_only_their_owner_may_read_the_data_and_the_password(started: Started):
+    home = started.root / ".baton"
+    for folder in (home, home / "postgres", home / "redis", home / "redis" / "data"):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+    for file in (home / "services.json", home / "postgres" / "password"):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    wrong = started.running.database_url.replace("baton:", "baton:not")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(wrong)
 
 
 @pytest.mark.long
@@ -83,19 +99,11 @@ def test_parents_of_the_checkout_keep_their_modes(tmp_path: Path):
         assert outer.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_long_path_is_no_obstacle(tmp_path: Path):
-    with services(tmp_path / ("a folder" * 12)) as running:
-        psycopg.connect(running.database_url).close()
-
-
-def test_running_services_are_found_and_stopped_ones_are_not(tmp_path: Path):
-    assert find(tmp_path) is None
-    with services(tmp_path) as running:
-        found = find(tmp_path)
-        assert found
-        assert found.database_url == running.database_url
-        assert found.redis_url == running.redis_url
-    assert find(tmp_path) is None
+def test_running_services_are_found(started: Started):
+    found = find(started.root)
+    assert found
+    assert found.database_url == started.running.database_url
+    assert found.redis_url == started.running.redis_url
 
 
 @pytest.mark.parametrize("noted", ["", "{", "[]", '{"database_url": "x"}', '"text"'])

@@ -68,6 +68,7 @@ def told(at_work: AtWork, *, user: str = U, **options: Any) -> str:
     return text
 
 
+@pytest.mark.agent("direct")
 def test_a_fallback_from_an_imported_session_is_told_what_was_said_in_it(at_work: AtWork):
     session = imported(at_work, "build me a shop", "A shop with a till.")
     at_work.age(session, 48)
@@ -104,6 +105,7 @@ def test_nothing_that_another_user_said_is_told_from_transcripts_either(at_work:
     assert "secret" not in told(at_work, user="bob")
 
 
+@pytest.mark.agent("direct")
 def test_one_from_a_session_that_began_from_a_template_is_told_of_that(at_work: AtWork):
     made(at_work, "say I know how shops are built")
     at_work.build("say a shop", template=TEMPLATE)

@@ -140,7 +140,7 @@ def test_a_compaction_that_is_asked_for_is_done_whatever_the_policy(at_work: AtW
 
 
 def test_a_compaction_that_fails_leaves_the_head_and_says_so(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     before = at_work.head()
     at_work.model.fault("500", times=-1, on="compaction")
     job = at_work.one(Compaction(project=P, user=U))
@@ -175,7 +175,7 @@ def test_a_question_is_answered_from_the_head_and_moves_it_on(at_work: AtWork):
 
 
 def test_a_question_changes_no_file_whatever_the_model_tries(at_work: AtWork):
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     at_work.chat(
         "write b.txt: 2\nedit a.txt: 1 => 2\nrun: touch c.txt\nrun: echo x > d.txt\nsay tried"
     )

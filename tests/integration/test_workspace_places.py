@@ -45,7 +45,6 @@ def another_holds(lock: Path) -> Generator[int]:
             holder.communicate(b"")
 
 
-@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_a_project_that_was_never_built_follows_the_root_of_workspaces(
     at_work: AtWork, tmp_path: Path
@@ -91,13 +90,12 @@ def test_a_job_waits_while_another_process_has_the_files(
     assert violations(at_work.conn) == []
 
 
-@pytest.mark.agent("direct")
 @pytest.mark.agent("cli")
 def test_a_turn_that_was_paid_for_outlives_a_git_that_fails(
     at_work: AtWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It is committed by the next attempt, and not asked for again."""
-    at_work.build("write a.txt: 1")
+    at_work.begin("write a.txt: 1")
     real = shutil.which("git")
     program = tmp_path / "bin" / "git"
     program.parent.mkdir()

@@ -52,7 +52,7 @@ class Report:
     )
     compact_error: str | None = None  # why the newest compaction failed, in the CLI's words
     mirror_error: str | None = None
-    resets_at: int | None = None  # seconds since the epoch, of a plan's limit
+    limit_ends_at: int | None = None  # seconds since the epoch, of a plan's limit
     limited: AgentFailed | None = None
     wanted: bool = False  # an answer of a given form
     given: dict[str, tuple[str, Any]] = field(default_factory=dict[str, tuple[str, Any]])
@@ -62,9 +62,9 @@ class Report:
     stderr: list[str] = field(default_factory=list[str])
 
     @property
-    def resets(self) -> datetime | None:
+    def limit_ends(self) -> datetime | None:
         """When the plan's limit ends, if one was met."""
-        return datetime.fromtimestamp(self.resets_at, UTC) if self.resets_at else None
+        return datetime.fromtimestamp(self.limit_ends_at, UTC) if self.limit_ends_at else None
 
     def heard(self, line: str) -> None:
         """A line of the CLI's stderr."""
@@ -130,7 +130,7 @@ def compaction_failure(report: Report) -> AgentFailed | None:
     assert report.result
     told = report.compact_error or report.result.result or ""
     if failed := compacting.failure(told):
-        failed.resets_at = report.resets
+        failed.limit_ends_at = report.limit_ends
     return failed
 
 
@@ -155,7 +155,7 @@ def _of_result(exc: ResultError | None, report: Report) -> AgentFailed:
         ending=ending,
         cause=data.get("api_error"),
         exit_code=exc.exit_code if exc else None,
-        resets_at=report.resets,
+        limit_ends_at=report.limit_ends,
         outage=_outage(ending, report),
     )
 

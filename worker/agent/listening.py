@@ -72,7 +72,7 @@ def note(message: object, watch: Watch, report: Report, cwd: Path) -> None:
                 if isinstance(block, ToolResultBlock):
                     _note_done(block, watch, report)
         case RateLimitEvent(rate_limit_info=info) if info.status == "rejected":
-            report.resets_at = info.resets_at
+            report.limit_ends_at = info.resets_at
         case ResultMessage():
             report.result = message
         case _:

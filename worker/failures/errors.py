@@ -156,7 +156,7 @@ class AgentFailed(JobError):
     `kind` names the failure (`rate_limit`, `server_error`, …), `status` is the HTTP
     status of the model's API, `ending` the CLI's terminal reason, `cause` its name for the
     API's error (worker/failures/vocabulary.py has them all), `text` is for people.
-    A limit ends `retry_after` from now, or at the moment `resets_at`. `outage`: what kept the
+    A limit ends `retry_after` from now, or at the moment `limit_ends_at`. `outage`: what kept the
     CLI from shortening a conversation that was too long for that.
     """
 
@@ -168,7 +168,7 @@ class AgentFailed(JobError):
     exit_code: int | None = None
     outage: "AgentFailed | None" = None
     retry_after: timedelta | None = None
-    resets_at: datetime | None = None
+    limit_ends_at: datetime | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -271,5 +271,5 @@ def _judge_agent(failed: AgentFailed, *, resumed: bool) -> Judgement:
     verdict = AGENT[word][resumed]
     if word == "rate_limit":
         wait = failed.retry_after or OVERLOAD
-        return Judgement(verdict, word, wait, until=failed.resets_at)
+        return Judgement(verdict, word, wait, until=failed.limit_ends_at)
     return Judgement(verdict, word)

@@ -73,8 +73,8 @@ def _left(conn: Connection, job: Claimed, turn: BegunTurn) -> Left:
     turns.charge(
         conn, job, minted=turn.minted, raw_cost_usd=_told_cost(new), weight=_weight(new)
     )
-    reset = bool(known) and len(new) == len(found.entries)
-    lost = found.reason or ("reset" if reset else None) or _unfit(job, turn, new)
+    anew = bool(known) and len(new) == len(found.entries)
+    lost = found.reason or (ladder.AGENT_RESET if anew else None) or _unfit(job, turn, new)
     return Left(turn, found.entries, new, lost)
 
 

@@ -8,7 +8,6 @@ with provider(key="sk-test") as one:
 
 import asyncio
 import json
-import threading
 from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
@@ -20,6 +19,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from dev.standin.loop_thread import LoopThread
 from dev.standin.realtime.cues import Cue, Cues, Kind
 from dev.standin.realtime.link import Link
 
@@ -36,8 +36,7 @@ class Provider:
         self.links: list[Link] = []
         self.asked = 0  # connections that were asked for, those that were refused among them
         self._server: Server | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LoopThread | None = None
 
     @property
     def url(self) -> str:
@@ -59,11 +58,11 @@ class Provider:
 
     def close(self, link: Link, code: int = 1001) -> None:
         """Close the link now; 1006: cut it."""
-        assert self._loop
+        assert self._thread
         if code == 1006:
-            self._loop.call_soon_threadsafe(link.ws.transport.abort)
+            self._thread.loop.call_soon_threadsafe(link.ws.transport.abort)
         else:
-            asyncio.run_coroutine_threadsafe(link.ws.close(code), self._loop)
+            asyncio.run_coroutine_threadsafe(link.ws.close(code), self._thread.loop)
 
     async def __aenter__(self) -> Self:
         self._server = await serve(
@@ -88,12 +87,8 @@ class Provider:
             await self._server.wait_closed()
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="provider", daemon=True
-        )
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.__aenter__(), self._loop).result()
+        self._thread = LoopThread("provider")
+        self._thread.do(self.__aenter__())
         return self
 
     def __exit__(
@@ -102,12 +97,9 @@ class Provider:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._loop
         assert self._thread
-        asyncio.run_coroutine_threadsafe(self.__aexit__(None, None, None), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.do(self.__aexit__(None, None, None))
+        self._thread.end()
 
     def _look(self, _: ServerConnection, request: Request) -> Response | None:
         """Whether this one may: an answer where it may not."""
