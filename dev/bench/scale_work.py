@@ -39,15 +39,11 @@ DUE = 200  # rows that clean-up is given to do
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something to do, and what is done before it, of which the time does not count.
-
-    `hot`: workers and relay do it all the time, by statements that are planned once.
-    """
+    """Something to do, and what is done before it, of which the time does not count."""
 
     name: str
     do: Callable[[Connection, Any], object]
     before: Callable[[Connection, int], Any] = lambda _conn, number: number
-    hot: bool = False
 
     @contextmanager
     def prepared(self, conn: Connection, number: int) -> Generator[Callable[[], object]]:
@@ -180,18 +176,18 @@ def _at_work(names: Names) -> list[Work]:
         endings.finish(conn, job, End(state="failed"), [], SOON)
 
     return [
-        Work("relay: anything?", lambda conn, _: outbox.owes(conn, older_than=SOON), hot=True),
-        Work("relay: look", lambda conn, _: outbox.look(conn), hot=True),
-        Work("relay: publish", _publish, lambda conn, _: outbox.look(conn), hot=True),
-        Work("relay: the dead", dead, hot=True),
-        Work("worker: revokes", lambda conn, _: messages.cancel_revoked(conn), _revoked, hot=True),
-        Work("claim", claim, hot=True),
-        Work("renew", lambda c, job: attempts.renew(c, job.id, job.attempt, LEASE), claim, hot=True),
-        Work("candidates", _candidates, claim, hot=True),
+        Work("relay: anything?", lambda conn, _: outbox.owes(conn, older_than=SOON)),
+        Work("relay: look", lambda conn, _: outbox.look(conn)),
+        Work("relay: publish", _publish, lambda conn, _: outbox.look(conn)),
+        Work("relay: the dead", dead),
+        Work("worker: revokes", lambda conn, _: messages.cancel_revoked(conn), _revoked),
+        Work("claim", claim),
+        Work("renew", lambda c, job: attempts.renew(c, job.id, job.attempt, LEASE), claim),
+        Work("candidates", _candidates, claim),
         Work("digest", _digest, claim),
         Work("prompt of the replaced", attempts.replaced_prompt, claim),
-        Work("commit", _commit, claim, hot=True),
-        Work("finish", finish, claim, hot=True),
+        Work("commit", _commit, claim),
+        Work("finish", finish, claim),
     ]  # fmt: skip
 
 

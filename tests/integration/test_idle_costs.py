@@ -76,8 +76,7 @@ def test_events_go_out_only_while_somebody_hears_them(
             monkeypatch.setattr(connection, "TRY_AGAIN", 0.0)
             for _ in range(5):
                 dispatcher.send("task-started", uuid="j")
-            heard = [watcher.get_message(timeout=60) for _ in range(5)]
-        assert all(heard)
+            assert all(watcher.get_message(timeout=60) is not None for _ in range(5))
 
 
 def _published(client: redis.Redis) -> int:
