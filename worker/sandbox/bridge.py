@@ -9,7 +9,7 @@ program is, and the child ends with it. The program has the turn's token as its 
 the way in ANTHROPIC_BASE_URL and HTTPS_PROXY.
 
 Every turn waits for it, so it takes what lies below `socket` and `threading`: with what these
-import it took 29 ms of a processor to start, and takes 13 (`baton bench box` measures whole turns).
+import it took 29 ms of a processor to start, and takes 14.
 """
 
 import _socket
