@@ -68,21 +68,15 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    database_url: str,
-    redis_url: str,
-    log: Path,
-    *,
-    module: str = "gateway",
-    port: int | None = None,
-    **more: str,
+    database_url: str, redis_url: str, log: Path, *, module: str = "gateway", **more: str
 ) -> Generator[Gateway]:
-    """One of them until the block ends. `module`: what is run as one; `port`: in place of another."""
-    port = port or free_port()
+    """One of them until the block ends. `module`: what is run as one."""
+    port = more.get("BATON_WEB_PORT") or str(free_port())
     env = {
         **os.environ,
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
-        "BATON_WEB_PORT": str(port),
+        "BATON_WEB_PORT": port,
         "BATON_SECRET": "a secret of the tests, which is long enough",
         "PYTHONPATH": str(CHECKOUT),
         **more,

@@ -6,7 +6,6 @@ from array import array
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import psutil
 import pytest
@@ -65,15 +64,15 @@ def test_a_gateway_that_is_killed_in_mid_answer_is_followed_by_another_and_the_p
 ):
     """By itself, with its session: what was configured and said is the new link's too."""
     there.pace = 0.1
-    env: dict[str, Any] = environment(there)
+    env = environment(there)
     with ExitStack() as held:
         first = held.enter_context(gateway(url, redis_server, tmp_path / "first", **env))
-        port = int(first.url.rpartition(":")[2])
+        env["BATON_WEB_PORT"] = first.url.rpartition(":")[2]  # the next one takes its place
 
         def follow() -> None:
             first.process.wait()
             there.pace = 0.0
-            held.enter_context(gateway(url, redis_server, tmp_path / "next", port=port, **env))
+            held.enter_context(gateway(url, redis_server, tmp_path / "next", **env))
 
         following = Thread(target=follow)
         following.start()

@@ -9,6 +9,7 @@ from openai.types.realtime.realtime_audio_config_input import RealtimeAudioConfi
 from openai.types.realtime.realtime_audio_config_output import RealtimeAudioConfigOutput
 from starlette.websockets import WebSocket
 
+from gateway.calls import twilio
 from gateway.voice import door, events, shape
 from gateway.voice.conversation import Conversation, again
 from gateway.voice.ends import Ended
@@ -255,6 +256,15 @@ def test_of_the_provider_only_deltas_are_passed_on_unread(text: str, kind: str |
 def test_of_a_client_only_audio_is_passed_on_unread(text: str, audio: bool):
     """What reads it counts the last of two types, so one that hides behind audio is read here too."""
     assert events.is_audio(text) is audio
+
+
+def test_a_signature_is_what_twilio_publishes_as_an_example():
+    """Of its own documentation of signed requests: the address, then the parameters in order."""
+    signed = (
+        "https://mycompany.com/myapp.php?foo=1&bar=2CallSidCA1234567890ABCDECaller+14158675309"
+        "Digits1234From+14158675309To+18005551212"
+    )
+    assert twilio.signature("12345", signed) == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
 
 
 class Stuck:
