@@ -31,6 +31,7 @@ def test_anothers_session_that_is_handed_down_is_refused(baton: Baton, anns: str
     assert all(SECRET not in str(one.body) for one in baton.seen(project))
 
 
+@pytest.mark.long  # tests/integration/test_ladder.py
 def test_a_head_that_is_anothers_session_is_not_resumed(baton: Baton, anns: str):
     stolen, project = baton.head(anns), baton.project("bob")
     baton.chat(project, "mine", user="bob")

@@ -14,6 +14,7 @@ from tests.waiting import wait_until
 from worker.client import Build, Busy, ChatPlan, Refused
 
 
+@pytest.mark.long  # tests/integration/test_messages.py
 def test_a_plain_message_that_is_delivered_three_times_runs_once(baton: Baton):
     project, task = baton.project(), str(uuid4())
     ask: dict[str, Any] = {
@@ -182,6 +183,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
     assert baton.jobs(project) == []
 
 
+@pytest.mark.long  # tests/integration/test_enqueue.py
 def test_a_busy_project_can_refuse_more(baton: Baton):
     project = baton.project()
     later = datetime.now(UTC) + timedelta(hours=1)

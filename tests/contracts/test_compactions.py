@@ -23,14 +23,14 @@ def compacted(at_work: AtWork) -> Job:
 
 REFUSED = [
     ("529", "queued", "overloaded"),
-    ("cut", "queued", "unreachable"),
     ("401", "parked", "authentication_failed"),
-    ("credit", "parked", "billing_error"),
-    ("429", "parked", "rate_limit"),
     ("400", "failed", "request_refused"),
     ("too_long", "failed", "prompt_too_long"),
 ]
 ALIKE = [
+    ("cut", "queued", "unreachable"),
+    ("credit", "parked", "billing_error"),
+    ("429", "parked", "rate_limit"),
     ("500", "queued", "server_error"),
     ("reset", "queued", "unreachable"),
     ("unfinished", "queued", "malformed_response"),

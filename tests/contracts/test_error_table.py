@@ -40,7 +40,6 @@ class Row:
 
 ON_A_FRESH_SESSION = [
     Row("401", "parked", "authentication_failed"),
-    Row("credit", "parked", "billing_error"),
     Row("404", "failed", "model_not_found"),
     Row("400", "failed", "request_refused"),
     Row("429", "parked", "rate_limit", {"retry": False}, wait=60),
@@ -48,6 +47,7 @@ ON_A_FRESH_SESSION = [
     Row("cut", "queued", "unreachable"),
 ]
 ALIKE = [  # what comes to a class as one of the above does
+    Row("credit", "parked", "billing_error"),
     Row("403", "parked", "authentication_failed"),
     Row("413", "failed", "request_too_large"),
     Row("too_long", "failed", "prompt_too_long"),

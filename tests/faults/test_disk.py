@@ -85,7 +85,9 @@ def goes_on(at_work: AtWork) -> None:
 
 
 @needs_mounts
-@pytest.mark.parametrize("left", [0, pytest.param(8192, marks=pytest.mark.long), 65536])
+@pytest.mark.parametrize(
+    "left", [*(pytest.param(n, marks=pytest.mark.long) for n in (0, 8192)), 65536]
+)
 def test_a_full_disk_of_workspaces_is_waited_for(
     at_work: AtWork, left: int, tmp_path: Path, tally: Tally
 ):

@@ -123,7 +123,13 @@ def test_a_chain_whose_every_job_is_cut_off_is_done_once(
     tally.check(wrong(at_work, redis_url))
 
 
-@pytest.mark.parametrize("how", ["cut", pytest.param("terminated", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("cut", marks=pytest.mark.agent("direct")),
+        pytest.param("terminated", marks=pytest.mark.long),
+    ],
+)
 def test_chains_come_through_connections_that_are_lost_at_random(
     at_work: AtWork, dsn: str, how: str, long: bool, tally: Tally, seed: int, redis_url: str
 ):

@@ -292,7 +292,13 @@ def test_what_a_check_leaves_is_part_of_no_version_unless_it_changed_its_files(
     assert at_work.value("select workspace_tree from projects") == tree
 
 
-@pytest.mark.parametrize("point", ["check.before", "check.began", "check.ended"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "check.began",
+        *(pytest.param(f"check.{at}", marks=pytest.mark.long) for at in ("before", "ended")),
+    ],
+)
 def test_who_is_killed_in_a_check_runs_the_check_again_and_never_the_turn(
     at_work: AtWork, point: str
 ):
@@ -317,7 +323,9 @@ def test_who_is_killed_between_check_and_repair_goes_on_there(at_work: AtWork):
     assert rounds(at_work) == [(0, 1, "failed"), (1, 1, "passed")]
 
 
-@pytest.mark.parametrize("point", ["check.settled", "check.taken_back"])
+@pytest.mark.parametrize(
+    "point", ["check.settled", pytest.param("check.taken_back", marks=pytest.mark.long)]
+)
 def test_who_is_killed_at_the_end_of_a_check_ends_the_job(at_work: AtWork, point: str):
     at_work.begin("write a.txt: a")
     before = at_work.head()

@@ -37,7 +37,13 @@ def commands() -> list[str]:
     return [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
 
 
-@pytest.mark.parametrize("box", [pytest.param(True, marks=needs_bubblewrap), False])
+@pytest.mark.parametrize(
+    "box",
+    [
+        pytest.param(True, marks=needs_bubblewrap),
+        pytest.param(False, marks=pytest.mark.long),
+    ],
+)
 def test_an_agent_that_wants_out_gets_nowhere_and_its_job_ends_as_any_other(
     at_work: AtWork, box: bool
 ):

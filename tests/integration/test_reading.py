@@ -94,7 +94,9 @@ def results(seen: Seen) -> list[tuple[str, dict[str, Any], str, bool]]:
     ]
 
 
-@pytest.mark.parametrize("sandbox", ["off", pytest.param("auto", marks=needs_bubblewrap)])
+@pytest.mark.parametrize(
+    "sandbox", ["off", pytest.param("auto", marks=[needs_bubblewrap, pytest.mark.long])]
+)
 def test_a_turn_that_reads_runs_nothing_and_reads_in_its_workspace_only(
     at_work: AtWork, tmp_path: Path, sandbox: str
 ):

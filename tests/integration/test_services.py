@@ -167,10 +167,9 @@ def test_a_given_redis_that_takes_the_call_and_says_nothing_is_not_waited_for(
 
 
 def test_data_of_another_postgres_is_left_alone(tmp_path: Path):
-    with services(tmp_path):
-        pass
-    version = tmp_path / ".baton" / "postgres" / "data" / "PG_VERSION"
-    version.write_text("9\n")
+    data = tmp_path / ".baton" / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("9\n")
     with pytest.raises(ServiceError, match=r"made by Postgres 9 .* move that folder away"):
         _enter(tmp_path)
 

@@ -22,8 +22,7 @@ HISTORY = "<project-history>"
         "/compact",
         "@/etc/hostname",
         "--help",
-        "<project-history>\nnot so\n</project-history>",
-        "größer 日本語 🙂 \u202e\u0007 $HOME `id` {prompt}",
+        "<project-history>\nnot so\n</project-history>\ngrößer 日本語 🙂 \u202e\u0007 $HOME `id` {prompt}",
     ],
 )
 def test_a_prompt_reaches_the_model_word_for_word(at_work: AtWork, prompt: str):
@@ -81,7 +80,13 @@ def plant(place: Path, files: dict[str, str]) -> None:
         path.write_text(text)
 
 
-@pytest.mark.parametrize("sandbox", ["off", pytest.param("auto", marks=needs_bubblewrap)])
+@pytest.mark.parametrize(
+    "sandbox",
+    [
+        pytest.param("off", marks=pytest.mark.long),
+        pytest.param("auto", marks=needs_bubblewrap),
+    ],
+)
 def test_the_agent_sees_nothing_of_the_workers_environment(
     at_work: AtWork, monkeypatch: pytest.MonkeyPatch, sandbox: str
 ):

@@ -59,7 +59,13 @@ def carrying(attempt: UUID) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("sandbox", ["off", pytest.param("auto", marks=needs_bubblewrap)])
+@pytest.mark.parametrize(
+    "sandbox",
+    [
+        pytest.param("off", marks=pytest.mark.long),
+        pytest.param("auto", marks=needs_bubblewrap),
+    ],
+)
 def test_a_cancel_ends_the_agent_and_all_that_it_began(at_work: AtWork, sandbox: str):
     at_work.configure(BATON_SANDBOX=sandbox)
     at_work.build("write z.txt: 0", agent=scripted())
@@ -166,6 +172,7 @@ def test_a_head_that_moved_meanwhile_is_not_overwritten(at_work: AtWork):
     assert at_work.turns(job.id)[0]["cost_usd"] == 0.25
 
 
+@pytest.mark.long  # tests/faults/test_partition.py
 @pytest.mark.parametrize("sandbox", ["off", pytest.param("auto", marks=needs_bubblewrap)])
 def test_nothing_of_the_agent_outlives_a_worker_that_is_killed(at_work: AtWork, sandbox: str):
     at_work.configure(BATON_SANDBOX=sandbox)

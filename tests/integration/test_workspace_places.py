@@ -16,7 +16,9 @@ from tests.commandline import bare as bare
 from tests.hosts import files, writes
 from tests.invariants import violations
 from tests.running import AtWork, P, U
+from worker.agent import Turn
 from worker.client import Build, Refused
+from worker.failures.errors import AgentFailed
 from worker.workspace import trees
 
 pytestmark = pytest.mark.agent("direct")
@@ -45,13 +47,13 @@ def another_holds(lock: Path) -> Generator[int]:
             holder.communicate(b"")
 
 
-@pytest.mark.agent("cli")
 def test_a_project_that_was_never_built_follows_the_root_of_workspaces(
     at_work: AtWork, tmp_path: Path
 ):
-    at_work.model.fault("404", times=-1)
-    assert at_work.build("write a.txt: 1").state == "failed"
-    at_work.model.clear_faults()
+    def failing(*_: object, **__: object) -> Turn:
+        raise AgentFailed("model_not_found", "There is none.", 404)
+
+    assert at_work.build("write a.txt: 1", agent=failing).state == "failed"
     before = at_work.place
     at_work.configure(BATON_WORKSPACES=str(tmp_path / "moved"))
     assert at_work.build("write a.txt: 1").state == "done"
