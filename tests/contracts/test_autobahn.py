@@ -28,7 +28,7 @@ pytestmark = [
 
 def fuzz(root: Path, url: str) -> dict[str, dict[str, str]]:
     """What came of each case."""
-    spec = {
+    spec: dict[str, object] = {
         "outdir": str(root / "reports"),
         "servers": [{"agent": "gateway", "url": url}],
         "cases": ["*"],

@@ -54,10 +54,9 @@ def test_of_two_connections_at_once_the_second_counts_the_first(dsn: str, conn: 
         async with one.transaction():
             assert await begin(one, "shop")
             asked = asyncio.create_task(begin(two, "shop"))
-            while not asked.done() and conn.execute(WAITS, (two.info.backend_pid,)).fetchone() != (
-                True,
-            ):
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - Postgres tells nobody
+            waits = ((two.info.backend_pid,), (True,))
+            while not asked.done() and conn.execute(WAITS, waits[0]).fetchone() != waits[1]:  # noqa: ASYNC110 - Postgres tells nobody
+                await asyncio.sleep(0.01)
         return await asked
 
     async def story() -> bool:
@@ -72,7 +71,9 @@ def test_a_connection_whose_gateway_fell_silent_does_not_count(dsn: str, conn: C
     async def story() -> list[bool]:
         async with await opened(dsn) as one:
             first = await begin(one, "shop")
-            conn.execute("update live_connections set last_active_at = now() - interval '1 hour'")
+            conn.execute(
+                "update live_connections set last_active_at = now() - interval '1 hour'"
+            )
             return [first, await begin(one, "shop"), await begin(one, "shop")]
 
     assert asyncio.run(story()) == [True, True, False]

@@ -80,6 +80,6 @@ def test_events_go_out_only_while_somebody_hears_them(
 
 
 def _published(client: redis.Redis) -> int:
-    stats = client.info("commandstats")
+    stats: object = client.info("commandstats")
     assert isinstance(stats, dict)
     return stats.get("cmdstat_publish", {}).get("calls", 0)
