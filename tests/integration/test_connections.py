@@ -8,6 +8,7 @@ from uuid import uuid4
 from psycopg import AsyncConnection, Connection
 
 from db.live import connections
+from tests.waiting import wait_until
 
 WAITS = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
 
@@ -50,14 +51,18 @@ def test_a_users_connections_are_counted_over_the_projects_of_one_account(
 
 
 def test_of_two_connections_at_once_the_second_counts_the_first(dsn: str, conn: Connection):
+    def waits(other: AsyncConnection) -> bool:
+        return conn.execute(WAITS, (other.info.backend_pid,)).fetchone() == (True,)
+
     async def second(one: AsyncConnection, two: AsyncConnection) -> bool:
         async with one.transaction():
             assert await begin(one, "shop")
             asked = asyncio.create_task(begin(two, "shop"))
-            while not asked.done() and conn.execute(WAITS, (two.info.backend_pid,)).fetchone() != (
-                True,
-            ):
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - Postgres tells nobody
+            await asyncio.to_thread(
+                wait_until,
+                lambda: asked.done() or waits(two),
+                description="the second to wait, or to be done",
+            )
         return await asked
 
     async def story() -> bool:
@@ -72,7 +77,9 @@ def test_a_connection_whose_gateway_fell_silent_does_not_count(dsn: str, conn: C
     async def story() -> list[bool]:
         async with await opened(dsn) as one:
             first = await begin(one, "shop")
-            conn.execute("update live_connections set last_active_at = now() - interval '1 hour'")
+            conn.execute(
+                "update live_connections set last_active_at = now() - interval '1 hour'"
+            )
             return [first, await begin(one, "shop"), await begin(one, "shop")]
 
     assert asyncio.run(story()) == [True, True, False]
