@@ -47,6 +47,7 @@ class Doorbell:
         self._plain = plain  # for single short commands
         self._positions = dict[str, str]()
         self.rings = False
+        self._asked = asyncio.Event()
 
     def listen(self, projects: list[str], chains: list[str]) -> None:
         """To these from now on: events from here, progress from its beginning."""
@@ -57,13 +58,21 @@ class Doorbell:
         for name, position in wanted.items():
             self._positions.setdefault(name, position)
 
-    async def ring_relay(self) -> None:
-        """Best effort: the relay looks ten times a second anyway."""
-        if self._plain is not None and self.rings:
-            try:
-                await self._plain.publish(BELL, "")
-            except (redis.RedisError, OSError):
-                self.rings = False
+    def ring_relay(self) -> None:
+        """The relay is to look."""
+        self._asked.set()
+
+    async def pass_on(self) -> None:
+        """Ring the relay, once for all who asked while it was rung; until cancelled. Best effort: the
+        relay looks ten times a second anyway."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            if self._plain is not None and self.rings:
+                try:
+                    await self._plain.publish(BELL, "")
+                except (redis.RedisError, OSError):
+                    self.rings = False
 
     async def run(
         self,

@@ -137,9 +137,9 @@ class Feeds:
         """Whether Redis answers."""
         return self._doorbell.rings
 
-    async def ring(self) -> None:
-        """A job was asked for: the relay is to look."""
-        await self._doorbell.ring_relay()
+    def ring(self) -> None:
+        """A job was asked for: the relay is to look. Nobody waits for that."""
+        self._doorbell.ring_relay()
 
     @asynccontextmanager
     async def watch(self, project: str) -> AsyncGenerator[Watcher]:
@@ -178,6 +178,7 @@ class Feeds:
         """Keep the feeds full, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._doorbell.run(self._rung, self._told))
+            tasks.create_task(self._doorbell.pass_on())
             tasks.create_task(self._look())
 
     async def _rung(self, project: str) -> None:

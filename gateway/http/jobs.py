@@ -38,7 +38,7 @@ async def ask(
     wanted = KINDS[asked.kind](**fields)
     async with here.pool.connection() as conn:
         job, state = await client.enqueue_for_account(conn, wanted, who.account or "")
-    await here.feeds.ring()
+    here.feeds.ring()
     return forms.Asked(id=job, chain=job, state=state)
 
 
@@ -114,7 +114,7 @@ async def retry(
         raise Problem(
             409, "not_ended", f"The job is {found.state}: wait for its end, or cancel it."
         )
-    await here.feeds.ring()
+    here.feeds.ring()
     return forms.Asked(id=new.id, chain=new.chain_id, state=new.state)
 
 
@@ -125,6 +125,6 @@ async def answer(here: Here, who: Who, job: UUID, said: forms.Choice) -> Job:
         found = await _visible(conn, who, job)
     if not await decide(job, said.choice):
         raise Problem(409, "asks_nothing", f"The job is {found.state} and asks nothing.")
-    await here.feeds.ring()
+    here.feeds.ring()
     async with here.pool.connection() as conn:
         return await _shown(conn, await _visible(conn, who, job))

@@ -88,7 +88,7 @@ class Desk:
         new = uuid4()
         async with self.here.pool.connection() as conn:
             made = await _enqueue(conn, wanted, new)
-        await self.here.feeds.ring()
+        self.here.feeds.ring()
         return {"job": str(made.id), "dup": made.id != new}
 
     async def _act(self, name: str, told: Frame) -> Frame:
@@ -107,7 +107,7 @@ class Desk:
             if found.args.get("answer") == choice:  # it is sent again
                 return {"job": str(found.id), "dup": True}
             return _nack({}, "asks_nothing", f"The job is {found.state} and asks nothing.")
-        await self.here.feeds.ring()
+        self.here.feeds.ring()
         return {"job": str(found.id), "dup": False}
 
     async def _job(self, job: str) -> rows.Job | None:

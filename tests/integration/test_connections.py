@@ -8,6 +8,7 @@ from uuid import uuid4
 from psycopg import AsyncConnection, Connection
 
 from db.live import connections
+from tests.waiting import wait_until
 
 WAITS = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
 
@@ -50,13 +51,18 @@ def test_a_users_connections_are_counted_over_the_projects_of_one_account(
 
 
 def test_of_two_connections_at_once_the_second_counts_the_first(dsn: str, conn: Connection):
+    def waits(other: AsyncConnection) -> bool:
+        return conn.execute(WAITS, (other.info.backend_pid,)).fetchone() == (True,)
+
     async def second(one: AsyncConnection, two: AsyncConnection) -> bool:
         async with one.transaction():
             assert await begin(one, "shop")
             asked = asyncio.create_task(begin(two, "shop"))
-            waits = ((two.info.backend_pid,), (True,))
-            while not asked.done() and conn.execute(WAITS, waits[0]).fetchone() != waits[1]:  # noqa: ASYNC110 - Postgres tells nobody
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: asked.done() or waits(two),
+                description="the second to wait, or to be done",
+            )
         return await asked
 
     async def story() -> bool:
