@@ -55,6 +55,7 @@ Measured = Literal[
     "cost",
     "study",
     "reckoned",
+    "turns",
 ]
 
 

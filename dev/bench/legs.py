@@ -20,6 +20,8 @@ from tasks.build import do_build
 from tasks.chat_plan import do_chat_plan
 from tasks.compaction import do_compaction
 from tasks.metadata import do_metadata
+from worker.broker import connection
+from worker.broker.publish import celery_app
 from worker.client import Build, ChatPlan, Update, enqueue
 from worker.job.attempt import Attempt
 from worker.job.run import run
@@ -93,6 +95,8 @@ class Chain:
         self, conn: Connection, requests: Callable[[], tuple[Seen, ...]], project: str
     ) -> None:
         self._conn, self._requests, self._project = conn, requests, project
+        # Imported before the services were there, it would look for another Redis for seconds.
+        celery_app().conf.update(connection.address())
         self.legs: list[Leg] = []
 
     def build(self, prompt: str = BUILD) -> None:
@@ -127,7 +131,7 @@ class Chain:
 
 def _legs(kind: str, turns: list[Seen]) -> Iterator[Leg]:
     """Metadata has two turns, each with a prompt of its own."""
-    if kind != "metadata":
+    if kind != "metadata" or not turns:
         yield Leg(kind, tuple(turns))
         return
     first = turns[0].prompt
