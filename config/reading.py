@@ -17,6 +17,8 @@ Span = tuple[Any, Any]
 class BadSettings(Exception):
     """The environment says something that cannot be; the text names it."""
 
+    __module__ = "config.settings"  # where others have it from
+
 
 def read(kind: type[Read]) -> Read:
     """The settings as the environment says them now. Raises BadSettings."""

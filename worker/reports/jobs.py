@@ -45,7 +45,7 @@ def detailed(conn: Connection, job: Job) -> Row:
             {
                 "id": j.id,
                 "kind": j.kind,
-                "racer": j.args.get("racer"),
+                "racer": _args(j).get("racer"),
                 "state": j.state,
                 "error_class": j.error_class,
             }
@@ -54,10 +54,15 @@ def detailed(conn: Connection, job: Job) -> Row:
     }
 
 
+def _args(job: Job) -> Row:
+    """Empty where the row holds something else: by hand, anything may stand there."""
+    return job.args if isinstance(job.args, dict) else {}  # pyright: ignore[reportUnnecessaryIsInstance]
+
+
 def _row(job: Job) -> Row:
     """Processes are named while they run: a pid of another time is another process's by now."""
     runs = job.state == "running"
-    args: Row = job.args if isinstance(job.args, dict) else {}  # pyright: ignore[reportUnnecessaryIsInstance]
+    args = _args(job)
     return {
         "id": job.id,
         "chain_id": job.chain_id,
