@@ -1,6 +1,6 @@
 """Autobahn's fuzzing client against what a gateway stands on, and against a gateway.
 
-It needs Python 2.7, so it has an environment of its own (docs/decisions/0036-autobahn.md):
+It needs Python 2.7, so it has an environment of its own (docs/decisions/0036-others-suites.md):
 
     WSTEST=…/bin/wstest make faults TESTS=tests/contracts/test_autobahn.py
 """
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ pytestmark = [
 
 def fuzz(root: Path, url: str) -> dict[str, dict[str, str]]:
     """What came of each case."""
-    spec = {
+    spec: dict[str, Any] = {
         "outdir": str(root / "reports"),
         "servers": [{"agent": "gateway", "url": url}],
         "cases": ["*"],

@@ -89,7 +89,7 @@ def test_pages_hold_every_job_once(conn: Connection, limit: int):
     found, after = list[Any](), None
     while page := listing.jobs(conn, Wanted(limit=limit, after=after)):
         found += page
-        after = page[-1].id
+        after = page[-1].place
     assert found == every
 
 
@@ -98,7 +98,7 @@ def test_a_page_behind_a_job_that_ended_goes_on_where_it_stood(conn: Connection)
     conn.execute(
         "update jobs set state = 'done', finished_at = now() where id = %s", (jobs[0],)
     )
-    page = listing.jobs(conn, Wanted(states=("queued",), after=jobs[0]))
+    page = listing.jobs(conn, Wanted(states=("queued",), after=listing.place(conn, jobs[0])))
     assert [job.id for job in page] == jobs[1:]
 
 
@@ -235,7 +235,7 @@ def test_a_list_of_jobs_reads_what_it_shows(conn: Connection):
     conn.execute("analyze jobs")
     before = read(conn)
     page = listing.jobs(conn, Wanted(limit=20))
-    behind = listing.jobs(conn, Wanted(limit=20, after=page[-1].id))
+    behind = listing.jobs(conn, Wanted(limit=20, after=page[-1].place))
     assert len({job.id for job in [*page, *behind]}) == 40
     assert read(conn) - before < 200, "of 20000"
 
