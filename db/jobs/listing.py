@@ -111,7 +111,7 @@ def jobs(conn: Connection, wanted: Wanted) -> list[Listed]:
     states = set(wanted.states)
     may_end = not states or bool(states & set(FINAL))
     past_open = states <= set(FINAL) if states else False
-    behind_ended = wanted.after is not None and wanted.after.ended is not None
+    behind_ended = may_end and wanted.after is not None and wanted.after.ended is not None
     found = list[Listed]()
     if not past_open and not behind_ended:
         found = _page(conn, wanted, OPENED, behind=wanted.after is not None)

@@ -95,11 +95,10 @@ def test_pages_hold_every_job_once(conn: Connection, limit: int):
 
 def test_a_page_behind_a_job_that_ended_goes_on_where_it_stood(conn: Connection):
     jobs = [ledger.ask(conn, project=f"p{n}") for n in range(3)]
-    stood = listing.place(conn, jobs[0])
     conn.execute(
         "update jobs set state = 'done', finished_at = now() where id = %s", (jobs[0],)
     )
-    page = listing.jobs(conn, Wanted(states=("queued",), after=stood))
+    page = listing.jobs(conn, Wanted(states=("queued",), after=listing.place(conn, jobs[0])))
     assert [job.id for job in page] == jobs[1:]
 
 
