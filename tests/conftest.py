@@ -7,6 +7,7 @@ an end afterwards.
 """
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,9 +26,11 @@ SCRUBBED = (
     "DATABASE_URL",
     "REDIS_URL",
     "PG",
+    "PYTHONDONTWRITEBYTECODE",  # hundreds of processes are started: each module is compiled once
 )
 for _name in [name for name in os.environ if name.startswith(SCRUBBED)]:
     del os.environ[_name]
+sys.dont_write_bytecode = False
 
 # Pytest finds our packages from the checkout; so do the programs that tests start.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
