@@ -277,7 +277,7 @@ def test_an_append_stores_again_what_a_sweep_is_taking_away(conn: Connection, ds
 def test_a_writer_that_was_cut_off_in_mid_pipeline_lets_go(
     conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(transcripts, "WRITER_LASTS", "500ms")
+    monkeypatch.setattr(appends, "WRITER_LASTS", "500ms")
     with psycopg.connect(dsn, autocommit=True) as writer, ThreadPoolExecutor() as threads:
         if writer.info.server_version < 170000:
             pytest.skip("Postgres before 17 has no time-out for this")
