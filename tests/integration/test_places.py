@@ -192,7 +192,13 @@ def test_no_project_is_looked_at_that_is_not_in_question(conn: Connection, root:
         """,
         (str(root),),
     )
-    conn.execute("analyze projects")
+    conn.execute(
+        """
+        insert into project_versions (project_id, version_id)
+        select 'many' || n, 'v' || n from generate_series(1, 5000) n
+        """
+    )
+    conn.execute("analyze projects, project_versions")
     with conn.transaction():
         for number in range(8):  # often enough for plans that serve all parameters
             assert ask(conn, project=f"new{number}")
