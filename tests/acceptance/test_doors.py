@@ -61,7 +61,7 @@ def test_a_producer_is_refused_when_it_starts_and_only_for_what_it_uses():
     done = _enter(door, DATABASE_URL="mysql://me:secret@host/shop")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "config.reading.BadSettings: DATABASE_URL is not usable: it must be"
+        "config.settings.BadSettings: DATABASE_URL is not usable: it must be"
         " postgresql://user:password@host:port/name."
     )
     assert "secret" not in done.stderr
