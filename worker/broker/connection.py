@@ -5,7 +5,7 @@ Connection   asked again within seconds, however long Redis was away (left alone
              (left alone, it ends the worker, if a job runs and the loss is noticed on
              another socket than the queue's)
 Channel      messages for clean-up are bounded; an exchange of ours leads to its queue,
-             whatever others have written down of it; events that nobody listens for stay here
+             whatever others have written down of it
 Pending      a message that cannot be noted as taken, because Redis is full, is worked
              on all the same (left alone, it is gone: it has left the queue)
 Transport    what is no message is dropped, and said (left alone, it ends the worker); where
@@ -14,7 +14,6 @@ Transport    what is no message is dropped, and said (left alone, it ends the wo
 """
 
 import contextlib
-import time
 from typing import Any, Literal, cast
 
 import kombu
@@ -23,7 +22,6 @@ import structlog
 from celery.app.amqp import AMQP
 from kombu.transport import redis as transport
 from kombu.transport import virtual
-from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from config.redis import Way
@@ -59,11 +57,6 @@ def address(way: Way | None = None) -> dict[str, Any]:
     }
 
 
-EVENTS = "celeryev"  # the exchange of Celery's events
-TRY_AGAIN = 0.1  # seconds, while nobody has heard of one
-_heard, _tried_at = 0, 0.0
-
-
 class Pending(transport.QoS):
     """The messages that a worker has taken and not yet acknowledged, noted in Redis."""
 
@@ -84,21 +77,6 @@ class Channel(transport.Channel):
         if queue == periodic.QUEUE:  # nobody may read it for weeks
             with cast(Any, self).conn_or_acquire() as client:
                 client.ltrim(queue, 0, periodic.MOST - 1)
-
-    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **more: Any) -> None:
-        """Celery's events are half of what a worker's main process does, and mostly nobody listens:
-        then one goes out now and then, and tells by who has heard it whether somebody does."""
-        global _heard, _tried_at
-        ours = cast(Any, super())
-        if exchange != EVENTS:
-            ours._put_fanout(exchange, message, routing_key, **more)
-            return
-        now = time.monotonic()
-        if not _heard and now - _tried_at < TRY_AGAIN:
-            return
-        with cast(Any, self).conn_or_acquire() as client:
-            topic = ours._get_publish_topic(exchange, routing_key)
-            _heard, _tried_at = client.publish(topic, dumps(message)), now
 
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
         """The queues behind an exchange. Plain producers may write to the list in Redis."""
