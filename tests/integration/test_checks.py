@@ -364,6 +364,7 @@ def test_a_cancel_ends_the_processes_of_a_check(at_work: AtWork):
             description="the job to end",
         )
         assert not any(map(alive, carrying("BATON_ATTEMPT", str(attempt))))
+    assert not (at_work.place / "pid").exists(), "what a check leaves is part of no version"
     assert rounds(at_work) == []
     assert status(at_work) == ["unchecked", "unchecked"]
 

@@ -101,9 +101,11 @@ def _run(at: Attempt, round_: int, number: int, line: str) -> Result:
     lease.excuse()
     crash_points.reach("check.before")
     hold = Hold(lease.turn, lease.alive, lease.reason, at.job.attempt)
-    ended = command.run(line, at.cwd, hold)
-    crash_points.reach("check.ended")
-    changed = workspace.after_check(at.job, at.cwd, at.job.tree) if at.job.tree else []
+    try:
+        ended = command.run(line, at.cwd, hold)
+        crash_points.reach("check.ended")
+    finally:  # a job that ends here, by a cancel or a fault, leaves nothing to the next version
+        changed = workspace.after_check(at.job, at.cwd, at.job.tree) if at.job.tree else []
     return Result(
         round=round_,
         number=number,
