@@ -91,11 +91,19 @@ def announce(
     not left to the relay to choose the moment. A job that is sent for takes the slot that this
     one frees; where none is, the relay is rung.
     """
+    try:
+        _announce(project_id, told, messages, user_id)
+    except Exception:  # whatever it was: what is committed stands, and the relay sends again
+        log.exception("publish.failed", project=project_id)
+
+
+def _announce(
+    project_id: str, told: list[Written], messages: list[Message], user_id: str
+) -> None:
     rung = [message for message in messages if message.rung]
     crash_points.reach("publish.before")
-    if (
-        copy(project_id, told, ring=not rung) and rung
-    ):  # where it answers nothing, Celery tries for seconds
+    # Only where Redis answers: where it does not, Celery tries for seconds.
+    if copy(project_id, told, ring=not rung) and rung:
         _send(rung)
     crash_points.reach("publish.after")
     if not all(message.served for message in rung):
