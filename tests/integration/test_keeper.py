@@ -1,6 +1,7 @@
 """The keeper: no agent outlives its lease or its worker, nor anything the agent began."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -82,6 +83,22 @@ def test_what_the_agent_leaves_behind_is_killed(tmp_path: Path):
     ) as process:
         assert process.wait(5) == 0
     assert identity.started(int((tmp_path / "pid").read_text())) is None
+
+
+def test_what_a_killed_orphan_took_is_in_the_keepers_books(tmp_path: Path):
+    work = f"sum(range(10**7)); open('{tmp_path}/over', 'w'); import time; time.sleep(300)"
+    until = f"until test -e {tmp_path}/over; do sleep 0.01; done"
+    before = processors()
+    with kept(f'({sys.executable} -S -c "{work}" &)\n{until}', tmp_path) as process:
+        assert process.wait(60) == 0
+    of_keeper = processors() - before
+    subprocess.run([sys.executable, "-S", "-c", "sum(range(10**7))"], check=True)
+    assert of_keeper > (processors() - before - of_keeper) * 0.7
+
+
+def processors() -> float:
+    """Seconds that the children that were waited for have computed, theirs included."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
 def test_a_keeper_that_is_not_fed_kills(tmp_path: Path):
