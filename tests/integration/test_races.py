@@ -248,6 +248,11 @@ def test_where_none_passes_the_request_says_what_becomes_of_the_nearest(
         assert branch.lane == racers(at_work, asked)[1].lane
     if policy == "ask":
         assert not checks.decide(at_work.conn, asked, "repair"), "no session is the race's own"
+        assert at_work.events("job.parked")[-1]["choices"] == ["keep", "rewind"]
+        asks = waits.of_one(at_work.conn, asked)
+        assert asks
+        assert asks.sentence.endswith(" keep` or `rewind`.")
+        assert waits.unanswered(job) == "takes keep or rewind"
         assert checks.decide(at_work.conn, asked, "keep")
         assert at_work.again(asked).error_class == "check_failed"
         assert files(at_work) == ["a.txt", "b.txt"]
