@@ -292,6 +292,7 @@ CREATE INDEX jobs_version ON jobs USING btree (version_id) WHERE finished_at IS 
 CREATE INDEX jobs_waiting ON jobs USING btree (run_at) WHERE state = 'queued'::text;
 CREATE CONSTRAINT TRIGGER jobs_chain_ended AFTER UPDATE OF finished_at ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (old.finished_at IS NULL AND new.finished_at IS NOT NULL) EXECUTE FUNCTION baton_chain_ended();
 CREATE TRIGGER jobs_ended AFTER UPDATE OF finished_at ON jobs FOR EACH ROW WHEN (old.finished_at IS NULL AND new.finished_at IS NOT NULL) EXECUTE FUNCTION baton_lane_ended();
+CREATE TRIGGER jobs_race_claimed BEFORE UPDATE OF attempt ON jobs FOR EACH ROW WHEN (new.state = 'running'::text AND old.state <> 'running'::text AND new.args ?| ARRAY['race'::text, 'racer'::text]) EXECUTE FUNCTION baton_races_only();
 CREATE TRIGGER jobs_racer_ended AFTER UPDATE OF finished_at ON jobs FOR EACH ROW WHEN (old.finished_at IS NULL AND new.finished_at IS NOT NULL AND new.args ? 'racer'::text) EXECUTE FUNCTION baton_racer_ended();
 
 -- Lanes in which something ended while others waited: the relay looks at the first of them, and takes the row away. Only ever inserted, so that nobody waits for a lock, and none is missed.

@@ -5,11 +5,11 @@ What producers import of it is in `worker.client`.
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from config.settings import asking
 from worker.failures.refused import BadInput
@@ -25,6 +25,17 @@ OPTIONS = (
     *("callback_url", "check", "check_tries", "on_check_failed"),
     *("race", "race_by", "race_models", "race_seconds"),
 )
+
+
+def _lines(given: object) -> object:
+    """One sentence for what is no check, whichever of its two forms it may have meant."""
+    several = cast("list[object]", given) if isinstance(given, list) else [given]
+    if given is not None and not all(isinstance(one, str) for one in several):
+        raise ValueError("must be a shell line, or a list of them")
+    return several if isinstance(given, list) else given
+
+
+Lines = Annotated[str | list[str], BeforeValidator(_lines)]
 
 
 class Request(BaseModel):
@@ -51,7 +62,7 @@ class Request(BaseModel):
     workspace: str | None = None
     on_lost: Literal["fresh", "ask"] | None = None
     callback_url: str | None = None  # is told when the chain has ended (docs/webhooks.md)
-    check: str | list[str] | None = None  # shell lines that a build must pass; []: none at all
+    check: Lines | None = None  # shell lines that a build must pass; []: none at all
     check_tries: int | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
     race: int | None = None  # so many do it side by side; one that passes counts

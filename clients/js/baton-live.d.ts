@@ -61,6 +61,7 @@ export type Job = {
     attempt?: number;
     until?: string | null;
     cost?: number | null;
+    choices?: string[];
 };
 export type Work = {
     job: string;
@@ -130,7 +131,7 @@ export type Storage = {
  *   output?: string, duration_ms?: number, changed?: string[]}} Check
  * @typedef {{id?: string, name: string, about: string, done?: boolean, error?: boolean}} Tool
  * @typedef {{kind?: string, chain?: string, state: string, error?: string|null,
- *   error_class?: string|null, attempt?: number, until?: string|null, cost?: number|null}} Job
+ *   error_class?: string|null, attempt?: number, until?: string|null, cost?: number|null, choices?: string[]}} Job
  * @typedef {{job: string, tools: Tool[], texts: string[], retry?: number}} Work
  * @typedef {{messages: Message[], jobs: Record<string, Job>, turns: Record<string, Job>,
  *   work: Record<string, Work>, head: string|null, version: string|null,
@@ -286,12 +287,13 @@ export declare class Live {
     /**
      * A message to the project. Fulfilled with its id when it is kept: from then on it is sent,
      * now or whenever there is a connection. Raises `Refused` for what the server would never take.
-     * `check`: a shell line that the version of an update must pass.
+     * `check`: a shell line that the version of an update must pass. `race`: so many do it side by side.
      */
-    send(/** @type {string} */ text: string, /** @type {{kind?: Kind, id?: string, check?: string}} */ { kind, id, check }?: {
+    send(/** @type {string} */ text: string, /** @type {{kind?: Kind, id?: string, check?: string, race?: number}} */ { kind, id, check, race }?: {
         kind?: Kind;
         id?: string;
         check?: string;
+        race?: number;
     }): Promise<string>;
     /** Answers a request whose session is lost (look for it once more, or begin a fresh one), or whose
      *  version fails its check. */

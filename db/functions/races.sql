@@ -83,3 +83,18 @@ end $$;
 create or replace trigger jobs_racer_ended after update of finished_at on jobs
     for each row when (old.finished_at is null and new.finished_at is not null and new.args ? 'racer')
     execute function baton_racer_ended();
+
+-- While releases change, workers of the old one claim too. One that does not know races would do the request as
+-- a plain build, and one that does not know `race_by` would take the first that passes. So a race, and one of
+-- a race, is begun only by a claim that says what it knows (CLAIM); to any other there is nothing to begin.
+create or replace function baton_races_only() returns trigger language plpgsql as $$
+begin
+    if current_setting('baton.knows', true) is distinct from 'races' then
+        return null;
+    end if;
+    return new;
+end $$;
+
+create or replace trigger jobs_race_claimed before update of attempt on jobs
+    for each row when (new.state = 'running' and old.state <> 'running' and new.args ?| array['race', 'racer'])
+    execute function baton_races_only();

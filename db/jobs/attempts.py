@@ -162,9 +162,10 @@ RUNNER_SEES: LiteralString = """
 
 CLAIM: LiteralString = (
     """
-    with due_job as (  -- of two that ask at once, one gets it
+    with due_job as (  -- of two that ask at once, one gets it; baton_races_only asks what we know
         select * from jobs
          where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
+           and (not args ?| array['race', 'racer'] or set_config('baton.knows', 'races', true) <> '')
            for update skip locked
     ), free_job as (  -- nothing bars it: its place in its lane, its user's slots, its credential
         select q.*, baton_said(q.id, q.chain_id, q.kind, q.retry_of, q.args) as said, """

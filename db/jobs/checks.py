@@ -21,6 +21,12 @@ from db.jobs.attempts import Claimed
 CHOICES = ("keep", "rewind", "repair")  # of a version that fails its check
 
 
+def choices(args: dict[str, Any]) -> list[str]:
+    """What a job of these arguments offers that asks what becomes of its version: of a race nobody's
+    session is the request's, so none is there to repair."""
+    return [one for one in CHOICES if one != "repair" or "race" not in args]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a command came to. Neither `exit_status` nor `signal`: it was ended for the `reason`."""

@@ -23,6 +23,7 @@ class Facts:
     project_id: str
     user_id: str
     kind: str
+    races: bool  # it is a race's own
     state: str  # queued or parked
     has_begun: bool  # it ran before
     attempts: int
@@ -63,7 +64,7 @@ class Fleet:
 
 
 FACTS: LiteralString = """
-    select j.id, j.chain_id, j.project_id, j.user_id, j.kind, j.state,
+    select j.id, j.chain_id, j.project_id, j.user_id, j.kind, j.args ? 'race' as races, j.state,
            j.started_at is not null as has_begun, j.attempts, j.rescues, j.run_at,
            extract(epoch from j.run_at - now())::float as wait_s,
            extract(epoch from now() - j.publish_after)::float as overdue_s,

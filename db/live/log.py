@@ -73,7 +73,10 @@ MESSAGES: LiteralString = """
           from events where project_id = %s and type = 'chat.said' and seq <= %s
          order by seq desc limit %s) newest order by seq"""
 OPEN: LiteralString = """
-    select id as job, kind, chain_id as chain, state, error, error_class, attempts as attempt
+    select id as job, kind, chain_id as chain, state, error, error_class, attempts as attempt,
+           case when error_class = 'check_undecided'
+                then array['keep', 'rewind'] || case when args ? 'race' then '{}'
+                                                     else '{repair}' end::text[] end as choices
       from jobs where project_id = %s and finished_at is null order by pos limit 100"""
 LOST: LiteralString = """
     select e.job_id as job, e.body ->> 'code' as code, e.body ->> 'text' as text,

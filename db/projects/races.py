@@ -204,11 +204,15 @@ STOP: LiteralString = (
 )
 
 
+class BranchGone(HeadHeld):
+    """The branch of the one that is to be taken was dropped."""
+
+
 def promote(conn: Connection, job: Claimed, racer: Racer, version: str, status: str) -> bool:
     """Make the head and the files of one of the race the project's, and a version of them; once.
 
     False, with nothing changed, when the attempt was replaced. Raises HeadHeld when the head is not
-    the one that the race began from any more, or the branch is gone.
+    the one that the race began from any more, and BranchGone.
     """
     with conn.transaction():
         if not _hold(conn, job):
@@ -218,7 +222,7 @@ def promote(conn: Connection, job: Claimed, racer: Racer, version: str, status: 
             (job.project_id, racer.lane),
         ).fetchone()
         if found is None:
-            raise HeadHeld("The branch is gone.")
+            raise BranchGone("The branch is gone.")
         if found[0] is None:
             _move(conn, job, racer, version, status)
     return True

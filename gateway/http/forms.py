@@ -7,6 +7,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from worker.requests import Lines
+
 KINDS = ("build", "update", "repair", "chat_plan", "metadata", "compaction")
 
 
@@ -39,7 +41,7 @@ class Ask(BaseModel):
     workspace: str | None = None
     on_lost: Literal["fresh", "ask"] | None = None
     callback_url: str | None = None
-    check: str | list[str] | None = None
+    check: Lines | None = None
     check_tries: int | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
     race: int | None = None

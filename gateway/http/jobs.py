@@ -19,6 +19,7 @@ from gateway.problems import Problem, not_found
 from worker import client
 from worker.client import Build, ChatPlan, Compaction, Metadata, Repair, Update
 from worker.live.told import JOB, Job
+from worker.reports import waits
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 KINDS = {kind.kind: kind for kind in (Build, Update, Repair, ChatPlan, Metadata, Compaction)}
@@ -124,7 +125,7 @@ async def answer(here: Here, who: Who, job: UUID, said: forms.Choice) -> Job:
     async with here.pool.connection() as conn:
         found = await _visible(conn, who, job)
     if not await decide(job, said.choice):
-        raise Problem(409, "asks_nothing", f"The job is {found.state} and asks nothing.")
+        raise Problem(409, "asks_nothing", f"The job {waits.unanswered(found)}.")
     here.feeds.ring()
     async with here.pool.connection() as conn:
         return await _shown(conn, await _visible(conn, who, job))

@@ -21,6 +21,7 @@ from gateway.state import State
 from worker.client import Build, ChatPlan, Update, enqueue_async
 from worker.failures.refused import Refused
 from worker.live.tickets import Guest
+from worker.reports import waits
 from worker.text.storable import plain
 
 KINDS = {"ask": ChatPlan, "update": Update}
@@ -77,6 +78,9 @@ class Desk:
         check = told.get("check")
         if check is not None and not isinstance(check, str):
             return _nack({}, "bad_input", "check must be text: a shell line.")
+        race = told.get("race")
+        if race is not None and (not isinstance(race, int) or isinstance(race, bool)):
+            return _nack({}, "bad_input", "race must be a whole number from 2 to 8.")
         wanted = KINDS[kind](
             project=self.guest.project,
             user=self.guest.user,
@@ -84,6 +88,7 @@ class Desk:
             key=number.lower(),
             on_lost=on_lost,
             check=check,
+            race=race,
         )
         new = uuid4()
         async with self.here.pool.connection() as conn:
@@ -106,7 +111,7 @@ class Desk:
         if not await decide(found.id, str(choice)):
             if found.args.get("answer") == choice:  # it is sent again
                 return {"job": str(found.id), "dup": True}
-            return _nack({}, "asks_nothing", f"The job is {found.state} and asks nothing.")
+            return _nack({}, "asks_nothing", f"The job {waits.unanswered(found)}.")
         self.here.feeds.ring()
         return {"job": str(found.id), "dup": False}
 

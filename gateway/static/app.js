@@ -221,8 +221,11 @@ const kind = () => new FormData($("form")).get("kind");
 /** The shell line that a change must pass, where people want one: hidden unless they do. */
 const check = () => ($("checking").hidden || kind() !== "update" ? "" : $("check").value.trim());
 const checks = kept(localStorage, "check");
-function showCheck(open, line = $("check").value) {
+/** How many do a change side by side: a race needs a check that says who has passed. */
+const race = () => (check() ? Number($("race").value) : 0);
+function showCheck(open, line = $("check").value, many = Number($("race").value)) {
   $("check").value = line;
+  $("race").value = many || "";
   $("add-check").hidden = kind() !== "update";
   $("checking").hidden = !open || kind() !== "update";
   $("add-check").setAttribute("aria-expanded", String(!$("checking").hidden));
@@ -243,7 +246,7 @@ const isGone = (id) => [...leaving, ...live.queue].some((one) => one.id === id);
  *  is written in another tab: there it has another id. */
 function keepDraft() {
   const before = draft.get()?.id;
-  setDraft(composer.value ? { id: before && !isGone(before) ? before : newId(), text: composer.value, kind: kind(), check: check() } : null);
+  setDraft(composer.value ? { id: before && !isGone(before) ? before : newId(), text: composer.value, kind: kind(), check: check(), race: race() } : null);
   grow();
 }
 
@@ -262,7 +265,7 @@ function useDraft() {
   else if (written) {
     composer.value = written.text;
     for (const choice of $("form").elements.kind) choice.checked = choice.value === written.kind;
-    showCheck(Boolean(written.check), written.check || checks.get() || "");
+    showCheck(Boolean(written.check), written.check || checks.get() || "", written.race);
   }
   if (early && early !== composer.value) {
     composer.value = [composer.value, early].filter(Boolean).join("\n");
@@ -279,7 +282,8 @@ async function send() {
   const { id } = draft.get() ?? { id: newId() };
   composer.value = "";
   checks.set(check() || checks.get());
-  await queue({ id, text, kind: kind(), check: check() });
+  await queue({ id, text, kind: kind(), check: check(), race: race() });
+  showCheck(!$("checking").hidden, undefined, 0); // each race is asked for
   grow();
   return composer.focus();
 }
@@ -343,13 +347,13 @@ function waiting({ id, state, why, frame }) {
   const stuck = state !== "pending";
   return make("li", { data: { state } },
     make("p", { className: "text", textContent: frame.text }),
-    frame.check ? make("p", { className: "state", textContent: `Must pass: ${frame.check}` }) : null,
+    frame.check ? make("p", { className: "state", textContent: `Must pass: ${frame.check}${frame.race ? `. A race of ${frame.race}` : ""}` }) : null,
     make("p", { className: "state", textContent: stuck ? `Not sent. ${why.replace(/^Not sent: /, "")}` : "Waiting to be sent" }),
     make("div", { className: "row" },
       stuck ? button("Send again", () => live.resend(id)) : null,
       button("Edit", async () => {
         composer.value = [frame.text, composer.value].filter(Boolean).join("\n");
-        if (frame.check) showCheck(true, frame.check);
+        if (frame.check) showCheck(true, frame.check, frame.race);
         setDraft(null);
         keepDraft();
         await live.discard(id);

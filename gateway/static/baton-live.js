@@ -29,7 +29,7 @@
  *   output?: string, duration_ms?: number, changed?: string[]}} Check
  * @typedef {{id?: string, name: string, about: string, done?: boolean, error?: boolean}} Tool
  * @typedef {{kind?: string, chain?: string, state: string, error?: string|null,
- *   error_class?: string|null, attempt?: number, until?: string|null, cost?: number|null}} Job
+ *   error_class?: string|null, attempt?: number, until?: string|null, cost?: number|null, choices?: string[]}} Job
  * @typedef {{job: string, tools: Tool[], texts: string[], retry?: number}} Work
  * @typedef {{messages: Message[], jobs: Record<string, Job>, turns: Record<string, Job>,
  *   work: Record<string, Work>, head: string|null, version: string|null,
@@ -133,8 +133,8 @@ export const conversation = {
     } else if (OPEN[type]) {
       if (type !== "job.queued" || !view.jobs[id]) {
         const known = view.jobs[id] ?? {};
-        const { error, error_class, until } = said;
-        view.jobs[id] = { ...known, ...pick(said, ["kind", "chain", "attempt"]), state: OPEN[type], error, error_class, until };
+        const { error, error_class, until, choices } = said;
+        view.jobs[id] = { ...known, ...pick(said, ["kind", "chain", "attempt"]), state: OPEN[type], error, error_class, until, choices };
       }
       if (view.lost?.job === id && type !== "job.parked") view.lost = null;
       if (type === "job.started") inOrderOfWork(view, id);
@@ -145,7 +145,7 @@ export const conversation = {
       const proof = said.result?.check?.status === "passing" && view.messages.findLast((one) => one.role === "check" && one.job === id);
       if (proof) stands(view, proof.version, "passing");
       const unasked = type === "job.cancelled" && FOLLOWS.includes(view.turns[id].kind);
-      if (type !== "job.done" && !unasked) {
+      if (type !== "job.done" && !unasked && !races(id, view.turns[id])) {
         const text = said.error ?? (type === "job.cancelled" ? "Cancelled." : "This request failed.");
         add(view, { seq, role: "notice", text, code: said.error_class ?? OVER[type], job: id, at });
       }
@@ -163,7 +163,7 @@ export const conversation = {
   progress(view, frame) {
     const job = String(frame.job ?? "");
     if (view.turns[job]) return; // it was slower than the commit
-    const chain = String(frame.chain ?? job);
+    const chain = String(races(job, view.jobs[job]) ? job : (frame.chain ?? job));
     const work = (view.work[chain] ??= { job, tools: [], texts: [] });
     if (work.job !== job) Object.assign(work, { job, texts: [] });
     if (frame.what === "turn.began") Object.assign(work, { tools: [], texts: [], retry: 0 });
@@ -177,6 +177,9 @@ export const conversation = {
     }
   },
 };
+
+/** Whether the job is one of a race: how the request went the race's own job tells. */
+const races = (id, job) => job?.kind === "build" && Boolean(job.chain) && job.chain !== id;
 
 function add(view, message) {
   view.messages.push(message);
@@ -443,11 +446,11 @@ export class Live {
   /**
    * A message to the project. Fulfilled with its id when it is kept: from then on it is sent,
    * now or whenever there is a connection. Raises `Refused` for what the server would never take.
-   * `check`: a shell line that the version of an update must pass.
+   * `check`: a shell line that the version of an update must pass. `race`: so many do it side by side.
    */
-  async send(/** @type {string} */ text, /** @type {{kind?: Kind, id?: string, check?: string}} */ { kind = "update", id = newId(), check = "" } = {}) {
+  async send(/** @type {string} */ text, /** @type {{kind?: Kind, id?: string, check?: string, race?: number}} */ { kind = "update", id = newId(), check = "", race = 0 } = {}) {
     if (!text.trim()) throw new Refused("empty", "Write a message first.");
-    return this.#keep({ t: "msg", id, kind, text, ...(check.trim() && kind === "update" ? { check } : {}) });
+    return this.#keep({ t: "msg", id, kind, text, ...(kind === "update" && check.trim() ? { check } : {}), ...(kind === "update" && race ? { race } : {}) });
   }
 
   /** Answers a request whose session is lost (look for it once more, or begin a fresh one), or whose

@@ -58,7 +58,10 @@ export function question(box, answer) {
       box.hidden = !job;
       const said = job ? (jobs[job].error ?? "The version fails its check.") : "";
       if (text.textContent !== said) text.textContent = said;
-      buttons.forEach((one) => (one.disabled = given === asked));
+      buttons.forEach((one) => {
+        one.hidden = Boolean(job && jobs[job].choices && !jobs[job].choices.includes(one.dataset.choice));
+        one.disabled = given === asked;
+      });
     },
     again() {
       given = null; // the answer was refused

@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -432,22 +433,29 @@ def test_too_many_messages_and_too_many_connections_are_told_when_to_come_again(
     ledger.execute("delete from live_connections")
 
 
-def test_a_message_may_have_a_check_if_it_asks_for_a_change(
+def test_a_message_may_have_a_check_and_be_a_race_if_it_asks_for_a_change(
     at: Gateway, project: str, ledger: Connection
 ):
     async def story() -> None:
         async with await tab(at, project) as one:
             await one.next("live")
-            for kind, check in (("update", ["npm test"]), ("ask", "npm test"), ("update", " ")):
-                said = {"id": str(uuid4()), "kind": kind, "text": "go", "check": check}
-                await one.say(t="msg", **said)
-                assert (await one.next("nack"))["code"] == "bad_input"
-            await one.say(t="msg", id=str(uuid4()), kind="update", text="go", check="npm test")
+            said: dict[str, Any] = {"t": "msg", "kind": "update", "text": "go"}
+            bad: list[dict[str, Any]] = [
+                {"check": ["npm test"]},
+                {"kind": "ask", "check": "npm test"},
+                {"check": " "},
+                {"race": 3},
+                *({"check": "npm test", "race": race} for race in ("3", 1, True, 2.5)),
+            ]
+            for more in bad:
+                await one.say(**said | more, id=str(uuid4()))
+                assert (await one.next("nack"))["code"] == "bad_input", more
+            await one.say(**said, id=str(uuid4()), check="npm test", race=3)
             job = (await one.next("ack"))["job"]
         row = ledger.execute(
-            "select args -> 'check' from jobs where id = %s", (job,)
+            "select args -> 'check', args -> 'race' from jobs where id = %s", (job,)
         ).fetchone()
-        assert row == ("npm test",)
+        assert row == ("npm test", 3)
 
     talk(story)
 

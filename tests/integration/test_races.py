@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -14,6 +14,7 @@ from db.jobs.jobs import Job
 from db.operations import upkeep
 from db.projects import branches, projects, races
 from tests.dying import killed_at
+from tests.faults.old_fleet import CLAIM
 from tests.invariants import violations
 from tests.running import AtWork, P, U
 from worker.cli.pages import projects as pages
@@ -247,6 +248,11 @@ def test_where_none_passes_the_request_says_what_becomes_of_the_nearest(
         assert branch.lane == racers(at_work, asked)[1].lane
     if policy == "ask":
         assert not checks.decide(at_work.conn, asked, "repair"), "no session is the race's own"
+        assert at_work.events("job.parked")[-1]["choices"] == ["keep", "rewind"]
+        asks = waits.of_one(at_work.conn, asked)
+        assert asks
+        assert asks.sentence.endswith(" keep` or `rewind`.")
+        assert waits.unanswered(job) == "takes keep or rewind"
         assert checks.decide(at_work.conn, asked, "keep")
         assert at_work.again(asked).error_class == "check_failed"
         assert files(at_work) == ["a.txt", "b.txt"]
@@ -293,6 +299,75 @@ def test_what_has_won_is_kept_as_a_branch_if_the_head_was_moved_meanwhile(at_wor
     assert branch.lane == racers(at_work, asked)[0].lane
     branches.promote(at_work.conn, P, branch.lane, onto=first)
     assert at_work.head() == branch.head
+
+
+def test_what_somebody_dropped_is_not_taken_and_the_next_that_passed_is(at_work: AtWork):
+    asked = begun(at_work, race=2, check="true")
+    for number in (1, 2):
+        run(at_work, asked, number)
+    branches.drop(at_work.conn, P, racers(at_work, asked)[0].lane)
+    assert at_work.run(asked).state == "done"
+    assert (at_work.job(asked).result or {})["race"]["winner"] == 2
+    assert violations(at_work.conn) == []
+
+
+def test_where_all_that_passed_were_dropped_nothing_is_said_to_be_kept(at_work: AtWork):
+    asked = begun(at_work, race=2, check="true")
+    for number in (1, 2):
+        run(at_work, asked, number)
+        branches.drop(at_work.conn, P, racers(at_work, asked)[number - 1].lane)
+    before = at_work.head()
+    at_work.run(asked)
+    job = at_work.job(asked)
+    assert job.error_class == "not_promoted"
+    assert str(job.error) == (
+        "What has won was dropped as a branch before it could be taken: ask anew."
+    )
+    assert at_work.head() == before
+
+
+def test_a_race_whose_check_was_taken_away_meanwhile_begins_nothing(at_work: AtWork):
+    checks.set_commands(at_work.conn, P, ["true"])
+    asked = asked_for(at_work, check=None)
+    checks.set_commands(at_work.conn, P, None)
+    at_work.run(asked)
+    job = at_work.job(asked)
+    assert (job.state, job.error_class) == ("failed", "bad_request")
+    assert "needs a check" in str(job.error)
+    assert racers(at_work, asked) == []
+
+
+def test_a_worker_of_an_older_release_begins_no_race_and_none_of_one(at_work: AtWork):
+    at_work.begin("write a.txt: a")
+    plain = at_work.ask(Update(project=P, user=U, prompt="write c.txt: c"))
+    assert old_claim(at_work, plain), "other jobs it does"
+    jobs.cancel(at_work.conn, plain)
+    at_work.conn.execute(
+        "update jobs set state = 'cancelled', lease_until = null, finished_at = now() where id = %s",
+        (plain,),
+    )
+    asked = at_work.ask(
+        Update(race=2, race_by="smallest", check="true", project=P, user=U, prompt="x")
+    )
+    assert not old_claim(at_work, asked)
+    assert at_work.job(asked).state == "queued"
+    assert at_work.run(asked).state == "waits"
+    one = racers(at_work, asked)[0].id
+    assert not old_claim(at_work, one)
+    assert at_work.run(one).state == "done"
+
+
+def old_claim(at_work: AtWork, job: UUID) -> bool:
+    """Claim it as the first release's workers did, word for word."""
+    asked = {
+        "id": job,
+        "attempt": uuid4(),
+        "lease": timedelta(seconds=30),
+        **dict.fromkeys(("worker_id", "host", "boot", "credential"), "old"),
+        **dict.fromkeys(("pid", "pid_started"), 1),
+        "workspaces": "/srv",
+    }
+    return at_work.conn.execute(CLAIM, asked).fetchone() is not None
 
 
 @pytest.mark.parametrize("point", ["race.begun", "race.promoted"])
@@ -389,3 +464,16 @@ def test_those_who_race_share_the_budget_and_have_a_model_each(at_work: AtWork):
     asked = begun(at_work, race=2, budget=3, race_models=["opus", "haiku"])
     given = [(job.args["model"], job.args["budget"]) for job in racers(at_work, asked)]
     assert given == [("opus", 1.5), ("haiku", 1.5)]
+
+
+def test_a_budget_holds_for_the_sum_of_a_race(at_work: AtWork):
+    each = at_work.begin("write 0.txt: 0").id
+    turn = float(at_work.value("select cost_usd from turns where job_id = %s", each))
+    budget = turn * 2.5
+    asked = begun(at_work, race=2, budget=budget, check="date +%N; exit 1", check_tries=9)
+    for number in (1, 2):
+        run(at_work, asked, number)
+    for job in racers(at_work, asked):
+        assert "the budget is used up" in str(job.error)
+        (only,) = at_work.turns(job.id)
+        assert budget / 2 <= float(only["cost_usd"]) < budget, "of the whole there is a rest"

@@ -191,6 +191,17 @@ DOORS: dict[str, tuple[Callable[[str, dict[str, Any]], Refusal | None], set[str]
 }
 
 
+@pytest.mark.parametrize("given", [5, ["true", 3], {"a": 1}, [["true"]]], ids=str)
+def test_what_is_no_shell_line_is_told_of_by_the_field_and_not_by_a_part_of_it(
+    ledger: Connection, dsn: str, configure: Configure, given: object
+):
+    configure(DATABASE_URL=dsn)
+    found = by_celery(dsn, {**MINE, "check": given})
+    assert found
+    assert (found.code, found.field) == ("bad_input", "check")
+    assert found.sentence == "The message's check: must be a shell line, or a list of them."
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_every_door_refuses_alike(
     ledger: Connection, dsn: str, configure: Configure, subtests: pytest.Subtests, door: str

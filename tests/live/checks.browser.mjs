@@ -94,3 +94,32 @@ test("a change with a check of its own: the field is there when one wants it, an
   assert.deepEqual(stored(), ["without one", "with one", "a question"]);
   assert.deepEqual([...gate.jobs.values()].map(({ check }) => check), [undefined, "npm test && npm run lint", undefined]);
 });
+
+test("a race: asked for beside the check, for one message; who races tells nothing, and there is nothing to repair", async () => {
+  gate.behaviour.slow = true;
+  const page = await open();
+  await live(page);
+  await page.click("#add-check");
+  await page.fill("#check", "npm test");
+  await page.selectOption("#race", "3");
+  await page.fill("#composer", "add a cart");
+  await page.reload(); // a draft has its race too
+  await live(page);
+  assert.equal(await page.inputValue("#race"), "3");
+  await page.click("#send");
+  await sees(page, "user", ["add a cart"]);
+  await until(async () => (await page.inputValue("#race")) === "", "the next message is no race by itself");
+  await write(page, "and a till");
+  await sees(page, "user", ["add a cart", "and a till"]);
+  assert.deepEqual([...gate.jobs.values()].map(({ check, race }) => [check, race]), [["npm test", 3], ["npm test", undefined]]);
+
+  const racer = { kind: "build", chain: "job-1" };
+  for (const one of ["r-1", "r-2"]) gate.event("job.started", one, { ...racer, attempt: 1 });
+  gate.event("check.failed", "r-1", { ...FAILED, ...racer, version: null });
+  gate.event("job.failed", "r-1", { ...racer, error_class: "check_failed", error: "Its version stands as failing." });
+  gate.event("job.cancelled", "r-2", { ...racer, error_class: "cancelled" });
+  gate.event("job.parked", "job-1", { error_class: "check_undecided", error: "None of the 2 passed its check.", choices: ["keep", "rewind"] });
+  await page.waitForSelector("#undecided:not([hidden])");
+  assert.deepEqual(await page.$$eval("#undecided button", (all) => all.filter((one) => !one.hidden).map(({ dataset }) => dataset.choice)), ["keep", "rewind"]);
+  assert.deepEqual(await page.$$eval('.message[data-role="notice"]', (all) => all.length), 0);
+});

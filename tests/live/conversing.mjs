@@ -58,12 +58,12 @@ export async function conversing({ port = 0, slow = false } = {}) {
     }
   }
 
-  function take(talk, { id, text, check }) {
+  function take(talk, { id, text, check, race }) {
     if (behaviour.refuse) return talk.send({ t: "nack", id, ...behaviour.refuse });
     const known = jobs.get(id);
     const job = known?.job ?? `job-${jobs.size + 1}`;
     if (!known) {
-      jobs.set(id, { text, job, check });
+      jobs.set(id, { text, job, check, race });
       if (behaviour.loseAck) return stop().then(() => log.push({ ...said(log.length + 1, "user", text, { job }), job }));
       speak("user", text, job);
     }

@@ -11,6 +11,7 @@ from worker.cli.naming import Id, known_job
 from worker.cli.pages.jobs import cancelled
 from worker.failures.failed import Failed
 from worker.reports import jobs as documents
+from worker.reports import waits
 
 
 @app.command("cancel")
@@ -81,7 +82,7 @@ def answer_job(job: Id, choice: Choice, _json: AsJson = False) -> None:
     with ledger() as conn:
         found = known_job(conn, job)
         if not turns.answer(conn, found.id, choice.value.replace("-", "_")):
-            raise Failed(f"Job {found.id} is {found.state} and asks nothing: see `baton jobs`.")
+            raise Failed(f"Job {found.id} {waits.unanswered(found)}: see `baton jobs`.")
         found = known_job(conn, str(found.id))
         (row,) = documents.listed(conn, [found])
     screen.show(row, [f"{found.id}  {found.kind}  {found.state}"])

@@ -146,7 +146,8 @@ class RaceFailed(JobError):
 
 
 class NotPromoted(JobError):
-    """The head was moved while the race was run: what has won is kept as a branch."""
+    """The head was moved while the race was run, and what has won is kept as a branch; or that was
+    dropped. The text says which."""
 
 
 @dataclass

@@ -150,9 +150,8 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
     except ValidationError as exc:  # from None: what was given would stand in the traceback
         first = exc.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RefusedMessage(
-            f"The message's {where[:60]}: {first['msg'].lower()}.", field=where[:60]
-        ) from None
+        said = str(first["msg"]).removeprefix("Value error, ").lower()
+        raise RefusedMessage(f"The message's {where[:60]}: {said}.", field=where[:60]) from None
     try:
         accepted = _commit(ask, task_id)
     except Refused as exc:

@@ -13,7 +13,7 @@ from psycopg import Connection
 from config.settings import settings
 from db.core.events import Event, Written
 from db.core.pool import POSTGRES_AWAY, connection, transaction
-from db.jobs import attempts, endings, limits, rescue
+from db.jobs import attempts, checks, endings, limits, rescue
 from db.jobs.attempts import Claimed
 from db.jobs.endings import End, Wait
 from db.jobs.jobs import NEVER
@@ -185,6 +185,8 @@ def _waits(job: Claimed, wait: Wait) -> Event:
         "until": wait.until.isoformat() if wait.until else None,
         "delay": round(wait.delay.total_seconds(), 3),
     }
+    if wait.error_class == "check_undecided":
+        body["choices"] = checks.choices(job.args)
     return Event(kind, job.id, body)
 
 

@@ -21,7 +21,7 @@ from db.jobs import endings
 from db.jobs.endings import End
 from db.projects import branches, races
 from db.projects.heads import HeadHeld
-from db.projects.races import Racer
+from db.projects.races import BranchGone, Racer
 from worker.broker.publish import announce
 from worker.failures.errors import (
     AttemptReplaced,
@@ -88,7 +88,11 @@ def _decided(at: Attempt, found: list[Racer]) -> bool:
 def _best(at: Attempt, found: list[Racer]) -> Racer | None:
     """The one that is taken, of those that have passed, in the order in which they ended. Of equals
     the first; once it is promoted, that one."""
-    passed = sorted((one for one in found if one.passed), key=lambda one: not one.promoted)
+    all_passed = [one for one in found if one.passed]
+    kept = [
+        one for one in all_passed if one.head
+    ] or all_passed  # somebody may have dropped one
+    passed = sorted(kept, key=lambda one: not one.promoted)
     in_time = [one for one in passed if one.in_time]
     if not in_time or passed[0].promoted:
         return passed[0] if passed else None
@@ -102,6 +106,11 @@ def _best(at: Attempt, found: list[Racer]) -> Racer | None:
 
 
 def _begin(at: Attempt, replaced: str) -> None:
+    if not proof.commands(at):
+        raise BadRequest(
+            "A race needs a check that says who has passed, and the project has none any more: give"
+            " the request one, and ask again."
+        )
     if at.job.head is None or at.job.tree is None:
         raise BadRequest(
             "A race begins from the project's newest session and its files: build the project once."
@@ -137,17 +146,24 @@ def _take(at: Attempt, found: list[Racer], best: Racer, status: str) -> None:
             promoted = races.promote(conn, at.job, best, version, status)
         except HeadHeld as exc:
             _drop(at, found, but=best)
-            raise NotPromoted(
-                "The project's session was moved while the race was run. What has won is kept as"
-                f" a branch: `baton branches {at.job.project_id}` shows it, and `baton promote`"
-                " with --onto takes it onto the head that there is now."
-            ) from exc
+            raise NotPromoted(_not_promoted(at, exc, status)) from exc
     if not promoted:
         raise AttemptReplaced("The job was taken over before its race was settled.")
     crash_points.reach("race.promoted")
     _drop(at, found, but=best)
     at.go_to(str(best.head), best.tree)
     files.provide(at)
+
+
+def _not_promoted(at: Attempt, why: HeadHeld, status: str) -> str:
+    what = "What has won" if status == "passing" else "What came nearest to passing"
+    if isinstance(why, BranchGone):
+        return f"{what} was dropped as a branch before it could be taken: ask anew."
+    return (
+        f"The project's session was moved while the race was run. {what} is kept as a branch:"
+        f" `baton branches {at.job.project_id}` shows it, and `baton promote` with --onto takes"
+        " it onto the head that there is now."
+    )
 
 
 def _drop(at: Attempt, found: list[Racer], *, but: Racer | None = None) -> None:

@@ -15,8 +15,8 @@ from psycopg import Connection
 
 from config.settings import settings
 from db.core import names
-from db.jobs import waiting
-from db.jobs.jobs import NEVER
+from db.jobs import checks, waiting
+from db.jobs.jobs import NEVER, Job
 from db.jobs.waiting import Facts, Fleet
 from worker.text.units import duration, instant
 
@@ -122,13 +122,20 @@ def _asks(fact: Facts, _: Fleet) -> Waits | None:
     )
 
 
+def unanswered(job: Job) -> str:
+    """Why an answer has changed nothing, as the end of a sentence about the job."""
+    asks = {"ask": ["retry", "start-new"], "check_undecided": checks.choices(job.args)}
+    offered = asks.get(job.error_class or "") if job.state == "parked" else None
+    return f"takes {' or '.join(offered)}" if offered else f"is {job.state} and asks nothing"
+
+
 def _undecided(fact: Facts, _: Fleet) -> Waits | None:
     if fact.state != "parked" or fact.error_class != "check_undecided":
         return None
     return Waits(
         "check_answer",
         "Its version fails its check, and it asks what is to become of it:"
-        f" `baton answer {fact.id} keep`, `rewind` or `repair`.",
+        f" `baton answer {fact.id} keep`{' or `rewind`' if fact.races else ', `rewind` or `repair`'}.",
     )
 
 
