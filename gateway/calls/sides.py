@@ -16,6 +16,7 @@ from gateway.calls.bell import Bell
 from gateway.voice import events
 from worker.text.storable import plain_data
 
+FRAME = 256 * 1024  # characters of one of a client's
 SLOW = 10.0  # seconds that a frame may take to leave
 AWAY = (psycopg.OperationalError, psycopg_pool.PoolTimeout, OSError)
 
@@ -69,7 +70,10 @@ class Side:
         message = await self.ws.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        found = events.object_of(message.get("text") or "")
+        text = message.get("text") or ""
+        if len(text) > FRAME:
+            raise Over(1009, f"A frame may have {FRAME // 1024} kB.")
+        found = events.object_of(text)
         if found is None:
             raise Over(4400, "A frame is a JSON object.")
         return found
