@@ -16,8 +16,9 @@ from websockets.exceptions import ConnectionClosed
 
 from config.log import log as logger
 from config.settings import settings
+from gateway import ledger
 from gateway.voice import beta, events, replay, shape
-from gateway.voice.desk import AWAY, Desk
+from gateway.voice.desk import Desk
 from gateway.voice.ends import Client, Ended, Gone, no_credits, raise_if_fatal, reason
 from gateway.voice.events import Event, part, said
 from gateway.voice.link import Link, Lost, Refused, opened
@@ -53,8 +54,8 @@ class Session:
             await self._load()
             if not await self.desk.may_speak(self.account):
                 raise no_credits()
-        except AWAY:
-            raise Ended(1013, "Postgres does not answer just now.") from None
+        except ledger.AWAY as exc:
+            raise Ended(1013, ledger.why(exc)) from None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stay_linked(group))
