@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from gateway import ledger
 from worker.failures.refused import Refused
 
 STATUS = {
@@ -128,19 +129,16 @@ def install(app: FastAPI) -> None:
     async def _failed(_: Request, _exc: Exception) -> JSONResponse:
         return answer(Problem(500, "failed", "Something is wrong here: it is in the log."))
 
-    @app.exception_handler(psycopg.OperationalError)
-    @app.exception_handler(psycopg_pool.PoolTimeout)
-    async def _away(_: Request, _exc: Exception) -> JSONResponse:
-        return answer(_postgres_away())
+    for kind in (psycopg.OperationalError, psycopg_pool.PoolTimeout, *ledger.BEHIND):
+
+        @app.exception_handler(kind)
+        async def _away(_: Request, exc: Exception) -> JSONResponse:
+            return answer(of_ledger(exc))
 
 
-def _postgres_away() -> Problem:
-    return Problem(
-        503,
-        "postgres_away",
-        "Postgres does not answer just now: ask again.",
-        headers={"Retry-After": "2"},
-    )
+def of_ledger(exc: BaseException) -> Problem:
+    """The ledger does not serve just now."""
+    return Problem(503, ledger.code(exc), ledger.why(exc), headers={"Retry-After": "2"})
 
 
 def _of_validation(exc: RequestValidationError) -> Problem:

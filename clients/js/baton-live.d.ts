@@ -77,6 +77,7 @@ export type Conversation = {
     head: string | null;
     version: string | null;
     versions: Record<string, "unchecked" | "passing" | "failing">;
+    earlier: number;
     lost: {
         seq?: number;
         job: string;
@@ -136,7 +137,9 @@ export type Storage = {
  * @typedef {{messages: Message[], jobs: Record<string, Job>, turns: Record<string, Job>,
  *   work: Record<string, Work>, head: string|null, version: string|null,
  *   versions: Record<string, "unchecked"|"passing"|"failing">,
+ *   earlier: number,
  *   lost: {seq?: number, job: string, code?: string, text: string, choices: string[]}|null}} Conversation
+ * `earlier`: up to which event messages are not among these any more; 0: all are. See `Live.earlier`.
  */
 /** @typedef {{seq: number, type: string, job?: string|null, at?: string, body: any}} Event */
 /**
@@ -305,4 +308,16 @@ export declare class Live {
     discard(/** @type {string} */ id: string): Promise<void>;
     /** Adds to what is shown something that no event tells (a cost that was looked up, say). */
     change(/** @type {(view: any) => void} */ by: (view: any) => void): void;
+    /**
+     * What is in the log before what is shown: the view that the events up to number `upTo` make, a
+     * page of them, and up to which number there are still earlier ones (0: none). It is not kept,
+     * and asked over HTTP, with the page's cookie.
+     * @returns {Promise<{view: any, upTo: number}>} Raises `Refused`, or what `fetch` raises.
+     */
+    earlier(/** @type {number} */ upTo: number, { fetch }?: {
+        fetch?: typeof globalThis.fetch | undefined;
+    }): Promise<{
+        view: any;
+        upTo: number;
+    }>;
 }

@@ -19,6 +19,8 @@ TELL: LiteralString = """
     select call, event_seq, 'call.status_changed', jsonb_build_object(
                'status', status, 'sessionId', call, 'streamSid', stream_sid, 'reason', reason)
       from moved returning call"""
+# One after the other: of two that count at once each would see room for one more.
+LOCK: LiteralString = "select from accounts where id = %(account)s for no key update"
 CREATE: LiteralString = (
     """
     with moved as (
@@ -148,7 +150,10 @@ async def create(
         "version": int(config is not None),
         "most": most,
     }
-    return name if (await conn.execute(CREATE, values)).rowcount else None
+    async with conn.transaction():
+        await conn.execute(LOCK, {"account": account})
+        made = await conn.execute(CREATE, values)
+    return name if made.rowcount else None
 
 
 async def look(conn: AsyncConnection, call: str) -> Call | None:

@@ -1,5 +1,7 @@
 """A WebSocket of uvicorn's on `wsproto`, with two things less for each message: uvicorn stops to read the
-socket and begins again, and compresses. Voice has 25 messages a second each way."""
+socket and begins again, and compresses. Voice has 25 messages a second each way. And it ends: uvicorn waits
+for ever for a client that reads nothing.
+"""
 
 from copy import copy
 
@@ -12,6 +14,9 @@ AUDIO = (
     "/v1/realtime",
     "/v1/calls/",
 )  # base64 of sound: compressing it costs more than all else
+CALLS = "/v1/calls/"
+ANSWER = 1.5  # seconds in which a side of a call may answer that it is closed
+LAST = 2.0  # seconds for what a client has not read yet when all is over
 
 
 class Wire(WSProtocol):
@@ -22,9 +27,24 @@ class Wire(WSProtocol):
         if event.target.startswith(AUDIO):
             self.config = copy(self.config)
             self.config.ws_per_message_deflate = False
+        if event.target.startswith(CALLS):
+            self.close_timeout = ANSWER
         super().handle_connect(event)
 
     def handle_message(self, event: TextMessage | BytesMessage) -> None:
         """Stop to read only where the reader is behind: what is not paused is resumed for nothing."""
         self.read_paused = self.queue.qsize() < AHEAD and len(event.data) < SMALL
         super().handle_message(event)
+
+    def keepalive_timeout(self) -> None:
+        """It answers no ping: it will read no goodbye either."""
+        super().keepalive_timeout()
+        self._leave()
+
+    async def run_asgi(self) -> None:
+        """Serve it. What it has not read then is not waited for any longer."""
+        await super().run_asgi()
+        self._leave()
+
+    def _leave(self) -> None:
+        self.loop.call_later(self.close_timeout + LAST, self.transport.abort)

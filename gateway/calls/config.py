@@ -15,6 +15,12 @@ def checked(config: dict[str, Any]) -> Event:
     """The configuration with what is known of it. Raises Misshapen."""
     told, _ = beta.mended({"type": "realtime", **config})
     found = shape.checked(told)
+    if found["type"] != "realtime":
+        raise Misshapen(
+            "invalid_value",
+            "Invalid value of 'session.type': a call speaks, so it is 'realtime'.",
+            "session.type",
+        )
     if not _storable(found):
         raise Misshapen(
             "invalid_value",

@@ -8,6 +8,7 @@ import asyncio
 
 from config.log import log as logger
 from db.live import calls
+from gateway.access.limits import MESSAGES, Window
 from gateway.calls import config
 from gateway.calls.sides import AWAY, Over, Side
 from gateway.voice import events
@@ -50,8 +51,15 @@ async def _tell(side: Side) -> None:
 
 
 async def _listen(side: Side) -> None:
+    window = Window(*MESSAGES)
     while True:
         told = await side.receive()
+        if window.wait():
+            message = (
+                f"More than {MESSAGES[0]} messages in {MESSAGES[1]} s: send it again later."
+            )
+            await _refuse(side, "too_many_messages", message, "type")
+            continue
         match told.get("type"):
             case "job.config":
                 await _configure(side, told)

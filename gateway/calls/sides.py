@@ -5,19 +5,19 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-import psycopg_pool
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from config.log import log as logger
 from db.live import calls
 from db.live.calls import OPEN, Call
+from gateway import ledger
 from gateway.calls.bell import Bell
+from gateway.ledger import AWAY
 from gateway.voice import events
 from worker.text.storable import plain_data
 
+FRAME = 256 * 1024  # characters of one of a client's
 SLOW = 10.0  # seconds that a frame may take to leave
-AWAY = (psycopg.OperationalError, psycopg_pool.PoolTimeout, OSError)
 
 
 class Over(Exception):
@@ -69,7 +69,10 @@ class Side:
         message = await self.ws.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        found = events.object_of(message.get("text") or "")
+        text = message.get("text") or ""
+        if len(text) > FRAME:
+            raise Over(1009, f"A frame may have {FRAME // 1024} kB.")
+        found = events.object_of(text)
         if found is None:
             raise Over(4400, "A frame is a JSON object.")
         return found
@@ -89,8 +92,8 @@ class Side:
         over = next((one for one in why if isinstance(one, Over)), None)
         if over is not None:
             await self.close(over.code, over.reason)
-        elif any(isinstance(one, AWAY) for one in why):
-            await self.close(1013, "Postgres does not answer just now.")
+        elif away := next((one for one in why if isinstance(one, AWAY)), None):
+            await self.close(1013, ledger.why(away))
         elif not all(isinstance(one, WebSocketDisconnect) for one in why):
             logger.error("call.failed", call=self.call, exc_info=why[0])
             await self.close(1011, "Something is wrong here: it is in the log.")

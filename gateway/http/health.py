@@ -1,13 +1,17 @@
 """Whether this gateway lives, and whether it can serve."""
 
-import psycopg
-import psycopg_pool
+import anyio.to_thread
 from fastapi import APIRouter
+from psycopg.errors import InsufficientPrivilege
 
+from db.core import migrate
+from db.core.pool import connection
+from gateway import ledger
 from gateway.http.callers import Here
-from gateway.problems import Problem
+from gateway.problems import Problem, of_ledger
 
 router = APIRouter(tags=["health"])
+seen = set[str]()  # `migrated`, once the database was: a newer one serves this gateway too
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -20,14 +24,26 @@ async def healthz() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readyz(here: Here) -> dict[str, str]:
-    """Postgres answers. Without Redis it goes on, slower, and says so."""
+    """Postgres answers, and has what this gateway needs. Without Redis it goes on, slower, and says so."""
     try:
         async with here.pool.connection(timeout=2) as conn:
             await conn.execute("select 1")
-    except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
-        raise Problem(503, "postgres_away", "Postgres does not answer.") from exc
+        if not seen and not await anyio.to_thread.run_sync(_migrated):
+            raise Problem(503, "not_migrated", ledger.MIGRATE)
+    except ledger.AWAY as exc:
+        raise of_ledger(exc) from exc
+    seen.add("migrated")
     rings = here.feeds.rings
     return {
         "status": "ok",
         "redis": "ok" if rings else "away: events are looked for twice a second",
     }
+
+
+def _migrated() -> bool:
+    """Whether nothing is pending; true where this role may not look."""
+    with connection() as conn:
+        try:
+            return not migrate.pending(conn)
+        except InsufficientPrivilege:
+            return True

@@ -9,17 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
-import psycopg_pool
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from db.jobs import jobs as rows
+from gateway import ledger
 from gateway.access.limits import MESSAGES, Window
 from gateway.acts import decide, stop
 from gateway.state import State
 from worker.client import Build, ChatPlan, Update, enqueue_async
-from worker.failures.refused import Refused
+from worker.failures.refused import NotMigrated, Refused
 from worker.live.tickets import Guest
 from worker.reports import waits
 from worker.text.storable import plain
@@ -56,10 +55,12 @@ class Desk:
             )
         try:
             done = await (self._message(told) if name == "msg" else self._act(name, told))
+        except NotMigrated:
+            return _nack(about, "not_migrated", ledger.MIGRATE, retry=True)
         except Refused as exc:
             return _nack(about, exc.code, str(exc), **_again(exc))
-        except (psycopg.OperationalError, psycopg_pool.PoolTimeout):
-            return _nack(about, "postgres_away", "It could not be stored just now.", retry=True)
+        except ledger.AWAY as exc:
+            return _nack(about, ledger.code(exc), ledger.why(exc), retry=True)
         if done.get("t") == "nack":
             return {**about, **done}
         return {"t": "ack", **about, **done}

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from config.log import log as logger
 from db.live import connections, log
+from gateway import ledger
 from gateway.access import origins
 from gateway.access.limits import CONNECTIONS, MESSAGES, Window
 from gateway.feed.feeds import Watcher, frame
@@ -71,8 +72,8 @@ class Socket:
         except WebSocketDisconnect:
             pass
         except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
-            logger.warning("gateway.postgres_away", error=type(exc).__name__)
-            await self._close(1013, "Postgres does not answer just now.")
+            logger.warning(f"gateway.{ledger.code(exc)}", error=type(exc).__name__)
+            await self._close(1013, ledger.why(exc))
 
     async def _talk(self) -> None:
         if not origins.allowed(self.ws):

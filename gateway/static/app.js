@@ -3,6 +3,7 @@
 
 import { openLive, openSession, newId, takeTicket } from "./baton-live.js";
 import { question } from "./checks.js";
+import { earlier as earlierOf } from "./earlier.js";
 import { diff } from "./files.js";
 import { bring, dollars, make, message, underWay } from "./messages.js";
 
@@ -44,6 +45,12 @@ const taken = new Map();
 let answered = null;
 let note = "";
 let pinned = place.get()?.pinned ?? true;
+const older = earlierOf($("earlier"), live, () => {
+  pinned = false;
+  keepPlace(); // what one reads stays where it is, the rest comes above it
+  showView(live.view);
+  findPlace();
+});
 
 /** Changes the ticket of the address, if there is one, for a cookie. */
 async function signIn(signal) {
@@ -65,7 +72,8 @@ async function signIn(signal) {
 function showView(view) {
   const box = $("conversation");
   for (const { job, role } of view.messages) if (role === "user") taken.delete(job);
-  const here = asks(view) ? view.messages.filter(({ seq }) => !seq || seq !== view.lost.seq) : view.messages;
+  const all = older.all(view);
+  const here = asks(view) ? all.filter(({ seq }) => !seq || seq !== view.lost.seq) : all;
   const said = here.map((one, n) => {
     const last = view.messages.findLast(({ job, role }) => job === one.job && role === "assistant") === one;
     const turn = last ? view.turns[one.job] : undefined;
@@ -203,7 +211,10 @@ for (const [id, choice] of [["retry", "retry"], ["start-new", "start_new"]]) {
     if (live.state === "failed" || live.state === "closed") {
       if (live.code === 4400) location.reload();
       else if (choice === "retry") live.connect();
-      else live.startOver();
+      else {
+        older.forget();
+        live.startOver();
+      }
     } else if (live.view.lost) {
       answered = live.view.lost.seq;
       live.answer(live.view.lost.job, choice);
@@ -404,6 +415,7 @@ live.on("state", showState);
 live.on("view", showView);
 live.on("queue", showQueue);
 live.on("event", ({ type, job }) => type === "job.done" && job && askCost(job));
+live.on("reset", older.forget);
 live.on("reset", ({ why }) => say(why === "epoch" ? "The server was restored: this is what it knows." : "You were away for long: this is the newest part."));
 live.on("nack", ({ text, frame }) => {
   if (frame?.t !== "msg") say(text ?? "The server refused that.");

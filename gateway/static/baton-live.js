@@ -34,7 +34,9 @@
  * @typedef {{messages: Message[], jobs: Record<string, Job>, turns: Record<string, Job>,
  *   work: Record<string, Work>, head: string|null, version: string|null,
  *   versions: Record<string, "unchecked"|"passing"|"failing">,
+ *   earlier: number,
  *   lost: {seq?: number, job: string, code?: string, text: string, choices: string[]}|null}} Conversation
+ * `earlier`: up to which event messages are not among these any more; 0: all are. See `Live.earlier`.
  */
 /** @typedef {{seq: number, type: string, job?: string|null, at?: string, body: any}} Event */
 /**
@@ -95,6 +97,7 @@ export function backoff(n, times = TIMES, chance = Math.random) {
 // ---------------------------------------------------------------- what is shown
 
 const SHOWN = 500; // messages
+const PAGE = 500; // events, as the gateway gives them
 const ENDED = 100; // jobs that have ended, and versions
 const OPEN = { "job.queued": "queued", "job.started": "started", "job.waits": "waits",
   "job.parked": "parked", "job.rescued": "queued" };
@@ -104,12 +107,13 @@ const FOLLOWS = ["metadata", "compaction"]; // nobody asked for these by themsel
 
 /** @type {Reducer} The conversation of a project: who said what, which jobs are open. */
 export const conversation = {
-  shape: 2,
-  start: () => ({ messages: [], jobs: {}, turns: {}, work: {}, head: null, version: null, versions: {}, lost: null }),
+  shape: 3,
+  start: () => ({ messages: [], earlier: 0, jobs: {}, turns: {}, work: {}, head: null, version: null, versions: {}, lost: null }),
   snapshot(state) {
     const view = conversation.start();
     const told = state ?? {};
     view.messages = (told.messages ?? []).slice(-SHOWN);
+    view.earlier = Math.max(0, (view.messages[0]?.seq ?? 0) - 1);
     for (const job of told.jobs ?? []) {
       const id = job.job ?? job.id;
       view.jobs[id] = { ...job, state: job.state === "running" ? "started" : job.state };
@@ -183,7 +187,9 @@ const races = (id, job) => job?.kind === "build" && Boolean(job.chain) && job.ch
 
 function add(view, message) {
   view.messages.push(message);
-  if (view.messages.length > SHOWN) view.messages.splice(0, view.messages.length - SHOWN);
+  if (view.messages.length <= SHOWN) return;
+  const gone = view.messages.splice(0, view.messages.length - SHOWN);
+  view.earlier = Math.max(view.earlier, ...gone.map(({ seq }) => seq ?? 0));
 }
 
 /** A round of a check is one entry of the conversation, with each of its commands. */
@@ -480,6 +486,24 @@ export class Live {
   change(/** @type {(view: any) => void} */ by) {
     by(this.view);
     this.#changed();
+  }
+
+  /**
+   * What is in the log before what is shown: the view that the events up to number `upTo` make, a
+   * page of them, and up to which number there are still earlier ones (0: none). It is not kept,
+   * and asked over HTTP, with the page's cookie.
+   * @returns {Promise<{view: any, upTo: number}>} Raises `Refused`, or what `fetch` raises.
+   */
+  async earlier(/** @type {number} */ upTo, { fetch = globalThis.fetch } = {}) {
+    const from = Math.max(0, upTo - PAGE);
+    const { project, url } = this.#o;
+    const place = `/v1/projects/${encodeURIComponent(project)}/events?offset=${String(from).padStart(20, "0")}`;
+    const answer = await fetch(`${url ?? ""}${place}`, { credentials: url ? "include" : "same-origin" });
+    const said = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Refused(said.code ?? String(answer.status), said.detail ?? "The log cannot be read just now.");
+    const view = this.#reducer.start();
+    for (const event of said) if (event.seq <= upTo) this.#reducer.event(view, event);
+    return { view, upTo: from };
   }
 
   // ---- what is kept

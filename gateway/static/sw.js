@@ -1,9 +1,9 @@
 // Keeps the page's shell, so that it opens without a network. The conversation itself is kept by
 // the page (IndexedDB), and what goes to /v1 is never touched here.
 
-const KEPT = "shell-3";
+const KEPT = "shell-4";
 const SHELL = "/app/_shell"; // the page is the same for every project
-const FILES = ["app.css", "early.js", "app.js", "messages.js", "checks.js", "files.js", "baton-live.js", "icon.svg", "icon-maskable.svg", "manifest.webmanifest"];
+const FILES = ["app.css", "early.js", "app.js", "messages.js", "checks.js", "earlier.js", "files.js", "baton-live.js", "icon.svg", "icon-maskable.svg", "manifest.webmanifest"];
 const PATIENCE = 3000; // milliseconds for a network that may be there
 
 self.addEventListener("install", (event) => {

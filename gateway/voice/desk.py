@@ -6,11 +6,10 @@ from contextlib import suppress
 from db.core.async_pool import Pool
 from db.live import voice
 from db.live.voice import Kept
-from gateway.voice.writer import AWAY, Name, Writer
+from gateway.ledger import AWAY
+from gateway.voice.writer import Name, Writer
 
 SOON = 1.0  # seconds for an answer about credit; without one the stream goes on
-
-__all__ = ["AWAY", "Desk"]
 
 
 class Desk:

@@ -11,10 +11,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from config.log import log as logger
 from db.live import keys
+from gateway import ledger
 from gateway.access.expiry import has_ended
 from gateway.state import State
 from gateway.voice import events
-from gateway.voice.desk import AWAY, Desk
+from gateway.voice.desk import Desk
 from gateway.voice.ends import Ended, Gone, reason
 from gateway.voice.session import Session
 
@@ -76,8 +77,8 @@ async def _account(ws: WebSocket) -> str:
     try:
         async with here.pool.connection() as conn:
             found = await keys.holder(conn, key) if key else None
-    except AWAY:
-        raise Ended(1013, "Postgres does not answer just now.") from None
+    except ledger.AWAY as exc:
+        raise Ended(1013, ledger.why(exc)) from None
     if found is None or SCOPE not in found.scopes:
         raise Ended(4401, "Give a key that counts and has the scope voice.")
     if found.ended:

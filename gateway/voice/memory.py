@@ -16,6 +16,7 @@ class Memory:
 
     config: Event | None = None
     talk: Conversation = field(default_factory=Conversation)
+    by_hand: bool = False  # the client says when a turn has ended: no turn detection
 
     def take(self, kept: Kept) -> Misshapen | None:
         """Begin with what was kept; what is wrong with its configuration, which is left out then."""
@@ -37,5 +38,7 @@ class Memory:
 
     def _use(self, config: Event | None) -> None:
         self.config = config
+        heard = part(config or {}, "session", "audio", "input")
+        self.by_hand = heard.get("turn_detection", ...) is None
         audio = said(part(config or {}, "session", "audio", "output", "format"), "type")
         self.talk.rate = RATES.get(audio, RATES["audio/pcm"])

@@ -16,15 +16,16 @@ from websockets.exceptions import ConnectionClosed
 
 from config.log import log as logger
 from config.settings import settings
+from gateway import ledger
 from gateway.voice import beta, events, replay, shape
-from gateway.voice.desk import AWAY, Desk
+from gateway.voice.desk import Desk
 from gateway.voice.ends import Client, Ended, Gone, no_credits, raise_if_fatal, reason
 from gateway.voice.events import Event, part, said
 from gateway.voice.link import Link, Lost, Refused, opened
 from gateway.voice.memory import Memory
 from gateway.voice.outbox import KINDS, PAST, Outbox
 from gateway.voice.shape import Misshapen
-from gateway.voice.turns import Turns
+from gateway.voice.turns import COMMIT, Turns
 
 FIRST, LONGEST, TRIES = 0.1, 30.0, 10  # seconds between two links; how many without an answer
 QUIET = 0.2  # seconds without a word, before a link is changed for a new one
@@ -53,8 +54,8 @@ class Session:
             await self._load()
             if not await self.desk.may_speak(self.account):
                 raise no_credits()
-        except AWAY:
-            raise Ended(1013, "Postgres does not answer just now.") from None
+        except ledger.AWAY as exc:
+            raise Ended(1013, ledger.why(exc)) from None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stay_linked(group))
@@ -84,6 +85,7 @@ class Session:
 
     async def _from_client(self, text: str) -> None:
         if events.is_audio(text):
+            self.turns.held = self.memory.by_hand
             await self._send_now(text)
             return
         event = events.read(text)
@@ -99,7 +101,11 @@ class Session:
         if event["type"] == "response.create" and not await self.desk.may_speak(self.account):
             raise no_credits()
         if self.links and event["type"].startswith(PAST):
-            await self._send_now(text)
+            self.turns.say(event["type"])
+            if not await self._send_now(text) and event["type"] == COMMIT:
+                message = "The audio went with the provider's connection: say it again."
+                about = said(event, "event_id") or None
+                await self._tell(events.error("input_audio_lost", message, about=about))
             return
         told = event
         if event["type"] in KINDS and not said(event, "event_id"):
@@ -249,17 +255,14 @@ class Session:
         """What the provider says of its own accord while a link is being set up."""
         event = events.read(text)
         if event is not None and event["type"] == "error":
-            await self.client.send(text)
+            await self._tell(events.without_ours(event))
             raise_if_fatal(event)
         elif not self.links:
             await self.client.send(text)
 
     async def _configured(self, text: str) -> None:
         """The answer to a configuration that was replayed: a refusal is always told."""
-        if not self.links:
-            await self.client.send(text)
-        else:
-            await self._between(text)
+        await self._between(text)
 
     def _keep(self) -> None:
         self.desk.writer.keep(

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from gateway.voice.events import Event, is_object
 
 OFF = ("turn_detection", "noise_reduction", "transcription")  # null there means: none
+OBJECT = ("model_type", "model_attributes_type", "dict_type")  # pydantic's words for that
 THEIRS = ("parameters", "variables")  # what the client's own words mean is not ours to say
 
 
@@ -199,8 +200,9 @@ def _wrong(error: ErrorDetails) -> Misshapen:
     param = "session" + "".join(
         f"[{one}]" if isinstance(one, int) else f".{one}" for one in place
     )
-    if error["type"] in ("missing", "union_tag_not_found"):
-        param += ".type" if error["type"] == "union_tag_not_found" else ""
+    if error["type"].startswith("union_tag"):
+        param += ".type"
+    if error["type"] in ("missing", "union_tag_not_found") or error["input"] is None:
         return Misshapen(
             "missing_required_parameter", f"Missing required parameter: '{param}'.", param
         )
@@ -212,7 +214,15 @@ def _wrong(error: ErrorDetails) -> Misshapen:
             f"Invalid value of '{param}'. Supported values are: {names}.",
             param,
         )
-    told = str(error["msg"]).removeprefix("Input should be ")
+    if error["type"] in ("too_long", "too_short"):
+        return Misshapen(
+            "invalid_value", f"Invalid value of '{param}': say one of them.", param
+        )
+    told = (
+        "an object"
+        if error["type"] in OBJECT
+        else error["msg"].removeprefix("Input should be ")
+    )
     return Misshapen("invalid_type", f"Invalid value of '{param}': it should be {told}.", param)
 
 

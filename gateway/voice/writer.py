@@ -13,19 +13,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-import psycopg_pool
 from psycopg import AsyncConnection
 
 from config.log import log as logger
 from db.core.async_pool import Pool
 from db.live import voice
+from gateway.ledger import AWAY
 from gateway.voice.events import Event
 from worker.text.storable import plain_data
 
 MOST = 5000  # of sessions, and of charges, that wait
 FIRST, LONGEST = 0.2, 5.0  # seconds between two tries
 LAST = 3.0  # seconds for what still waits when the gateway stops
-AWAY = (psycopg.OperationalError, psycopg_pool.PoolTimeout, OSError)
 Name = tuple[str, str]  # account, session
 
 

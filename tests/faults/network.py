@@ -22,7 +22,13 @@ from dev.stack.processes import free_port
 from tests.machine import LACKS
 
 TOOLS = ("ip", "iptables", "socat", "ss")
-PLACE, HOST, GUEST = "baton-storm", "10.203.0.1", "10.203.0.2"
+NUMBER = (
+    os.getpid() % 16_384
+)  # of this run: others on the same machine have a network of their own
+PLACE, OUTER, INNER = f"baton-storm-{NUMBER}", f"storm{NUMBER}o", f"storm{NUMBER}i"
+HOST, GUEST = (
+    f"10.{203 + NUMBER // 8192}.{NUMBER // 64 % 128}.{NUMBER % 64 * 4 + n}" for n in (1, 2)
+)
 INSIDE = ("ip", "netns", "exec", PLACE)
 needs_network = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, TOOLS)),
@@ -61,25 +67,25 @@ class Line:
 @contextmanager
 def network() -> Generator[None]:
     """The browser's own, with one way out of it."""
-    for left in (("ip", "netns", "del", PLACE), ("ip", "link", "del", "storm0")):
+    for left in (("ip", "netns", "del", PLACE), ("ip", "link", "del", OUTER)):
         with suppress(subprocess.CalledProcessError):  # by a run that was killed
             do(*left)
     do("ip", "netns", "add", PLACE)
     try:
-        ends = ("storm0", "type", "veth", "peer", "name", "storm1")
+        ends = (OUTER, "type", "veth", "peer", "name", INNER)
         do("ip", "link", "add", *ends, "netns", PLACE)
-        do("ip", "addr", "add", f"{HOST}/30", "dev", "storm0")
-        do("ip", "link", "set", "storm0", "up")
+        do("ip", "addr", "add", f"{HOST}/30", "dev", OUTER)
+        do("ip", "link", "set", OUTER, "up")
         for words in (
-            ("addr", "add", f"{GUEST}/30", "dev", "storm1"),
-            ("link", "set", "storm1", "up"),
+            ("addr", "add", f"{GUEST}/30", "dev", INNER),
+            ("link", "set", INNER, "up"),
             ("link", "set", "lo", "up"),
         ):
             do("ip", "-n", PLACE, *words)
         yield
     finally:
         with suppress(subprocess.CalledProcessError):
-            do("ip", "link", "del", "storm0")
+            do("ip", "link", "del", OUTER)
         do("ip", "netns", "del", PLACE)
 
 
@@ -96,7 +102,7 @@ def placed(script: Path, program: str) -> Path:
 
 def lossy(share: str) -> Callable[[], None]:
     """Drop this share of what comes in over the way out."""
-    rule = ("-A", "INPUT", "-i", "storm1", "-m", "statistic", "--mode", "random")
+    rule = ("-A", "INPUT", "-i", INNER, "-m", "statistic", "--mode", "random")
     return inside("iptables", *rule, "--probability", share, "-j", "DROP")
 
 

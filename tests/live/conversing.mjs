@@ -8,7 +8,10 @@ export async function conversing({ port = 0, slow = false } = {}) {
   const talks = new Set();
   const answered = []; // what people chose
   const behaviour = { loseAck: false, loseSession: false, slow, refuse: null, closeWith: null, epoch: "e1" };
-  const answers = { "/v1/session": { body: JSON.stringify({ project: "shop", user: "ann" }) } };
+  const answers = {
+    "/v1/session": { body: JSON.stringify({ project: "shop", user: "ann" }) },
+    "/v1/projects/shop/events": (query) => ({ body: JSON.stringify(log.slice(Number(query.get("offset"))).slice(0, 500).map(({ t: _, ...event }) => event)) }),
+  };
   let server;
 
   const tell = (frame) => {

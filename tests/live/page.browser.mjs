@@ -271,6 +271,35 @@ test("scroll and what was unfolded survive a reload", async () => {
   assert.ok(Math.abs((await top()) - 900) < 4, "reading is not disturbed");
 });
 
+test("more than is kept: it is said, and earlier messages are shown when asked for, also while new ones come", async () => {
+  for (let n = 1; n <= 1234; n++) gate.speak(n % 2 ? "user" : "assistant", `said ${n}`, `j${n}`);
+  const page = await open();
+  await live(page);
+  const shown = () => page.$$eval("#messages .message .text", (all) => all.map((one) => Number(one.textContent.split(" ")[1])));
+  const from = (first, last) => Array.from({ length: last - first + 1 }, (_, n) => first + n);
+  await until(async () => (await shown()).length === 500, "the newest");
+  assert.deepEqual(await shown(), from(735, 1234));
+  assert.equal(await page.isVisible("#show-earlier"), true);
+  assert.match(await page.textContent("#earlier"), /earlier messages/);
+  await page.$eval("#conversation", (box) => (box.scrollTop = 0));
+  const place = () => page.$eval('#messages [data-key="735"]', (one) => Math.round(one.getBoundingClientRect().top));
+  const before = await place();
+  await page.click("#show-earlier");
+  await until(async () => (await shown()).length === 1000, "500 more");
+  assert.ok(Math.abs((await place()) - before) < 4, "what one reads stays where it is");
+  for (let n = 1235; n <= 1240; n++) gate.speak("assistant", `said ${n}`, `j${n}`);
+  await until(async () => (await shown()).at(-1) === 1240, "the new ones");
+  assert.deepEqual(await shown(), from(235, 1240), "none is missing between the older and the newest");
+  gate.answers["/v1/projects/shop/events"] = { status: 503, body: "{}" };
+  await page.click("#show-earlier");
+  await until(async () => /cannot be read/.test(await page.textContent("#earlier")), "a sentence");
+  delete gate.answers["/v1/projects/shop/events"];
+  gate.answers["/v1/projects/shop/events"] = (query) => ({ body: JSON.stringify(gate.log.slice(Number(query.get("offset")))) });
+  await page.click("#show-earlier");
+  await until(async () => (await shown()).length === 1240, "all");
+  assert.equal(await page.isVisible("#earlier"), false, "there is nothing before");
+});
+
 test("no connection after all tries: failed, with Retry and Start new", async () => {
   const page = await open();
   await live(page);

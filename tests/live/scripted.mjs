@@ -16,9 +16,10 @@ const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 /** The page's files as the gateway gives them, and what `answers` has for other paths. */
 function pages(answers) {
   return createServer((request, response) => {
-    const { pathname } = new URL(request.url, "http://x");
+    const { pathname, searchParams } = new URL(request.url, "http://x");
     const name = pathname.startsWith("/app/") ? "app.html" : pathname.startsWith("/static/") ? pathname.slice(8) : null;
-    const answer = answers[pathname] ?? (name && { type: TYPES[name.split(".").at(-1)], body: readFileSync(new URL(name, STATIC)) });
+    const told = answers[pathname];
+    const answer = (typeof told === "function" ? told(searchParams) : told) ?? (name && { type: TYPES[name.split(".").at(-1)], body: readFileSync(new URL(name, STATIC)) });
     if (!answer) return response.writeHead(404).end("{}");
     response.writeHead(answer.status ?? 200, { "content-type": answer.type ?? "application/json", "content-security-policy": POLICY, "service-worker-allowed": "/app/", "cache-control": "no-cache" });
     return response.end(answer.body);

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import json
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -184,7 +183,7 @@ class Link:
     async def _on_input_audio_buffer_append(self, event: JSON) -> None:
         try:
             audio = base64.b64decode(str(event.get("audio")), validate=True)
-        except binascii.Error:
+        except ValueError:  # also for what is not ASCII
             raise Wrong("invalid_value", "Invalid 'audio': expected base64.", "audio") from None
         self._buffer += len(audio)
         heard: JSON = self.session["audio"]["input"]
