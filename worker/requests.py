@@ -25,6 +25,7 @@ OPTIONS = (
     *("callback_url", "check", "check_tries", "on_check_failed"),
     *("race", "race_by", "race_models", "race_seconds"),
 )
+FAR = 10**15  # beyond the range of every number that a request has
 
 
 def _lines(given: object) -> object:
@@ -111,7 +112,8 @@ class Compaction(Request):
 
 def readable(ask: Request) -> Request:
     """The request as Postgres can judge it. Raises BadInput for what Postgres cannot hold, or
-    would take for something else."""
+    would take for something else; a number beyond all ranges comes nearer, so that Postgres can
+    say which range it is."""
     for name, value in ask.model_dump().items():
         texts = cast(list[object], value) if isinstance(value, list) else [value]
         if any(isinstance(one, str) and ("\x00" in one or _torn(one)) for one in texts):
@@ -121,7 +123,12 @@ def readable(ask: Request) -> Request:
             )
     if ask.run_at is not None and ask.run_at.tzinfo is None:
         raise BadInput("run_at has no time zone: give it one, such as UTC.", field="run_at")
-    return ask.model_copy(update={"workspace": places.resolved(ask.workspace)})
+    numbers = {
+        name: type(value)(FAR if value > 0 else -FAR)
+        for name, value in ask
+        if isinstance(value, int | Decimal) and not -FAR <= value <= FAR
+    }
+    return ask.model_copy(update={**numbers, "workspace": places.resolved(ask.workspace)})
 
 
 def params(ask: Request, job_id: UUID | None) -> dict[str, Any]:

@@ -54,11 +54,12 @@ create or replace function baton_first(
 $$;
 
 -- Whether somebody else's job, or a more urgent or an older one, is known to wait for a slot: then
--- what was not chosen by the relay takes none.
+-- what was not chosen by the relay takes none. Without a relay nobody would send for that job; to wait
+-- for it would be to wait for ever.
 create or replace function baton_waits_ahead(of_user text, urgency int, place bigint)
 returns boolean language plpgsql stable as $$
 begin
-    return exists (
+    return (exists (
         select from user_turns u
          where u.priority > urgency
             or u.priority = urgency and (u.user_id <> of_user or u.pos < place))
@@ -68,7 +69,8 @@ begin
                         and publish_after <= now() and published_at is null
                       order by publish_after limit 20) n
          where n.priority > urgency
-            or n.priority = urgency and (n.user_id <> of_user or n.pos < place));
+            or n.priority = urgency and (n.user_id <> of_user or n.pos < place)))
+    and exists (select from relays r where r.seen_at > now() - interval '10 s');
 end $$;
 
 -- The workers that were heard of lately, each with the limit of its credential; null: it may be used.

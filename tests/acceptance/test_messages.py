@@ -27,6 +27,8 @@ CANARY = "the-prompt-that-nobody-may-read"
         ({"eta": CANARY}, "bad_input"),
         ({"body": f'[[], {{}}, "{CANARY}"]'}, "bad_input"),
         ({"body": '[[], {}, {"id": "another"}]'}, "bad_input"),
+        ({"body": f'[[], {{"self": "{CANARY}"}}, {{}}]'}, "bad_input"),
+        ({"name": "tasks.upkeep.sweep", "body": f'[[], {{"{CANARY}": 1}}, {{}}]'}, "bad_input"),
         ({"name": "celery.group"}, "unknown_task"),
         ({"name": "celery.map"}, "unknown_task"),
     ],
@@ -44,6 +46,7 @@ def test_what_is_no_message_of_ours_is_found_by_its_id_and_its_body_by_nobody(
     assert CANARY not in str(written)
     wait_until(lambda: not baton.unread(), timeout=20, description="all messages to be read")
     assert CANARY not in baton.up.log("worker")
+    assert "raised unexpected" not in baton.up.log("worker")
 
 
 # What Celery's own control sends to all workers, as a task to be sent after ours.

@@ -6,7 +6,7 @@ import pytest
 from psycopg import Connection
 
 from db.core import names
-from db.jobs import messages
+from db.jobs import jobs, messages
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare
@@ -43,6 +43,13 @@ def test_a_task_of_any_id_whose_message_was_refused_is_told(
     assert (ran.code, ran.out) == (1, "")
     assert "was refused" in ran.err
     assert "The prompt is empty: say more." in ran.err
+
+
+@pytest.mark.parametrize("task", ["order 17", "1a2b3c", "déjà.1"])
+def test_the_job_of_a_task_of_any_id_is_found_by_it(baton: Baton, conn: Connection, task: str):
+    job = jobs.id_of_task(task)
+    asked(conn, str(job))
+    assert baton("jobs", task, "--json").document["id"] == str(job)
 
 
 @pytest.mark.parametrize("command", [("jobs",), ("cancel",), ("retry",)])

@@ -19,7 +19,7 @@ from db.jobs.listing import Wanted
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
 from tests.ledger import ask, at_once, begun, commit, finish, job_row, one
-from worker.client import Build, TooManyRequests, enqueue, retry
+from worker.client import Build, Refused, TooManyRequests, enqueue, retry
 
 __all__ = ["bare", "baton"]
 
@@ -75,6 +75,28 @@ def test_each_argument_has_its_rule_in_sql(conn: Connection, subtests: pytest.Su
             with pytest.raises(psycopg.Error, match=sentence) as told:
                 conn.execute(query.format(beside, sql.SQL(odd)))
             assert refusal(told.value)
+    assert one(conn, "select count(*) from jobs") == 0
+
+
+# What no driver could bring to Postgres, or no system takes for a path.
+BEYOND: list[tuple[dict[str, Any], str]] = [
+    ({"budget": Decimal("1e500")}, "budget must be an amount"),
+    ({"budget": Decimal("-1e500")}, "budget must be an amount"),
+    ({"priority": 10**400}, "priority must be a whole number"),
+    ({"priority": -(10**400)}, "priority must be a whole number"),
+    ({"max_turns": 10**5000}, "max_turns must be a whole number"),
+    ({"check": "true", "check_tries": 10**5000}, "check_tries must be a whole number"),
+    ({"check": "true", "race": 10**5000}, "race must be a whole number"),
+    ({"workspace": "/" + "x" * 300}, "must be an absolute path"),
+]
+
+
+def test_each_argument_has_its_rule_in_python(conn: Connection, subtests: pytest.Subtests):
+    for n, (odd, sentence) in enumerate(BEYOND):
+        with subtests.test(f"{n} {next(iter(odd))}"):
+            asked = Build.model_validate({"project": "p", "user": "u", "prompt": "x", **odd})
+            with pytest.raises(Refused, match=sentence):
+                enqueue(conn, asked)
     assert one(conn, "select count(*) from jobs") == 0
 
 

@@ -16,7 +16,7 @@ import pytest
 from psycopg import Connection
 
 from db.core.events import Event
-from db.jobs import attempts, endings, limits, outbox, workers
+from db.jobs import attempts, endings, limits, outbox, relays, workers
 from db.jobs.endings import Wait
 from db.jobs.jobs import NEVER
 from db.jobs.outbox import Room
@@ -38,6 +38,10 @@ from tests.ledger import (
     turn,
 )
 from tests.slots import Slots, flood
+
+
+def relay_lives(conn: Connection) -> None:
+    relays.report(conn, relay_id="r", host="h", boot="b", pid=1)
 
 
 @pytest.fixture
@@ -71,6 +75,7 @@ def test_the_last_to_come_is_seen_in_the_first_look_at_a_flood(conn: Connection)
 
 
 def test_a_chain_that_goes_on_takes_no_other_users_turn(conn: Connection):
+    relay_lives(conn)
     ask(conn)
     job = claim(conn, published(conn)[0])
     assert job
@@ -356,6 +361,7 @@ def test_a_request_that_interrupts_clears_nothing_that_was_asked_for_later(conn:
 
 def test_a_plain_message_takes_nobodys_turn(conn: Connection):
     """What no relay has chosen begins only if nobody waits who goes before it."""
+    relay_lives(conn)
     first = ask(conn, project="hers", user_id="ann")
     plain = ask(conn, project="his", user_id="bob")
     attempt = partial(attempts.claim, conn, runner=RUNNER, lease=LEASE, limit=3, chosen=False)
@@ -363,6 +369,24 @@ def test_a_plain_message_takes_nobodys_turn(conn: Connection):
     assert published(conn, 1) == [first]
     assert claim(conn, first)
     assert attempt(plain, attempt=uuid4()), "nobody waits any more"
+
+
+@pytest.mark.parametrize("silent", [None, 11])
+def test_without_a_relay_nobody_is_waited_for_whom_only_a_relay_would_send(
+    conn: Connection, silent: int | None
+):
+    """A worker by itself does what its messages say, and its chains go on."""
+    if silent:
+        relay_lives(conn)
+        conn.execute("update relays set seen_at = now() - make_interval(secs => %s)", (silent,))
+    ask(conn, project="hers", user_id="ann")
+    plain = ask(conn, project="his", user_id="bob")
+    attempt = partial(attempts.claim, conn, runner=RUNNER, lease=LEASE, limit=3, chosen=False)
+    job = attempt(plain, attempt=uuid4())
+    assert job
+    moved = advance(conn, job, turn(conn, job), following=next_job())
+    assert moved
+    assert [message.rung for message in moved.messages] == [True]
 
 
 def test_what_runs_on_a_worker_that_goes_or_is_limited_takes_no_slot_of_another(

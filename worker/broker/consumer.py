@@ -41,8 +41,8 @@ MORE = (
     " send: ask for each by itself."
 )
 ODD = (
-    "The message's arguments, eta or expires are not as Celery's protocol says: look at what"
-    " sends it."
+    "The message's arguments, eta or expires are not as the task or Celery's protocol has them:"
+    " look at what sends it."
 )
 
 
@@ -73,6 +73,7 @@ class Request(CelerysRequest):
             raise AsksForMore
         if not isinstance(given, list | tuple) or not isinstance(named, dict):
             raise InvalidTaskError("The arguments are no list, or no mapping.")
+        _check_taken(self.task, cast(Any, given), cast(Any, named))
         self._argsrepr = saferepr(_places(cast(Any, given)))
         self._kwargsrepr = saferepr(_names(cast(Any, named)))
         self._request_dict |= {"argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr}
@@ -80,6 +81,18 @@ class Request(CelerysRequest):
     def info(self, safe: bool = True) -> Any:
         """What `inspect active` and Flower's page of a worker show."""
         return super().info(safe=True)
+
+
+def _check_taken(task: Any, given: list[Any], named: dict[Any, Any]) -> None:
+    """Raises InvalidTaskError for what the task cannot be called with. Else the call would fail with
+    a traceback in the log, and nothing for the producer to find."""
+    wrong = InvalidTaskError("The arguments are not the task's.")
+    if "self" in named:  # as Celery itself calls what it gives a task
+        raise wrong
+    try:
+        task.__header__(*given, **named)
+    except TypeError:
+        raise wrong from None
 
 
 def _places(given: list[Any]) -> list[Any]:

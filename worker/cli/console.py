@@ -48,7 +48,9 @@ def main(
         code = command.main(arguments, "baton", standalone_mode=False, obj=prepare)
         sys.stdout.flush()
     except BaseException as exc:
-        return complain(exc, document=screen.json and not screen.shown)
+        # What stands before --json may be wrong already: then the option was not come to.
+        wanted = screen.json or "--json" in (sys.argv[1:] if arguments is None else arguments)
+        return complain(exc, document=wanted and not screen.shown)
     return code if isinstance(code, int) else 0
 
 

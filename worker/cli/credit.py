@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.complaints import WrongUsage
 from worker.cli.console import AsJson, app, ledger, screen
 from worker.failures.failed import Failed
 from worker.text.units import number
@@ -29,11 +30,11 @@ def show_credit(
     from db.live import voice
 
     if sum((set_to is not None, add is not None, unlimited)) > 1:
-        raise Failed("Give one of --set, --add and --unlimited.")
+        raise WrongUsage("Give one of --set, --add and --unlimited.")
     if set_to is not None and not 0 <= set_to <= MOST:
-        raise Failed(f"--set is a number of tokens, from 0 to {MOST}.")
+        raise WrongUsage(f"--set is a number of tokens, from 0 to {MOST}.")
     if add is not None and not 1 <= add <= MOST:
-        raise Failed(f"--add is a number of tokens, from 1 to {MOST}.")
+        raise WrongUsage(f"--add is a number of tokens, from 1 to {MOST}.")
     with ledger() as conn:
         found = voice.credit(
             conn, account, tokens=set_to, add=add or 0, unlimited=unlimited

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from worker.cli.complaints import WrongUsage
 from worker.cli.console import AsJson, app, ledger, screen
 from worker.cli.moments import Until
 from worker.failures.failed import Failed
@@ -28,9 +29,11 @@ def keys_of_accounts(
     with ledger() as conn:
         if act == "create":
             if not account or not account.isprintable() or len(account) > 200:
-                raise Failed("Say whose key it is: `baton key create --account NAME`.")
+                raise WrongUsage("Say whose key it is: `baton key create --account NAME`.")
             if wrong := set(scope or ()) - set(keys.SCOPES):
-                raise Failed(f"There is no scope {min(wrong)}: use {', '.join(keys.SCOPES)}.")
+                raise WrongUsage(
+                    f"There is no scope {min(wrong)}: use {', '.join(keys.SCOPES)}."
+                )
             try:
                 key, row = keys.create(conn, account, name, list(scope or ["jobs"]), until)
             except ValueError:
@@ -38,7 +41,9 @@ def keys_of_accounts(
             told = {"id": row.id, "account": account, "scopes": row.scopes}
             screen.show({"key": key, **told, "expires_at": row.expires_at}, [key])
         elif act == "revoke":
-            gone = keys.revoke(conn, number) if number is not None else None
+            if number is None:
+                raise WrongUsage("Say which one: `baton key revoke NUMBER`.")
+            gone = keys.revoke(conn, number)
             if gone is None:
                 raise Failed("There is no key of that number: look at `baton key list`.")
             screen.show({"id": gone.id, "account": gone.account_id, "revoked": True},

@@ -89,13 +89,17 @@ def known_job(conn: "Connection", given: str) -> "Job":
 
 
 def job_of_task(conn: "Connection", given: str) -> "Job":
-    """As `known_job`; `given` may also be the id of a task, in any form, whose message was
-    refused: then Failed says why."""
+    """As `known_job`; `given` may also be the id of a task, in any form. Where its message was refused,
+    Failed says why."""
+    from db.jobs import jobs
+
     try:
         return known_job(conn, parse_id(given))
     except (Failed, WrongUsage, typer.BadParameter):
         if why := _refused(conn, given):
             raise Failed(why) from None
+        if (made := jobs.id_of_task(given)) and (found := jobs.get(conn, made)):
+            return found
         check_form(given)
         raise
 

@@ -43,6 +43,7 @@ Do = Callable[[Attempt], None]
 WORK: dict[str, Do] = {}  # by the kind of the job; tasks/ has it
 PLACES = ("project_id", "user_id", "prompt", "version_id", "previous_session_id", "key")
 FIELDS = {"project_id": "project", "user_id": "user", "version_id": "version"}
+SAID = {ours: theirs for theirs, ours in FIELDS.items()}  # some messages have our names
 
 
 # A producer's open transaction may hold what a request needs: that stops no slot for long.
@@ -122,12 +123,19 @@ def _keep(task: Task[Any, Any], refused: RefusedMessage) -> None:
 
 
 def named(given: tuple[Any, ...], asked: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a plain message by name. Raises RefusedMessage for one too many."""
+    """The fields of a plain message by name. Raises RefusedMessage for one too many, or given twice."""
     if len(given) > len(PLACES):
         raise RefusedMessage(
             f"The message has {len(given)} arguments: use names instead.", "bad_input"
         )
-    return {**dict(zip(PLACES, given, strict=False)), **asked}
+    fields = [
+        *zip(PLACES, given, strict=False),
+        *((SAID.get(name, name), value) for name, value in asked.items()),
+    ]
+    names = [name for name, _ in fields]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RefusedMessage(f"The message's {twice[0][:60]} is given twice.", field=twice[0])
+    return dict(fields)
 
 
 def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
@@ -149,9 +157,11 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
         ask = ASKS[kind](**given)
     except ValidationError as exc:  # from None: what was given would stand in the traceback
         first = exc.errors(include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])[:60]
         said = str(first["msg"]).removeprefix("Value error, ").lower()
-        raise RefusedMessage(f"The message's {where[:60]}: {said}.", field=where[:60]) from None
+        raise RefusedMessage(
+            f"The message's {SAID.get(where, where)}: {said}.", field=where
+        ) from None
     try:
         accepted = _commit(ask, task_id)
     except Refused as exc:

@@ -121,7 +121,9 @@ def _watch(lease: Lease, beat: Callable[[float | None], None]) -> None:
         due = identity.now() >= lease.renew_at
         _ask(lease, renew=due)
         if due:
-            beat(lease.silence())
+            beat(silence := lease.silence())
+            if silence is not None and lease.silence() is None:
+                beat(None)  # the turn ended meanwhile, and its end was told before
         _check_clocks(lease)
         _steer(lease)
 

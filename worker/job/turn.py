@@ -202,19 +202,19 @@ def _spawn(at: Attempt, step: Step, request: Request, choice: Choice) -> Turn:
     saw(progress.BEGAN, {"resumes": request.resume is not None})
     own = own_directory(request.minted)
     around = box(at.cwd, own=own, cli=Path(cli()), writable=step.mode == "work")
-    with at.lease.turn(around) as leash:
-        watch = Watch(
-            saw=saw,
-            alive=at.lease.alive,
-            stopped=at.lease.reason,
-            end=leash.end,
-            keeper_env=leash.environ,
-        )
-        try:
+    try:
+        with at.lease.turn(around) as leash:
+            watch = Watch(
+                saw=saw,
+                alive=at.lease.alive,
+                stopped=at.lease.reason,
+                end=leash.end,
+                keeper_env=leash.environ,
+            )
             turn = at.agent(request, store=store, watch=watch)
-        except BaseException:
-            progress.note_silence(at.job.id, None)
-            raise
+    except BaseException:
+        progress.note_silence(at.job.id, None)
+        raise
     saw(progress.ENDED, {"tokens": turn.context_tokens})
     return turn
 

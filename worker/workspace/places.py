@@ -23,7 +23,7 @@ def resolved(given: str | None) -> str | None:
     """
     if not given or "\x00" in given or str(path := Path(given)) != given or ".." in path.parts:
         return given
-    return str(path.resolve()) if path.is_absolute() and path.exists() else given
+    return str(path.resolve()) if path.is_absolute() and workspace.is_there(path) else given
 
 
 def check_asked(project_id: str, given: str | None, known: Place | None) -> None:
@@ -48,7 +48,7 @@ def check_asked(project_id: str, given: str | None, known: Place | None) -> None
     except BadRequest as exc:
         raise BadWorkspace(str(exc), field="workspace") from exc
     comes = path == default or (known and asking().workspace_remote)
-    if not path.exists() and not comes:  # the default one is made, or made again
+    if not workspace.is_there(path) and not comes:  # the default one is made, or made again
         raise BadWorkspace(
             f"The workspace {path} is missing: create the directory, or restore it.",
             field="workspace",
