@@ -17,6 +17,7 @@ import typer
 from dev.stack.procfile import checkout
 from worker.cli import app
 from worker.cli import main as run
+from worker.cli.console import PLUGINS
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -87,7 +88,9 @@ def bench(
 
 
 def _hand_over(module: str, **more: Any) -> None:
-    """Run the module's main with the folder of our data; it imports what is slow to import."""
+    """Run the module's main with the folder of our data; it imports what is slow to import. The
+    processes that it begins are not commands."""
+    os.environ.pop(PLUGINS, None)
     raise typer.Exit(import_module(module).main(_home(), **more))
 
 

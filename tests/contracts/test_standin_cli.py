@@ -7,6 +7,7 @@ test_error_table.py.
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,3 +294,24 @@ def test_a_base_url_is_taken_for_anthropics_own_where_the_cli_is_told_so(run: Ru
     assert ("diagnostics" in alone.body, "diagnostics" in told.body) == (False, True)
     assert len(told.body["system"]) > len(alone.body["system"])
     assert told.tools == alone.tools
+
+
+def test_for_a_bearer_the_cli_asks_anthropic_nothing_of_its_own_before_a_turn(run: Run):
+    """As the bridge gives the turn's token (worker/sandbox/bridge.py). For a key it asks what the
+    organization allows, and is 5 s late where nobody lets it; the model is asked the same."""
+    assumed = {"_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL": "1"}
+    with socket.create_server(("127.0.0.1", 0)) as way_out:
+        way_out.setblocking(False)
+        proxied = assumed | {"HTTPS_PROXY": f"http://127.0.0.1:{way_out.getsockname()[1]}"}
+        (bearing,) = run(
+            "say hello",
+            change=proxied | {"ANTHROPIC_API_KEY": "", "ANTHROPIC_AUTH_TOKEN": "stand-in"},
+        ).asked
+        with pytest.raises(BlockingIOError):
+            way_out.accept()
+        (keyed,) = run("say hello", change=proxied).asked
+        way_out.accept()[0].close()  # or the bridge need not do this any more
+    assert bearing.key == keyed.key
+    assert bearing.tools == keyed.tools
+    assert bearing.body["system"][1:] == keyed.body["system"][1:]
+    assert bearing.body.keys() == keyed.body.keys()

@@ -1,6 +1,7 @@
 """Agents in their box reach their model and nothing else, and have no key: with the real CLI."""
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from config import egress
 from tests.boxes import in_box
+from tests.conftest import Configure
 from tests.egress import proxy
 from tests.machine import needs_bubblewrap
 from tests.running import AtWork
@@ -205,3 +207,23 @@ def test_a_request_waits_for_a_proxy_that_starts_anew(at_work: AtWork, tmp_path:
         with proxy():
             assert program.stdout.readline() == "401\n"
             assert program.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [({}, ["t", None]), ({"_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL": "1"}, [None, "t"])],
+)
+def test_the_token_is_a_bearer_where_the_cli_would_ask_anthropic_with_a_key(
+    tmp_path: Path, given: dict[str, str], seen: list[str | None], configure: Configure
+):
+    configure(BATON_EGRESS_HOME=str(tmp_path / "egress"))
+    egress.make_home()
+    names = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    tells = f"import json, os; print(json.dumps([os.environ.get(n) for n in {names}]))"
+    done = subprocess.run(
+        [*network.bridge(boxed=False), sys.executable, "-c", tells],
+        env={"ANTHROPIC_API_KEY": "t", **given},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == seen

@@ -5,8 +5,8 @@ egress proxy's socket.
 
 It runs on the standard library alone (`python -I -S bridge.py DIRECTORY PROGRAM ARGUMENTS`). It
 listens, leaves a child that carries, and becomes the program: so the port is there before the
-program is, and the child ends with it. The program has the turn's token as its key, and finds
-the way in ANTHROPIC_BASE_URL and HTTPS_PROXY.
+program is, and the child ends with it. The program has the turn's token as its key, or as its
+bearer, and finds the way in ANTHROPIC_BASE_URL and HTTPS_PROXY.
 
 Every turn waits for it, so it takes what lies below `socket` and `threading`: with what these
 import it took 29 ms of a processor to start, and takes 14.
@@ -24,6 +24,10 @@ PAUSE = 0.1  # seconds
 LOOK_EVERY = 1.0  # second: whether the program is still there
 CHUNK = 64 * 1024  # bytes
 HERE = "127.0.0.1"
+KEY, BEARER = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
+ANTHROPICS = (
+    "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"  # set where the model is Anthropic's own
+)
 TCP = (_socket.AF_INET, _socket.SOCK_STREAM)
 UNIX = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
@@ -49,6 +53,16 @@ def ways(port: int, token: str) -> dict[str, str]:
     told = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "NO_PROXY": f"{HERE},localhost,::1"}
     told |= {name.lower(): value for name, value in told.items()}
     return {"ANTHROPIC_BASE_URL": f"http://{HERE}:{port}", **told}
+
+
+def bearing(environ: dict[str, str]) -> dict[str, str]:
+    """The environment of the program. With a key of Anthropic's own the CLI asks there, before
+    anything else, what an organization allows; nobody lets it, and it tries for 5 s. For a bearer
+    it does not ask."""
+    if not environ.get(ANTHROPICS):
+        return environ
+    others = {name: value for name, value in environ.items() if name != KEY}
+    return {**others, BEARER: environ.get(KEY, "")}
 
 
 def reach(directory: int) -> _socket.socket | None:
@@ -148,9 +162,8 @@ def main() -> None:
     _, place, *command = sys.argv
     directory = os.open(place, os.O_PATH | os.O_DIRECTORY)
     listening = listen()
-    environ = os.environ | ways(
-        listening.getsockname()[1], os.environ.get("ANTHROPIC_API_KEY", "")
-    )
+    told = ways(listening.getsockname()[1], os.environ.get(KEY, ""))
+    environ = bearing(dict(os.environ) | told)
     leave_a_carrier(listening, directory)
     try:
         os.execvpe(command[0], command, environ)
