@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, LiteralString
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -100,15 +100,15 @@ RACERS: LiteralString = """
      where r.id = %(id)s order by j.finished_at, number"""
 
 
-def begin(conn: Connection, job: Claimed, asked: list[dict[str, Any]]) -> bool:
-    """Insert the race's jobs, of these arguments, and a branch for each from the job's head. Once;
-    False, with nothing written, when the attempt was replaced."""
+def begin(conn: Connection, job: Claimed, asked: dict[UUID, dict[str, Any]]) -> bool:
+    """Insert the race's jobs, of these ids and arguments, and a branch for each from the job's head.
+    Once; False, with nothing written, when the attempt was replaced."""
     with conn.transaction():
         if not _hold(conn, job):
             return False
         if not racers(conn, job):
-            for args in asked:
-                conn.execute(BEGIN, _params(job, args))
+            for new, args in asked.items():
+                conn.execute(BEGIN, _params(job, new, args))
     return True
 
 
@@ -120,8 +120,7 @@ def _hold(conn: Connection, job: Claimed) -> bool:
     return held.rowcount == 1
 
 
-def _params(job: Claimed, args: dict[str, Any]) -> dict[str, Any]:
-    new = uuid4()
+def _params(job: Claimed, new: UUID, args: dict[str, Any]) -> dict[str, Any]:
     params = {"race": job.id, "new": new, "lane": f"branch-{new}", "args": Jsonb(args)}
     return params | {"head": job.head, "tree": job.tree}
 

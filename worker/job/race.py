@@ -13,6 +13,7 @@ docs/decisions/0030 says why it is so.
 
 import contextlib
 from typing import Any
+from uuid import uuid4
 
 from config.settings import settings
 from db.core.events import Event
@@ -116,7 +117,8 @@ def _begin(at: Attempt, replaced: str) -> None:
             "A race begins from the project's newest session and its files: build the project once."
         )
     with connection() as conn:
-        if not races.begin(conn, at.job, _asked(at, replaced)):
+        asked = {uuid4(): args for args in _asked(at, replaced)}
+        if not races.begin(conn, at.job, asked):
             raise AttemptReplaced("The job was taken over before its race began.")
     crash_points.reach("race.begun")
 
