@@ -68,6 +68,7 @@ def race(w: World, job: Claimed) -> Steps:
         if not w.ledger.begin_race(job, [w.uuid() for _ in range(RACERS)]):
             return
     elif any(one.passed for one in found):
+        yield
         w.ledger.stop_race(job)
     yield
     if not w.ledger.wait_for_race(job):

@@ -122,7 +122,6 @@ def test_a_seed_is_one_history(clock: Clock):
         (attempts, "CLAIM", lanes.FIRST, "true"),
         (attempts, "CLAIM", "and l.until > now()", "and false"),
         (checks, "RECORD", "and attempt = %(attempt)s and state = 'running'", ""),
-        (races, "STOP", "and r.attempt = %(attempt)s and r.state = 'running'", ""),
         (races, "TOLD_SOONER", "run_at = now(), ", ""),
         (rescue, "RESCUE", "j.lease_until < now()", "true"),
         (rescue, "RESCUE", "greatest(j.attempts - 1, 0)", "j.attempts"),
