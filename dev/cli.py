@@ -57,6 +57,7 @@ Measured = Literal[
     "study",
     "reckoned",
     "turns",
+    "repairs",
 ]
 
 
@@ -66,7 +67,12 @@ def bench(
     projects: Annotated[
         int, typer.Option(min=1, help="Of the large ledger of `scale`; 20 jobs each.")
     ] = 100_000,
-    updates: Annotated[int, typer.Option(min=1, max=50, help="Of each cell of `study`.")] = 4,
+    updates: Annotated[
+        int,
+        typer.Option(
+            min=1, max=50, help="Of each cell of `study`, and of each sample of `repairs`."
+        ),
+    ] = 4,
     gaps: Annotated[str, typer.Option(help="Of `study`: 1m, 10m, 2h, 1d, by commas.")] = "",
     policies: Annotated[str, typer.Option(help="Of `study`: by commas; all by default.")] = "",
     task: Annotated[
@@ -79,11 +85,13 @@ def bench(
     """Measure throughput and latency; what transcripts, and files, take up; what a resume costs;
     what grows with the ledger; what a gateway carries; what the relay of voice adds to a piece of audio, the egress
     proxy to a request, and a box to a turn; what a chain weighs in tokens, leg by leg; what updates cost by how
-    sessions are gone on from."""
+    sessions are gone on from, and what it costs to mend what a check found."""
     more: dict[str, Any] = {"projects": projects} if of == "scale" else {}
     if of == "study":
         more = {"updates": updates, "gaps": gaps, "policies": policies}
         more |= {"task": task, "minutes": minutes}
+    if of == "repairs":
+        more = {"updates": updates}
     _hand_over("dev.bench.chains" if of == "throughput" else f"dev.bench.{of}", **more)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, LiteralString
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -100,15 +100,15 @@ RACERS: LiteralString = """
      where r.id = %(id)s order by j.finished_at, number"""
 
 
-def begin(conn: Connection, job: Claimed, asked: list[dict[str, Any]]) -> bool:
-    """Insert the race's jobs, of these arguments, and a branch for each from the job's head. Once;
-    False, with nothing written, when the attempt was replaced."""
+def begin(conn: Connection, job: Claimed, asked: dict[UUID, dict[str, Any]]) -> bool:
+    """Insert the race's jobs, of these ids and arguments, and a branch for each from the job's head.
+    Once; False, with nothing written, when the attempt was replaced."""
     with conn.transaction():
         if not _hold(conn, job):
             return False
         if not racers(conn, job):
-            for args in asked:
-                conn.execute(BEGIN, _params(job, args))
+            for new, args in asked.items():
+                conn.execute(BEGIN, _params(job, new, args))
     return True
 
 
@@ -120,8 +120,7 @@ def _hold(conn: Connection, job: Claimed) -> bool:
     return held.rowcount == 1
 
 
-def _params(job: Claimed, args: dict[str, Any]) -> dict[str, Any]:
-    new = uuid4()
+def _params(job: Claimed, new: UUID, args: dict[str, Any]) -> dict[str, Any]:
     params = {"race": job.id, "new": new, "lane": f"branch-{new}", "args": Jsonb(args)}
     return params | {"head": job.head, "tree": job.tree}
 
@@ -204,15 +203,22 @@ STOP: LiteralString = (
 )
 
 
+WORKED_ON = "select from jobs where project_id = %s and lane = %s and state = 'running'"
+
+
 class BranchGone(HeadHeld):
     """The branch of the one that is to be taken was dropped."""
+
+
+class BranchBusy(HeadHeld):
+    """A job that somebody asked for runs on the branch of the one that is to be taken."""
 
 
 def promote(conn: Connection, job: Claimed, racer: Racer, version: str, status: str) -> bool:
     """Make the head and the files of one of the race the project's, and a version of them; once.
 
     False, with nothing changed, when the attempt was replaced. Raises HeadHeld when the head is not
-    the one that the race began from any more, and BranchGone.
+    the one that the race began from any more, and BranchGone or BranchBusy.
     """
     with conn.transaction():
         if not _hold(conn, job):
@@ -224,6 +230,8 @@ def promote(conn: Connection, job: Claimed, racer: Racer, version: str, status: 
         if found is None:
             raise BranchGone("The branch is gone.")
         if found[0] is None:
+            if conn.execute(WORKED_ON, (job.project_id, racer.lane)).rowcount:
+                raise BranchBusy("Somebody works on the branch.")
             _move(conn, job, racer, version, status)
     return True
 
@@ -257,20 +265,18 @@ def _move(conn: Connection, job: Claimed, racer: Racer, version: str, status: st
         version_id=version,
         tree=racer.tree,
     )
-    told = {
-        "old": row[0],
-        "session": racer.head,
-        "parent": row[0],
-        "source": "fork",
-        "branch": racer.lane,
-        "version": version,
-    }
+    told: dict[str, Any] = {"old": row[0], "session": racer.head, "parent": row[0]}
+    told |= {"source": "fork", "branch": racer.lane, "version": version}
     heads.move(conn, job.project_id, to, told)
 
 
-# As when an operator promotes a branch (branches.PROMOTE); and its version is the race's own.
+# As when an operator promotes a branch (branches.PROMOTE); and its version is the race's own. What was asked
+# for on the branch meanwhile goes to the main line, as what is asked again later does (baton_lane_again).
 PROMOTE: LiteralString = """
-    with ended_branch as (
+    with its_jobs as (
+        update jobs set lane = 'main'
+         where project_id = %(project)s and lane = %(lane)s and state in ('queued', 'parked')
+    ), ended_branch as (
         update branches set promoted_at = now() where project_id = %(project)s and lane = %(lane)s
     ), its_sessions as (
         update project_ai_session_metrics

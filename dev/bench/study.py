@@ -95,7 +95,7 @@ def main(
             Standin(model, port=0, speed=0) as serving,
         ):
             migrate(running.database_url)
-            _enter(Path(place), running.database_url, running.redis_url, serving.url)
+            enter(Path(place), running.database_url, running.redis_url, serving.url)
             rows = list[Row]()
             with proxy(), psycopg.connect(running.database_url, autocommit=True) as conn:
                 cells = [(gap, policy) for gap in wanted for policy in tried]
@@ -111,7 +111,8 @@ def main(
     return 0
 
 
-def _enter(place: Path, database_url: str, redis_url: str, model_url: str) -> None:
+def enter(place: Path, database_url: str, redis_url: str, model_url: str) -> None:
+    """Let this process be a worker of the services there, with that model."""
     os.environ |= {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -130,6 +131,18 @@ def _enter(place: Path, database_url: str, redis_url: str, model_url: str) -> No
 def _append(file: Path, row: Row) -> None:
     with file.open("a") as out:
         out.write(json.dumps(row) + "\n")
+
+
+def lay_out(project: str) -> Path:
+    """The project's workspace, with the code base in it."""
+    place = settings().workspaces / project
+    found = importlib.util.find_spec("celery")
+    assert found, "Celery is one of our dependencies"
+    assert found.origin
+    shutil.copytree(
+        Path(found.origin).parent, place, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return place
 
 
 class _Cell:
@@ -162,13 +175,7 @@ class _Cell:
         os.environ |= POLICIES[self._policy]
         settings.cache_clear()
         ledger_settings.tell(self._conn)
-        place = settings().workspaces / self._project
-        found = importlib.util.find_spec("celery")
-        assert found, "Celery is one of our dependencies"
-        assert found.origin
-        shutil.copytree(
-            Path(found.origin).parent, place, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        place = lay_out(self._project)
         self._model.task = TASKS[self._task]
         self._model.files = candidates(place, self._model.task.sizes)
 

@@ -110,7 +110,8 @@ def main(root: Path) -> int:
 def _show(demo: Demo) -> int:
     demo.run()
     site = settings().workspaces / demo.project
-    demo.findings += site_is_whole(site) + found(demo.conn, demo.project)
+    scripted = not settings().anthropic_api_key.get_secret_value()
+    demo.findings += site_is_whole(site) + found(demo.conn, demo.project, scripted=scripted)
     summary(demo.console, demo.conn, demo.project, site)
     broken = [finding for finding in demo.findings if not finding.holds]
     for finding in broken:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from db.jobs import checks
 from dev.demo.findings import transitions
 
 # What the provider charges for a token, as multiples of an input token's price.
@@ -17,16 +18,20 @@ READ, WRITE, OUTPUT = 0.1, 1.25, 5.0
 def summary(console: Console, conn: Connection, project: str, site: Path) -> None:
     """Print the files, the tree and the figures."""
     moves = transitions(conn, project)
+    proved = checks.of_sessions(conn, project)
     console.print()
-    console.print(_tree(project, moves))
-    console.print("tokens: new + from the prompt cache → written", style="dim")
+    console.print(_tree(project, moves, proved))
+    console.print(
+        "tokens: new + from the prompt cache → written; ✗ and ✓: how a check of it ended",
+        style="dim",
+    )
     console.print()
     for line in _figures(moves):
         console.print(line, markup=False)
     console.print(f"Open {(site / 'index.html').as_uri()}", markup=False, soft_wrap=True)
 
 
-def _tree(project: str, moves: list[dict[str, Any]]) -> Tree:
+def _tree(project: str, moves: list[dict[str, Any]], proved: dict[str, list[Any]]) -> Tree:
     """A branch for each version, and on it the moves of the head in their order."""
     tree = Tree(Text.assemble(("session chain of ", "dim"), (project, "bold")))
     branch, version = tree, None
@@ -36,11 +41,12 @@ def _tree(project: str, moves: list[dict[str, Any]]) -> Tree:
         elif move["version_id"] != version:
             version = move["version_id"]
             branch = tree.add(Text(f"version {version}", style="bold"))
-        branch.add(_move(move))
+        branch.add(_move(move, proved.get(move["new_session_id"], [])))
     return tree
 
 
-def _move(move: dict[str, Any]) -> Text:
+def _move(move: dict[str, Any], proved: list[dict[str, Any]]) -> Text:
+    passed = all(one["outcome"] == "passed" for one in proved)
     old = (move["old_session_id"] or "—")[:8]
     return Text.assemble(
         (f"{move['source']:<9} ", "cyan"),
@@ -48,6 +54,7 @@ def _move(move: dict[str, Any]) -> Text:
         (move["new_session_id"][:8], "green"),
         f" {_tokens(move):<22} ${move['cost_usd']:.3f} {(move['duration_ms'] or 0) / 1000:4.1f}s",
         (f"  {move['reason']}" if move["reason"] else "", "yellow"),
+        (f"  {'✓' if passed else '✗'} check" if proved else "", "green" if passed else "red"),
     )
 
 

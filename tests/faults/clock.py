@@ -36,7 +36,7 @@ SCHEMA: LiteralString = """
 WRITTEN = (
     *("projects", "project_versions", "session_transitions", "project_ai_session_metrics"),
     *("project_chat_log_minimal", "chat_plan_sessions", "jobs", "events", "turns"),
-    *("session_resume_attempts", "limits", "user_turns", "lane_ends"),
+    *("session_resume_attempts", "limits", "user_turns", "lane_ends", "checks", "branches"),
 )
 
 CONTENTS = sql.SQL("select {}").format(

@@ -24,6 +24,7 @@ ASKS: dict[str, Callable[..., Any]] = {
     "compaction": Compaction,
 }
 CREDENTIALS = ("one", "another")
+RACERS = 2
 LEAPS = (1, 5, 29, 30, 31, 90)  # seconds that pass; a lease is 30
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Hands(RuleBasedStateMachine):
         clock.begin_anew()
         self.ledger, self.ended = Ledger(clock), ended
         self.runs = list[Run]()
+        self.races = list[UUID]()
 
     def job(self, back: int) -> UUID:
         asked = list(self.ledger.model.jobs)
@@ -68,8 +70,11 @@ class Hands(RuleBasedStateMachine):
         key: str | None = None,
         run_at: float | None = None,
         priority: int = 0,
+        race: bool = False,
     ) -> None:
         given = prompt if kind in ("build", "update", "chat_plan") else None
+        race = race and kind in ("build", "update")
+        more: dict[str, Any] = {"check": "make test", "race": RACERS} if race else {}
         request = ASKS[kind](
             project=project,
             user=user_of(project),
@@ -78,8 +83,9 @@ class Hands(RuleBasedStateMachine):
             key=key,
             priority=priority,
             run_at=None if run_at is None else moment(run_at),
+            **more,
         )
-        job_id, body = uuid4(), (kind, given, busy)
+        job_id, body = uuid4(), (kind, given, busy, race)
 
         def send() -> UUID | None:
             try:
@@ -87,7 +93,7 @@ class Hands(RuleBasedStateMachine):
             except Refused:
                 return None
 
-        self.ledger.enqueue(
+        taken = self.ledger.enqueue(
             project,
             kind,
             job_id=job_id,
@@ -96,7 +102,15 @@ class Hands(RuleBasedStateMachine):
             run_at=run_at,
             key=key,
             body=body,
+            race=race,
         )
+        if race and taken and taken not in self.races:
+            self.races.append(taken)
+
+    def open_race(self, project: str) -> UUID | None:
+        jobs = self.ledger.model.jobs
+        mine = (jobs[one] for one in self.races if jobs[one].project == project)
+        return next((job.id for job in mine if job.open), None)
 
     def begin_run(self, job_id: UUID, credential: str) -> bool:
         runner = Runner(f"worker of {credential}", "host", "boot", 4711, 99, credential)
@@ -124,6 +138,25 @@ class Hands(RuleBasedStateMachine):
         told = write()
         assert self.ledger.clock.contents() == before, "a replaced attempt has written"
         return told
+
+    def prove(self, run: Run, *, passed: bool) -> None:
+        """One command more, in the round that the job's repairs have come to."""
+        at = len(self.ledger.model.jobs[run.job.id].checks), 1
+        self.write(run, lambda: self.ledger.record(run.job, at, passed=passed))
+
+    def go_on_racing(self, run: Run) -> None:
+        """What the race is next to do: begin, stop the others and wait, or take one that has passed."""
+        found = self.ledger.racers(run.job)
+        best = next((one for one in found if one.passed and one.head), None)
+        if not found:
+            ids = [uuid4() for _ in range(RACERS)]
+            self.write(run, lambda: self.ledger.begin_race(run.job, ids))
+        elif best and all(one.ended for one in found):
+            self.write(run, lambda: self.ledger.promote(run.job, best))
+            return
+        elif best:
+            self.write(run, lambda: self.ledger.stop_race(run.job))
+        self.write(run, lambda: self.ledger.wait_for_race(run.job))
 
     def rescue_the_expired(self) -> None:
         for job_id in self.ledger.expired():

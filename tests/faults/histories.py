@@ -36,6 +36,7 @@ class Histories(Hands):
         prompt=st.sampled_from(("make it", "mend it")),
         priority=st.integers(-1, 1),
         ahead=st.sampled_from((None, None, 20)),
+        race=st.sampled_from((False, False, True)),
     )
     def ask(self, kind: str, ahead: int | None, **asked: Any) -> None:
         run_at = None if ahead is None else self.ledger.now + ahead
@@ -118,6 +119,34 @@ class Histories(Hands):
         else:
             following = uuid4() if follow else None
             self.write(run, lambda: self.ledger.finish(run.job, state, following))
+
+    @precondition(Hands.has_runs)
+    @rule(back=RECENT, passed=st.booleans())
+    def check(self, back: int, passed: bool) -> None:
+        self.prove(self.run(back), passed=passed)
+
+    @rule(
+        project=st.sampled_from(PROJECTS),
+        what=st.sampled_from(("claim", "late", "racers", "racers")),
+    )
+    def race(self, project: str, what: str) -> None:
+        """Ask for a race, claim it, go on with it as whoever had it once, or run those who race."""
+        if self.open_race(project) is None:
+            self.enqueue("update", project=project, prompt="make it", race=True)
+        asked = self.open_race(project)
+        if asked is None:
+            return  # there is nothing to race from
+        for before in [*self.ledger.model.lane(project)]:
+            if before.id != asked and what == "claim":
+                self.end(before.id)
+        had = [run for run in self.runs if run.job.id == asked and run.job.head]
+        if what == "racers":
+            for racer in self.ledger.model.racers(self.ledger.model.jobs[asked]):
+                self.end(racer.id)
+        if what != "late" and self.begin_run(asked, CREDENTIALS[0]):
+            had = self.runs[-1:] if self.runs[-1].job.head else []
+        if had:
+            self.go_on_racing(had[0 if what == "late" else -1])
 
     @precondition(Hands.has_runs)
     @rule(

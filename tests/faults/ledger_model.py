@@ -1,7 +1,8 @@
 """The ledger as it is promised, in plain Python: what tests compare the real one with.
 
-One lane a project, one statement at a time, time in seconds and set from outside. Nothing
-here knows SQL; what a method returns is what the product's function of that name must say.
+The main lane of each project and those of races (race_model.py), one statement at a time, time in
+seconds and set from outside. Nothing here knows SQL; what a method returns is what the product's
+function of that name must say.
 """
 
 from collections.abc import Iterator
@@ -10,15 +11,13 @@ from uuid import UUID
 
 from db.jobs.attempts import Runner
 from tests.faults.ledger_rows import FOREVER, Job, Project, Turn
+from tests.faults.race_model import Races
 
 
 @dataclass
-class Model:
+class Model(Races):
     """Everything the ledger holds. `now` is set by whoever tells the time."""
 
-    now: float = 0
-    jobs: dict[UUID, Job] = field(default_factory=dict[UUID, Job])
-    projects: dict[str, Project] = field(default_factory=dict[str, Project])
     limits: dict[str, float] = field(default_factory=dict[str, float])
     keys: dict[tuple[str, str], tuple[UUID, object]] = field(
         default_factory=dict[tuple[str, str], tuple[UUID, object]]
@@ -37,9 +36,12 @@ class Model:
         run_at: float | None = None,
         key: str | None = None,
         body: object = None,
+        race: bool = False,
     ) -> UUID | None:
         """The job's id; an older one's for a known key; None: refused, nothing changed."""
         if project not in self.projects and kind not in ("build", "chat_plan"):
+            return None
+        if race and not self.may_race(project):
             return None
         if key is not None and (known := self.keys.get((project, key))):
             return known[0] if known[1] == body else None
@@ -96,16 +98,18 @@ class Model:
 
     # The order of a lane
 
-    def lane(self, project: str) -> Iterator[Job]:
+    def lane(self, project: str, lane: str = "main") -> Iterator[Job]:
         """What is open, in the order in which it is to run."""
-        found = [job for job in self.jobs.values() if job.project == project and job.open]
+        place = project, lane
+        found = [j for j in self.jobs.values() if (j.project, j.lane) == place and j.open]
         return iter(sorted(found, key=lambda job: (not job.begun, job.pos)))
 
     def in_turn(self, job: Job) -> bool:
         """Whether nothing runs, and no other chain has begun or was asked for before."""
-        others = [o for o in self.lane(job.project) if o.chain != job.chain]
+        lane = list(self.lane(job.project, job.lane))
+        others = [o for o in lane if o.chain != job.chain]
         return (
-            not any(o.state == "running" for o in self.lane(job.project) if o is not job)
+            not any(o.state == "running" for o in lane if o is not job)
             and not any(o.begun for o in others)
             and (job.begun or not any(o.pos < job.pos and self._has_place(o) for o in others))
         )
@@ -117,7 +121,7 @@ class Model:
         """Whether it waits, and a newer request of its lane interrupts what is before it."""
         return job.waits and any(
             o.busy == "interrupt" and not o.begun and o.run_at <= self.now and o.pos > job.pos
-            for o in self.lane(job.project)
+            for o in self.lane(job.project, job.lane)
             if o.chain != job.chain
         )
 
@@ -148,17 +152,22 @@ class Model:
         running = (o for o in self.jobs.values() if o.state == "running")
         return last_chance(job, limit) and any(o.last == worker for o in running)
 
-    def held(self, job_id: UUID, attempt: UUID) -> Job | None:
-        """The job, if that attempt is the one that may write for it."""
-        job = self.jobs[job_id]
-        return job if job.state == "running" and job.attempt == attempt else None
+    def head_of(self, job: Job) -> str | None:
+        """What the job goes on from: the project's, or its branch's."""
+        project = self.projects[job.project]
+        return project.head if job.lane == "main" else project.branches[job.lane].head
+
+    def branch_of(self, job: Job) -> tuple[str | None, bool]:
+        """The head of a racer's branch, if it is still there, and whether it was promoted."""
+        branch = self.projects[job.project].branches.get(job.lane)
+        return (branch.head, branch.promoted) if branch else (None, False)
 
     def wanted(self, job: Job) -> str:
-        if job.cancel:
+        if job.cancel or self.race_is_over(job):
             return "cancel"
         newer = any(
             o.busy == "interrupt" and not o.begun and o.run_at <= self.now
-            for o in self.lane(job.project)
+            for o in self.lane(job.project, job.lane)
             if o.chain != job.chain
         )
         return "replaced" if newer else "go on"
@@ -195,11 +204,18 @@ class Model:
         if job is None or (job.lease_until or 0) <= self.now:
             return None
         turn, project = job.turns.get(minted), self.projects[job.project]
-        if turn is None or turn.outcome not in ("running", "abandoned") or project.head != old:
+        if (
+            turn is None
+            or turn.outcome not in ("running", "abandoned")
+            or self.head_of(job) != old
+        ):
             return None
         if any(t.outcome == "committed" and t.step == turn.step for t in job.turns.values()):
             return None
-        project.move(minted)
+        if job.lane == "main":
+            project.move(minted)
+        else:
+            project.branches[job.lane].head = minted
         project.fresh_next = project.fresh_next and not was_fresh
         turn.outcome = "committed"
         return self._ended(job, "done", following) if final else set()
@@ -265,7 +281,8 @@ class Model:
         """The job, and what follows in its chain; a running one is only told."""
         asked = self.jobs[job_id]
         for job in self.jobs.values():
-            if job.chain == asked.chain and job.created >= asked.created and job.open:
+            after = job.created >= asked.created and not asked.race
+            if job.chain == asked.chain and (job is asked or after) and job.open:
                 if job.waits:
                     job.end("cancelled")
                 else:

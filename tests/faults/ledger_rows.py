@@ -23,7 +23,7 @@ class Turn:
 @dataclass
 class Job:
     """One job. `begun`: claimed once, or not the first of its chain; `last`: the worker that
-    runs it, if its death would set the job aside."""
+    runs it, if its death would set the job aside. `checks`: by round and number, whether they passed."""
 
     id: UUID
     chain: UUID
@@ -42,7 +42,10 @@ class Job:
     cancel: bool = False
     credential: str | None = None
     last: str | None = None
+    lane: str = "main"
+    race: UUID | None = None  # of which it is one
     turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
+    checks: dict[tuple[int, int], bool] = field(default_factory=dict[tuple[int, int], bool])
 
     @property
     def open(self) -> bool:
@@ -63,10 +66,20 @@ class Job:
 
 
 @dataclass
+class Branch:
+    """A lane beside the main one: the head that it began from, and its own."""
+
+    began: str | None
+    head: str | None
+    promoted: bool = False
+
+
+@dataclass
 class Project:
-    """One project: its head, and every session that was one, oldest first."""
+    """One project: its head, and every session that was one, oldest first; and its open branches."""
 
     head: str | None = None
+    branches: dict[str, Branch] = field(default_factory=dict[str, Branch])
     heads: list[str] = field(default_factory=list[str])
     fresh_next: bool = False  # an operator wants the next turn to begin a fresh session
 

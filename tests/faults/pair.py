@@ -65,6 +65,10 @@ class Pair:
         told = {job_id for (job_id,) in rows}
         self.demand(told == expected, f"it is the turn of {told}, the model's {expected}")
 
+    def _head(self, job: Job) -> str | None:
+        project = self.model.projects[job.project]
+        return project.head if job.lane == "main" else self.model.branch_of(job)[0]
+
     def shown(self) -> str:
         """The trace, with a short name for each long id."""
         text = "\n".join(self.trace)
@@ -78,15 +82,19 @@ class Pair:
         rows = self.conn.execute(
             """
             select j.id, state, attempts, rescues, run_at, lease_until, attempt, credential,
-                   cancel_requested_at is not null, last_ai_session_id
+                   cancel_requested_at is not null,
+                   case lane when 'main' then last_ai_session_id else (
+                       select b.head from branches b
+                        where b.project_id = j.project_id and b.lane = j.lane) end,
+                   (select count(*) from checks c where c.job_id = j.id)
               from jobs j join projects p using (project_id) where project_id = any(%s)
             """,
             (list(self.model.projects),),
         ).fetchall()
         told = {row[0]: row[1:] for row in rows}
-        heads = {name: project.head for name, project in self.model.projects.items()}
         expected = {
-            job.id: (*_row(job), heads[job.project]) for job in self.model.jobs.values()
+            job.id: (*_row(job), self._head(job), len(job.checks))
+            for job in self.model.jobs.values()
         }
         for job_id in told | expected:
             row, model = told.get(job_id), expected.get(job_id)

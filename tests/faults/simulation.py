@@ -22,7 +22,7 @@ from tests.faults.ledger_rows import FOREVER, Job
 WINDOW = 1  # messages that a relay lets be out
 LEAPS = (1, 2, 3, 6, 9, 26, 31)  # seconds that pass at once
 STRIKES = 0.18  # of the steps are a fault, or time that passes
-ROUNDS = 25  # of relays and workers without a fault, within which all must have ended
+ROUNDS = 40  # of relays and workers without a fault, within which all must have ended
 Steps = Generator[None]
 
 
@@ -136,7 +136,8 @@ class World:
         agent = Agent(job, pid, fed_until)
         for other in self.agents if self.lives(agent) else ():
             self.ledger.demand(
-                other.job.project_id != job.project_id or not self.lives(other),
+                (other.job.project_id, other.job.lane) != (job.project_id, job.lane)
+                or not self.lives(other),
                 f"two agents are alive in a lane, of {other.job.id} and of {job.id}",
             )
         self.agents.append(agent)

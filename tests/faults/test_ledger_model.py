@@ -33,6 +33,8 @@ def check(clock: Clock, seed: int, times: int, *, shrink: bool = True) -> Counte
     def ended(ledger: Ledger) -> None:
         seen["histories"] += 1
         seen.update(job.state for job in ledger.model.jobs.values())
+        seen["races"] += ledger.seen["raced"]
+        seen["won"] += ledger.seen["promoted"]
         seen["rescues"] += sum(job.rescues for job in ledger.model.jobs.values())
 
     class Made(Histories):
@@ -62,7 +64,10 @@ def test_the_ledger_does_what_its_model_does(clock: Clock, tally: Tally, seed: i
     tally.simulated = "agent, worker, time"
     seen = check(clock, seed, LONG if long else SHORT)
     tally.ran(seen["histories"])
-    tally.note = f"{STEPS} steps each, {seen['done']} jobs done, {seen['rescues']} rescued"
+    tally.note = (
+        f"{STEPS} steps each, {seen['done']} jobs done, {seen['rescues']} rescued;"
+        f" races: {seen['races']} begun, {seen['won']} won"
+    )
     assert seen["histories"] >= (LONG if long else SHORT) / 2
     assert {"done", "cancelled"} <= set(seen)
 

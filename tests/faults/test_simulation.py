@@ -1,4 +1,4 @@
-"""Claim, lease, relay and parking hold, however the steps of those who use them interleave.
+"""Claim, lease, relay, parking, checks and races hold, however the steps of those who use them interleave.
 
 A hundred thousand histories in the long run, each drawn from a seed that is told when it
 fails; the same seed is the same history. Ledgers and workers that lack a rule are caught.
@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 
 from db.core.migrate import FUNCTIONS
-from db.jobs import attempts, endings, lanes, limits, outbox, rescue
+from db.jobs import attempts, checks, endings, lanes, limits, outbox, rescue
 from db.jobs.attempts import Runner
+from db.projects import races
 from db.sessions import commits
 from tests.faults.actors import ask, simulate
 from tests.faults.clock import Clock, moment, open_clock
@@ -78,7 +79,7 @@ def play_all(
 def test_no_interleaving_breaks_a_promise(
     clock: Clock, tally: Tally, seed: int, long: bool, part: int
 ):
-    tally.fault = "interleavings of claim, lease, relay and parking"
+    tally.fault = "interleavings of claim, lease, relay, parking, checks and races"
     tally.simulated = "processes, broker, agent, time"
     times, began = LONG // PARTS if long else SHORT, time.monotonic()
     try:
@@ -88,9 +89,14 @@ def test_no_interleaving_breaks_a_promise(
         raise
     tally.ran(times)
     took = time.monotonic() - began
-    tally.note = f"{took:.0f} s; {seen['late']} late writes refused, {seen['rescued']} rescued"
-    rare = {"quarantined"} if long else set[str]()
-    missing = ({"late", "rescued", "parked", "cancelled", "killed"} | rare) - set(seen)
+    tally.note = (
+        f"{took:.0f} s; {seen['late']} late writes refused, {seen['rescued']} rescued,"
+        f" {seen['mended']} repairs; races: {seen['raced']} begun, {seen['promoted']} won,"
+        f" {seen['not promoted']} with the head moved"
+    )
+    rare = {"quarantined", "not promoted"} if long else set[str]()
+    common = {"late", "rescued", "parked", "cancelled", "killed"}
+    missing = (common | {"mended", "raced", "promoted"} | rare) - set(seen)
     assert not missing, f"in none of the histories: {missing}"
 
 
@@ -115,6 +121,8 @@ def test_a_seed_is_one_history(clock: Clock):
         (endings, "PUT_BACK", "or exists (select from the_limit)", "or true"),
         (attempts, "CLAIM", lanes.FIRST, "true"),
         (attempts, "CLAIM", "and l.until > now()", "and false"),
+        (checks, "RECORD", "and attempt = %(attempt)s and state = 'running'", ""),
+        (races, "TOLD_SOONER", "run_at = now(), ", ""),
         (rescue, "RESCUE", "j.lease_until < now()", "true"),
         (rescue, "RESCUE", "greatest(j.attempts - 1, 0)", "j.attempts"),
         (rescue, "RESCUE", "j.rescues + 1 >= %(limit)s", "j.rescues > %(limit)s"),

@@ -1,6 +1,6 @@
 """A race: one request on several branches, of which the first that passes its check is taken."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -153,6 +153,43 @@ def test_who_ends_before_the_race_waits_is_not_overlooked(at_work: AtWork):
     assert looked_again(at_work, asked)
 
 
+def test_an_attempt_that_was_replaced_begins_stops_and_promotes_nothing(at_work: AtWork):
+    asked = begun(at_work, race=2)
+    run(at_work, asked, 1, ["true"])
+    before = at_work.head()
+    late = cast("Claimed", Race(asked, at_work.job(asked).args))
+    races.stop(at_work.conn, late)
+    assert states(at_work, asked) == ["done", "queued"]
+    winner, _ = races.racers(at_work.conn, late)
+    assert not races.promote(at_work.conn, late, winner, "v", "passing")
+    assert not races.begin(at_work.conn, late, {uuid4(): {}})
+    assert (at_work.head(), len(racers(at_work, asked))) == (before, 2)
+
+
+def test_what_was_asked_on_the_winners_branch_meanwhile_goes_on_in_the_main_line(
+    at_work: AtWork,
+):
+    asked = begun(at_work, race=2, check="true")
+    for number in (1, 2):
+        run(at_work, asked, number)
+    again = jobs.again(at_work.conn, racers(at_work, asked)[0].id)
+    assert again
+    assert again.lane != "main"
+    at_work.conn.execute(
+        "update jobs set state = 'running', lease_until = now(), attempt = id where id = %s",
+        (again.id,),
+    )
+    assert at_work.run(asked).state == "waits", "somebody works on it"
+    assert at_work.job(asked).error_class == "workspace_busy"
+    at_work.conn.execute(
+        "update jobs set state = 'queued', lease_until = null, attempt = null where id = %s",
+        (again.id,),
+    )
+    assert at_work.again(asked).state == "done"
+    assert at_work.job(again.id).lane == "main"
+    assert violations(at_work.conn) == []
+
+
 def looked_again(at_work: AtWork, asked: UUID) -> bool:
     """Whether the race's job, which waits, is sent for at once."""
     race = Race(asked, at_work.job(asked).args)
@@ -166,6 +203,8 @@ class Race:
 
     id: UUID
     args: dict[str, Any]
+    attempt: UUID = field(default_factory=uuid4)
+    project_id: str = P
 
 
 @pytest.mark.parametrize(("by", "winner"), [("cheapest", 2), ("smallest", 3)])

@@ -13,6 +13,7 @@ docs/decisions/0030 says why it is so.
 
 import contextlib
 from typing import Any
+from uuid import uuid4
 
 from config.settings import settings
 from db.core.events import Event
@@ -21,7 +22,7 @@ from db.jobs import endings
 from db.jobs.endings import End
 from db.projects import branches, races
 from db.projects.heads import HeadHeld
-from db.projects.races import BranchGone, Racer
+from db.projects.races import BranchBusy, BranchGone, Racer
 from worker.broker.publish import announce
 from worker.failures.errors import (
     AttemptReplaced,
@@ -31,6 +32,7 @@ from worker.failures.errors import (
     NotPromoted,
     RaceFailed,
     Racing,
+    WorkspaceBusy,
 )
 from worker.job import files, job_events, proof
 from worker.job.attempt import Attempt
@@ -116,7 +118,8 @@ def _begin(at: Attempt, replaced: str) -> None:
             "A race begins from the project's newest session and its files: build the project once."
         )
     with connection() as conn:
-        if not races.begin(conn, at.job, _asked(at, replaced)):
+        asked = {uuid4(): args for args in _asked(at, replaced)}
+        if not races.begin(conn, at.job, asked):
             raise AttemptReplaced("The job was taken over before its race began.")
     crash_points.reach("race.begun")
 
@@ -144,6 +147,10 @@ def _take(at: Attempt, found: list[Racer], best: Racer, status: str) -> None:
     with connection() as conn:
         try:
             promoted = races.promote(conn, at.job, best, version, status)
+        except BranchBusy as exc:
+            raise WorkspaceBusy(
+                "A job runs on the branch of what has won: the race is settled when it has ended."
+            ) from exc
         except HeadHeld as exc:
             _drop(at, found, but=best)
             raise NotPromoted(_not_promoted(at, exc, status)) from exc
