@@ -37,8 +37,12 @@ POSTGRES_AWAY = (
 # connection then begins anew. The longer, the longer it finds out late that Postgres is back.
 RECONNECT = 5.0
 # A process asks the same few statements for ever, and each is planned once: of the longest ones a plan
-# takes longer than the work. (Left alone Postgres plans each five times, and some always.)
-PLAN_ONCE: LiteralString = "select set_config('plan_cache_mode', 'force_generic_plan', false)"
+# takes longer than the work. (Left alone Postgres plans each five times, and some always.) So a plan
+# is to serve a large ledger though it was made of an empty one, of which to read all costs least; and
+# none is worth compiling.
+PLAN_ONCE: LiteralString = """
+    select set_config('plan_cache_mode', 'force_generic_plan', false),
+           set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"""
 WAIT = 10.0  # seconds for which a connection is waited for
 
 

@@ -56,6 +56,12 @@ WANTED: LiteralString = """
          then 'replaced' else 'go on' end"""
 
 
+# What these fragments read of `the_job`, and of `the_former`.
+OF_JOB: LiteralString = """
+    id, chain_id, parent_id, project_id, user_id, lane, pos, args, priority, version_id,
+    previous_session_id, cancel_requested_at"""
+
+
 # Whether the chain goes on after `the_job`: not if a cancel or a newer request came in time.
 # The next job's event is told only if there is a next job.
 GOES_ON: LiteralString = (
