@@ -88,8 +88,16 @@ def pool() -> "ConnectionPool[Own]":
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     from psycopg_pool import ConnectionPool
 
+    class Warm(ConnectionPool[Own]):
+        """Gives the connection that was given back last: one after the other each would make its
+        own plans, and each one's server process find its memory gone from the processor's caches."""
+
+        def _get_ready_connection(self, timeout: float | None) -> Own | None:
+            self._pool.rotate(1)  # it is the first then
+            return super()._get_ready_connection(timeout)
+
     atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
-    return ConnectionPool(
+    return Warm(
         asking().database_url.get_secret_value(),
         connection_class=Own,
         min_size=1,
