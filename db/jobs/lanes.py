@@ -87,7 +87,7 @@ NEXT_JOB: LiteralString = """
         insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
                           priority, version_id, previous_session_id, publish_after, published_at,
                           published, messages, announced)
-        select %(next_id)s, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
+        select %(next_id)s::uuid, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
                %(next_kind)s, %(next_args)s, j.priority, coalesce(%(version_id)s, j.version_id),
                coalesce(%(new)s, j.previous_session_id),
                case when s.now then now() + %(publish_after)s else now() end,
@@ -123,11 +123,12 @@ FOLLOWING: LiteralString = "next_job.*, exists (select from served)"
 
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:
-    """Parameters of GOES_ON and NEXT_JOB; `version_id` and `new` are the caller's."""
+    """Parameters of GOES_ON and NEXT_JOB; `version_id` and `new` are the caller's. Of one type whether
+    a job follows or none: by their types a statement is planned."""
     return {
-        "next_id": following.id if following else None,
+        "next_id": str(following.id) if following else None,
         "next_kind": following.kind if following else None,
-        "next_args": Jsonb(following.args) if following else None,
+        "next_args": Jsonb(following.args if following else {}),
         "publish_after": publish_after,
     }
 

@@ -5,6 +5,7 @@ the attempt's fence (db/projects/heads.py), the version, the session's figures, 
 the chain's next job (db/jobs/lanes.py).
 """
 
+import json
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -22,8 +23,8 @@ from db.projects import heads
 from db.projects.heads import Move
 from db.sessions import costs, turns
 
-# As a bigint whatever their size: a number's own type would make of one statement as many, each to be
-# planned, as there are ways to be small or large.
+# As a bigint whatever their size: by the types of its parameters a statement is planned, and a
+# number has one of three.
 COUNTS = (
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens"),
     *("context_tokens", "duration_ms", "num_turns"),
@@ -100,7 +101,7 @@ def advance(
             **costs.WEIGHTS,
             "no_fault": list(turns.NOT_ITS_FAULT),
             "result": Jsonb(to.result),
-            "files": None if to.files is None else Jsonb(to.files),
+            "files": None if to.files is None else json.dumps(to.files),
             "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
             "events": events.as_param(told),
             **lanes.follow_params(following, publish_after),

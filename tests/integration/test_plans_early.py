@@ -6,7 +6,7 @@ up, costs each job more the more work was done before it, until the table is cou
 
 import re
 from collections.abc import Iterator
-from typing import LiteralString
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import pytest
@@ -109,17 +109,29 @@ def _chain(conn: Own, project: str) -> None:
         asked = following.id
 
 
-def test_a_commit_is_planned_once_however_many_tokens_its_turn_took(pooled: Own):
-    """A number's own type would make another statement of it: of each count as many as there are
-    kinds of small and large."""
-    for number, tokens in enumerate((0, 1, 200, 70_000, 3_000_000_000)):
-        job = claim(pooled, ask(pooled, project=f"p{number}"))
-        assert job
-        minted = turn(pooled, job)
+def test_a_commit_is_planned_once_whatever_its_turn_came_to(pooled: Own):
+    """By the types of its parameters: a small number has another than a large one, and nothing
+    another than something."""
+    cases: list[dict[str, Any]] = [
+        {},
+        {"following": next_job()},
+        {"files": ["a"], "tree": "c0ffee"},
+    ]
+    for number, case in enumerate(cases):
+        _commit(pooled, f"p{number}", **case)
+    for tokens in (0, 200, 70_000, 3_000_000_000):
         counts = dict.fromkeys(("input_tokens", "cache_read_tokens", "duration_ms"), tokens)
-        assert advance(pooled, job, minted, raw_cost_usd=0.1, **counts)
+        _commit(pooled, f"of-{tokens}", **counts)
     known = pooled.execute(
         "select from pg_prepared_statements where statement like '%%the_turn as (%%'",
         prepare=False,
     )
     assert known.rowcount == 1
+
+
+def _commit(conn: Own, project: str, **case: Any) -> None:
+    job = claim(conn, ask(conn, project=project))
+    assert job
+    minted = turn(conn, job)
+    known: dict[str, Any] = {"raw_cost_usd": 0.1, "duration_ms": 1}
+    assert advance(conn, job, minted, **(known | case))
