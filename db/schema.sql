@@ -273,7 +273,6 @@ CREATE INDEX jobs_interrupts ON jobs USING btree (project_id, lane) WHERE finish
 CREATE UNIQUE INDEX jobs_key ON jobs USING btree (project_id, key) WHERE key IS NOT NULL;
 CREATE UNIQUE INDEX jobs_lane ON jobs USING btree (project_id, lane) WHERE state = 'running'::text;
 CREATE UNIQUE INDEX jobs_last_chance ON jobs USING btree (worker_id) WHERE state = 'running'::text AND last_chance;
-CREATE INDEX jobs_lease ON jobs USING btree (lease_until) WHERE state = 'running'::text;
 CREATE INDEX jobs_listed ON jobs USING btree (pos) WHERE finished_at IS NULL;
 CREATE INDEX jobs_look ON jobs USING btree (publish_after) WHERE (state = ANY (ARRAY['queued'::text, 'parked'::text])) AND NOT ready;
 CREATE INDEX jobs_of_branches ON jobs USING btree (project_id, lane) WHERE lane <> 'main'::text;

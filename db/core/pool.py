@@ -37,8 +37,12 @@ POSTGRES_AWAY = (
 # connection then begins anew. The longer, the longer it finds out late that Postgres is back.
 RECONNECT = 5.0
 # A process asks the same few statements for ever, and each is planned once: of the longest ones a plan
-# takes longer than the work. (Left alone Postgres plans each five times, and some always.)
-PLAN_ONCE: LiteralString = "select set_config('plan_cache_mode', 'force_generic_plan', false)"
+# takes longer than the work. (Left alone Postgres plans each five times, and some always.) So a plan
+# is to serve a large ledger though it was made of an empty one, of which to read all costs least; and
+# none is worth compiling.
+PLAN_ONCE: LiteralString = """
+    select set_config('plan_cache_mode', 'force_generic_plan', false),
+           set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"""
 WAIT = 10.0  # seconds for which a connection is waited for
 
 
@@ -84,8 +88,16 @@ def pool() -> "ConnectionPool[Own]":
         raise NoDatabase("No database: set DATABASE_URL, or start `baton up` here.")
     from psycopg_pool import ConnectionPool
 
+    class Warm(ConnectionPool[Own]):
+        """Gives the connection that was given back last: one after the other each would make its
+        own plans, and each one's server process find its memory gone from the processor's caches."""
+
+        def _get_ready_connection(self, timeout: float | None) -> Own | None:
+            self._pool.rotate(1)  # it is the first then
+            return super()._get_ready_connection(timeout)
+
     atexit.register(close)  # left alone, its threads hold Python 3.13 for 20 s at the end
-    return ConnectionPool(
+    return Warm(
         asking().database_url.get_secret_value(),
         connection_class=Own,
         min_size=1,

@@ -86,25 +86,26 @@ def strange(conn: Connection) -> bool:
 
 ASKED = {"tables": list(TABLES), "ours": list(OURS)}
 STRANGE: LiteralString = """
-    with ours as (
-        select c.oid from pg_class c
-         where c.relnamespace = current_schema()::regnamespace and c.relname = any(%(tables)s)
-    )
     select exists (
-        select from ours join pg_constraint c on c.conrelid = ours.oid
-         where c.contype in ('c', 'f', 'x') and c.conname <> all(%(ours)s))
-    or exists (
-        select from ours join pg_index i on i.indrelid = ours.oid
-         where i.indisunique and pg_get_indexdef(i.indexrelid, 1, true)
-               <> case ours.oid::regclass::text when 'projects' then 'project_id'
-                       when 'project_ai_session_metrics' then 'session_id'
-                       when 'chat_plan_sessions' then 'session_id' else 'id' end)
-    or exists (
-        select from ours join pg_trigger t on t.tgrelid = ours.oid where not t.tgisinternal)
-    or exists (
-        select from ours join pg_attribute a on a.attrelid = ours.oid
-          join pg_type t on t.oid = a.atttypid
-         where a.attnum > 0 and not a.attisdropped
-           and (t.typtype = 'd' or a.atttypid = 'varchar'::regtype and a.atttypmod > 0))
-    or exists (
-        select from ours join pg_class c on c.oid = ours.oid where c.relrowsecurity)"""
+        select from pg_class o
+         where o.relnamespace = current_schema()::regnamespace and o.relname = any(%(tables)s)
+           and (o.relrowsecurity
+                or exists (select from pg_constraint c
+                            where c.conrelid = o.oid and c.contype in ('c', 'f', 'x')
+                              and c.conname <> all(%(ours)s))
+                or exists (select from pg_trigger t where t.tgrelid = o.oid and not t.tgisinternal)
+                or exists (
+                    select from pg_index i  -- of an expression there is no column
+                      left join pg_attribute a on a.attrelid = o.oid and a.attnum = i.indkey[0]
+                     where i.indrelid = o.oid and i.indisunique
+                       and a.attname is distinct from
+                           case o.relname when 'projects' then 'project_id'
+                                when 'project_ai_session_metrics' then 'session_id'
+                                when 'chat_plan_sessions' then 'session_id' else 'id' end)
+                or exists (
+                    select from pg_attribute a
+                     where a.attrelid = o.oid and a.attnum > 0 and not a.attisdropped
+                       and case when a.atttypid = 'varchar'::regtype then a.atttypmod > 0
+                                when a.atttypid < 10000 then false  -- Postgres' own; no domains
+                                else exists (select from pg_type t
+                                              where t.oid = a.atttypid and t.typtype = 'd') end)))"""

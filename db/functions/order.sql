@@ -138,7 +138,7 @@ begin
       from (select * from lane_ends order by id limit many) e;
     select array_agg(l.id) into looked from (
         select j.id from jobs j
-         where j.id in (
+         where j.id = any (array(  -- made once, and looked up: a join may read all that waits
             (select d.id from jobs d
               where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
               order by d.publish_after limit many)
@@ -148,8 +148,8 @@ begin
               order by d.publish_after desc limit many / 5)
             union
             select w.id from unnest(ended) e
-             cross join lateral baton_waiting(e.project_id, e.lane) w)
-           and j.state in ('queued', 'parked') and not j.ready
+             cross join lateral baton_waiting(e.project_id, e.lane) w))
+           and j.state in ('queued', 'parked') and j.ready is not true  -- as no index has it: by id
            for update skip locked) l;
     looked := coalesce(looked, '{}');
     if ended <> '{}' then
@@ -313,6 +313,8 @@ begin
     if room <= 0 or not baton_my_turn() then
         return;
     end if;
+    -- Nobody waits for the disk: if Postgres dies before this is on it, the messages are sent once more.
+    perform set_config('synchronous_commit', 'off', true);
     loop
     with busy as (
         select b.user_id, count(*) as n from (
@@ -353,12 +355,12 @@ begin
        and not baton_first(j.project_id, j.lane, j.chain_id, j.pos,
                            j.started_at is not null or j.id <> j.chain_id);
     update jobs j set ready = false, publish_after = now() + pause
-     where j.id = any(behind) and j.ready;
+     where j.id = any(behind) and j.ready is not false;
 
     return query
     with held as (
         select j.id, array_position(chosen, j.id) as nth from jobs j
-         where j.id = any(chosen) and j.ready and j.state in ('queued', 'parked')
+         where j.id = any(chosen) and j.ready is not false and j.state in ('queued', 'parked')
            for update skip locked
     ), sent as (
         update jobs j

@@ -160,15 +160,19 @@ RUNNER_SEES: LiteralString = """
     exists (select from turns t where t.job_id = j.id) as tried,
     (select c.commands from project_checks c where c.project_id = j.project_id) as project_check"""
 
+# Only the columns that are read go from part to part: each part that reads a row has it described
+# anew each time, and `jobs` is wide.
 CLAIM: LiteralString = (
     """
     with due_job as (  -- of two that ask at once, one gets it; baton_races_only asks what we know
-        select * from jobs
+        select id, chain_id, project_id, user_id, lane, pos, kind, retry_of, args, priority,
+               rescues, started_at, announced from jobs
          where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
            and (not args ?| array['race', 'racer'] or set_config('baton.knows', 'races', true) <> '')
            for update skip locked
     ), free_job as (  -- nothing bars it: its place in its lane, its user's slots, its credential
-        select q.*, baton_said(q.id, q.chain_id, q.kind, q.retry_of, q.args) as said, """
+        select q.id, q.project_id, q.user_id, q.lane, q.announced,
+               baton_said(q.id, q.chain_id, q.kind, q.retry_of, q.args) as said, """
     + LAST_CHANCE
     + """ as last from due_job q
          where """
@@ -203,7 +207,10 @@ CLAIM: LiteralString = (
                last_chance = j.last
           from free_job j, the_project
          where jobs.id = j.id
-        returning jobs.*, j.announced as was_announced, j.said
+        returning jobs.id, jobs.attempt, jobs.chain_id, jobs.parent_id, jobs.project_id,
+                  jobs.user_id, jobs.lane, jobs.kind, jobs.args, jobs.version_id,
+                  jobs.previous_session_id, jobs.attempts, jobs.rescues, jobs.result, jobs.host,
+                  j.announced as was_announced, j.said
     ), written_events as (  -- also that it is queued, if no relay has come to say so
         insert into events (project_id, seq, job_id, type, body)
         select p.project_id, p.event_seq - x.back, j.id, x.type, x.body

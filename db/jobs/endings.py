@@ -73,7 +73,9 @@ COUNT_EVENTS: LiteralString = """
 FINISH: LiteralString = (
     """
     with the_job as (  -- the fence; a lease that ran out is no reason to lose the ending
-        select * from jobs
+        select """
+    + lanes.OF_JOB
+    + """ from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running' for update
     ),"""
     + lanes.GOES_ON
@@ -146,7 +148,7 @@ def put_back(
 PUT_BACK: LiteralString = (
     """
     with the_job as (  -- the fence, and nobody wants it to end
-        select * from jobs j
+        select id, project_id from jobs j
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and """
     + lanes.WANTED

@@ -56,6 +56,12 @@ WANTED: LiteralString = """
          then 'replaced' else 'go on' end"""
 
 
+# What these fragments read of `the_job`, and of `the_former`.
+OF_JOB: LiteralString = """
+    id, chain_id, parent_id, project_id, user_id, lane, pos, args, priority, version_id,
+    previous_session_id, cancel_requested_at"""
+
+
 # Whether the chain goes on after `the_job`: not if a cancel or a newer request came in time.
 # The next job's event is told only if there is a next job.
 GOES_ON: LiteralString = (
@@ -81,7 +87,7 @@ NEXT_JOB: LiteralString = """
         insert into jobs (id, chain_id, parent_id, project_id, user_id, lane, pos, kind, args,
                           priority, version_id, previous_session_id, publish_after, published_at,
                           published, messages, announced)
-        select %(next_id)s, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
+        select %(next_id)s::uuid, j.chain_id, j.id, j.project_id, j.user_id, j.lane, j.pos,
                %(next_kind)s, %(next_args)s, j.priority, coalesce(%(version_id)s, j.version_id),
                coalesce(%(new)s, j.previous_session_id),
                case when s.now then now() + %(publish_after)s else now() end,
@@ -117,11 +123,12 @@ FOLLOWING: LiteralString = "next_job.*, exists (select from served)"
 
 
 def follow_params(following: Next | None, publish_after: timedelta) -> dict[str, Any]:
-    """Parameters of GOES_ON and NEXT_JOB; `version_id` and `new` are the caller's."""
+    """Parameters of GOES_ON and NEXT_JOB; `version_id` and `new` are the caller's. Of one type whether
+    a job follows or none: by their types a statement is planned."""
     return {
-        "next_id": following.id if following else None,
+        "next_id": str(following.id) if following else None,
         "next_kind": following.kind if following else None,
-        "next_args": Jsonb(following.args) if following else None,
+        "next_args": Jsonb(following.args if following else {}),
         "publish_after": publish_after,
     }
 

@@ -32,13 +32,14 @@ class Move:
 # The head of the line that is named in `mover (project_id, lane)` moves from `old` to `new`. Where
 # it is not `old` any more there is no row of `the_project`, and nothing else may be written either.
 # `to_tell` are the events that the statement will write (db/core/events.py). Parameters: those of `Move`,
-# the job's `id` or null, and `was_fresh`: the move answers what was asked for the next turn.
+# the `project`, the job's `id` or null, and `was_fresh`: the move answers what was asked for the next turn.
 MOVE: LiteralString = """
     the_branch as (  -- a branch has a head of its own
         update branches b
            set head = %(new)s, tree = coalesce(%(tree)s, b.tree), updated_at = now()
           from mover m
-         where b.project_id = m.project_id and b.lane = m.lane and b.promoted_at is null
+         where b.project_id = %(project)s and b.project_id = m.project_id and b.lane = m.lane
+           and coalesce(b.promoted_at, 'infinity') = 'infinity'  -- none; as no index has it: by its key
            and b.head = %(old)s
         returning b.lane, coalesce(b.tree, b.from_tree) as tree
     ), the_project as (  -- its row numbers the events, whichever line moves

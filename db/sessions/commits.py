@@ -5,12 +5,14 @@ the attempt's fence (db/projects/heads.py), the version, the session's figures, 
 the chain's next job (db/jobs/lanes.py).
 """
 
+import json
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, LiteralString
 
 from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8
 
 from db.core import events
 from db.core.events import Event, Written
@@ -21,6 +23,12 @@ from db.projects import heads
 from db.projects.heads import Move
 from db.sessions import costs, turns
 
+# As a bigint whatever their size: by the types of its parameters a statement is planned, and a
+# number has one of three.
+COUNTS = (
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens"),
+    *("context_tokens", "duration_ms", "num_turns"),
+)
 ONCE = "turns_step_once"  # the index by which a step of a job is committed once
 
 
@@ -82,19 +90,23 @@ def advance(
     or its lease has run out, or the turn was not begun or is recorded already. Raises one of
     refusals.FOR_GOOD, with nothing written, when a table takes no such row.
     """
-    params = asdict(to) | {
-        "id": job.id,
-        "attempt": job.attempt,
-        "project": job.project_id,
-        "was_fresh": job.fresh_next,
-        **costs.WEIGHTS,
-        "no_fault": list(turns.NOT_ITS_FAULT),
-        "result": Jsonb(to.result),
-        "files": None if to.files is None else Jsonb(to.files),
-        "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
-        "events": events.as_param(told),
-        **lanes.follow_params(following, publish_after),
-    }
+    params = (
+        asdict(to)
+        | {name: Int8(count) for name in COUNTS if (count := getattr(to, name)) is not None}
+        | {
+            "id": job.id,
+            "attempt": job.attempt,
+            "project": job.project_id,
+            "was_fresh": job.fresh_next,
+            **costs.WEIGHTS,
+            "no_fault": list(turns.NOT_ITS_FAULT),
+            "result": Jsonb(to.result),
+            "files": None if to.files is None else json.dumps(to.files),
+            "chat": Jsonb([{"role": role, "content": text} for role, text in to.chat]),
+            "events": events.as_param(told),
+            **lanes.follow_params(following, publish_after),
+        }
+    )
     if not to.final:  # the job goes on: nothing follows yet
         params |= {"next_id": None}
     try:
@@ -127,19 +139,23 @@ def committed(conn: Connection, job: Claimed, minted: str) -> Moved | None:
     return Moved(float(row[0]), [], [], row[1] or []) if row else None
 
 
+# A row is looked up by a parameter where there is one, not by what another part has found: the plan is
+# made once, perhaps of an empty ledger, to which reading a whole index and joining costs as little.
 ADVANCE: LiteralString = (
     """
     with the_job as (  -- fence and lease: whoever lost either finds nothing to commit
-        select * from jobs
+        select """
+    + lanes.OF_JOB
+    + """ from jobs
          where id = %(id)s and attempt = %(attempt)s and state = 'running'
            and lease_until > now() for update
     ), the_turn as (  -- once: a step that is recorded is not recorded again
-        select t.id from the_job j join turns t on t.job_id = j.id
-         where t.minted_session_id = %(minted)s
+        select t.id from the_job, turns t
+         where t.job_id = %(id)s and t.minted_session_id = %(minted)s
            and (t.outcome in ('running', 'abandoned')
                 -- whole, and kept from its commit by no fault of its own
                 or t.outcome = 'failed' and t.error_class = any(%(no_fault)s))
-           and not exists (select from turns c where c.job_id = t.job_id and c.step = t.step
+           and not exists (select from turns c where c.job_id = %(id)s and c.step = t.step
                                                  and c.outcome = 'committed')
            for update of t
     ),"""

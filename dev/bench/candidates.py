@@ -140,7 +140,7 @@ def _ours() -> Generator[Callable[[], float | None]]:
     ) as conn:
 
         def look() -> float | None:
-            if conn.execute(OPEN).fetchone():
+            if conn.execute(OPEN).fetchone() is not None:
                 return None
             row = conn.execute(TOOK).fetchone()
             return row[0] if row else None

@@ -188,6 +188,13 @@ def test_a_lane_that_seems_free_to_two_is_taken_by_one(conn: Connection, dsn: st
     assert claim(conn, hidden) is None
 
 
+def test_a_renewal_writes_into_no_index(conn: Connection):
+    job = begun(conn)
+    with conn.transaction():
+        assert attempts.renew(conn, job.id, job.attempt, LEASE) == "go on"
+        assert one(conn, "select pg_stat_get_xact_tuples_hot_updated('jobs'::regclass)") == 1
+
+
 def test_a_renewal_holds_the_job_and_hears_what_is_wanted(conn: Connection):
     job = begun(conn)
     conn.execute("update jobs set lease_until = now() + interval '1 s'")

@@ -1,0 +1,137 @@
+"""A plan is made once a connection, perhaps when the ledger is empty: it serves a large one as well.
+
+Of an empty table the planner expects one row by whatever index. What it then joins, instead of looking it
+up, costs each job more the more work was done before it, until the table is counted.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, LiteralString
+from uuid import uuid4
+
+import pytest
+from psycopg import Connection
+
+from db.core.connections import Own
+from db.core.pool import PLAN_ONCE
+from db.projects import projects
+from db.transcripts import transcripts, usual
+from db.transcripts.usual import Writer
+from tests.ledger import advance, ask, claim, next_job, published, turn
+
+MANY = 2000
+FEW = 100  # rows that a step may read or pass over
+READ = re.compile(r"\(actual rows=(\d+)|Rows Removed by (?:Join )?Filter: (\d+)")
+EXPLAINED: LiteralString = """
+    load 'auto_explain';
+    set auto_explain.log_level = 'notice';
+    set auto_explain.log_min_duration = 0;
+    set auto_explain.log_analyze = on;
+    set auto_explain.log_timing = off;
+    set auto_explain.log_nested_statements = on"""
+# What a fleet leaves, as far as a chain of another project could come across it.
+GROWN: LiteralString = """
+    insert into projects (project_id, user_id, workspace)
+    select 'other-' || n, 'bob', '/srv/other-' || n from generate_series(1, 2000) n;
+    insert into jobs (id, chain_id, project_id, user_id, kind, publish_after, callback_url)
+    select i, i, 'other-' || n, 'bob', 'build', now() + interval '1 hour', 'https://hooks.example/'
+      from (select n, gen_random_uuid() as i from generate_series(1, 2000) n) x;
+    insert into turns (job_id, attempt, project_id, step, minted_session_id, outcome)
+    select id, gen_random_uuid(), project_id, 'build', id::text, 'committed' from jobs
+     where user_id = 'bob';
+    insert into session_resume_attempts (job_id, attempt, project_id, step, outcome)
+    select id, gen_random_uuid(), project_id, 'build', 'trying' from jobs where user_id = 'bob';
+    insert into branches (project_id, lane, user_id, from_session, head)
+    select project_id, 'line', 'bob', 'a', 'a' from jobs where user_id = 'bob';
+    insert into project_ai_session_metrics (session_id, project_id, user_id)
+    select id::text, project_id, 'bob' from jobs where user_id = 'bob';
+    insert into project_versions (project_id, version_id, ai_session_id)
+    select project_id, 'v1', id::text from jobs where user_id = 'bob';
+    insert into transcript_sessions (project_id, session_id, entries, bytes, last_batch, last_digest)
+    select project_id, id::text, 1, 1, 1, '' from jobs where user_id = 'bob'"""
+
+
+@pytest.fixture
+def pooled(conn: Connection, dsn: str) -> Iterator[Own]:
+    """A connection as a pool's, on an empty ledger that counts nothing meanwhile."""
+    del conn  # its database is there, and is emptied at the end
+    with Own.connect(dsn, autocommit=True, prepare_threshold=0) as own:
+        own.begin().execute(PLAN_ONCE, prepare=False)
+        yield own
+
+
+def test_a_plan_made_of_an_empty_ledger_reads_no_more_of_a_large_one(pooled: Own, dsn: str):
+    _chain(pooled, "first")  # makes the plans
+    with Own.connect(dsn, autocommit=True) as own:
+        for statement in GROWN.split(";"):
+            own.execute(statement, prepare=False)
+    plans = list[str]()
+    pooled.add_notice_handler(lambda told: plans.append(told.message_primary or ""))
+    pooled.execute(EXPLAINED, prepare=False)
+    plans.clear()
+    _chain(pooled, "second")
+    assert len(plans) > 20, "all is explained"
+    wrong = [found for plan in plans for found in _much_read(plan)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _much_read(plan: str) -> Iterator[str]:
+    """The steps of the plan that came across more than a few rows, each with the one above it."""
+    lines = plan.splitlines()
+    for n, line in enumerate(lines):
+        if any(int(a or b) > FEW for a, b in READ.findall(line)):
+            yield "\n".join(lines[n - 1 : n + 3])
+
+
+def _chain(conn: Own, project: str) -> None:
+    """What a worker and the relay ask of Postgres for a chain of two jobs."""
+    asked = ask(conn, project=project, callback_url=None)
+    while asked not in (sent := published(conn)):
+        assert sent
+    following = next_job()
+    for follows in (following, None):
+        job = claim(conn, asked)
+        assert job
+        assert projects.looked_at(conn, project, project, ["/srv"]) == (False, False)
+        minted = turn(conn, job)
+        writer = Writer(project, job.id, job.attempt, job.head, ())
+        said = [{"type": "user", "uuid": str(uuid4()), "message": "go"}]
+        assert usual.append(conn, writer, minted, said, subpath="", last=None, fold=None)
+        assert transcripts.load(conn, project, minted)
+        assert advance(
+            conn,
+            job,
+            minted,
+            following=follows,
+            version_id="v1",
+            new_version=follows is not None,
+        )
+        asked = following.id
+
+
+def test_a_commit_is_planned_once_whatever_its_turn_came_to(pooled: Own):
+    """By the types of its parameters: a small number has another than a large one, and nothing
+    another than something."""
+    cases: list[dict[str, Any]] = [
+        {},
+        {"following": next_job()},
+        {"files": ["a"], "tree": "c0ffee"},
+    ]
+    for number, case in enumerate(cases):
+        _commit(pooled, f"p{number}", **case)
+    for tokens in (0, 200, 70_000, 3_000_000_000):
+        counts = dict.fromkeys(("input_tokens", "cache_read_tokens", "duration_ms"), tokens)
+        _commit(pooled, f"of-{tokens}", **counts)
+    known = pooled.execute(
+        "select from pg_prepared_statements where statement like '%%the_turn as (%%'",
+        prepare=False,
+    )
+    assert known.rowcount == 1
+
+
+def _commit(conn: Own, project: str, **case: Any) -> None:
+    job = claim(conn, ask(conn, project=project))
+    assert job
+    minted = turn(conn, job)
+    known: dict[str, Any] = {"raw_cost_usd": 0.1, "duration_ms": 1}
+    assert advance(conn, job, minted, **(known | case))
