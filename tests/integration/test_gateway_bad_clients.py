@@ -1,10 +1,13 @@
 """What clients must not do to a gateway: each is told so, and nobody else notices."""
 
 import asyncio
+import contextlib
 import secrets
+import socket
 import time
 
 import httpx
+import psutil
 import pytest
 from itsdangerous import TimestampSigner
 from psycopg import Connection
@@ -145,3 +148,20 @@ def test_a_reader_that_is_too_slow_is_closed_and_reads_on_where_it_was(
             assert again.seqs == list(range(slow.seqs[-1] + 1, many + 3))
 
     talk(story)
+
+
+def test_a_head_that_does_not_end_is_refused_and_not_collected(at: Gateway):
+    memory, kept = psutil.Process(at.process.pid).memory_info, list[int]()
+    for begun in (
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /" + b"x" * 100,
+        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Long: ",
+    ):
+        before = memory().rss
+        with socket.create_connection(("127.0.0.1", int(at.url.rpartition(":")[2]))) as one:
+            one.sendall(begun)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):
+                    one.sendall(b"x" * 1_000_000)
+            kept.append(memory().rss - before)
+    assert max(kept) < 10_000_000, kept
