@@ -14,11 +14,13 @@ from psycopg import Connection
 from websockets.asyncio.client import connect
 
 from db.core.events import Event, append
+from tests.bare import bare, held, told
 from tests.gateways import Gateway, Tab, opened, tab, talk
 from tests.gateways import at as at
 from tests.gateways import ledger as ledger
 from tests.gateways import project as project
 from tests.gateways import url as url
+from tests.waiting import wait_until
 from worker.live.tickets import Tickets
 
 SECRET = "a secret of the tests, which is long enough"
@@ -165,3 +167,29 @@ def test_a_head_that_does_not_end_is_refused_and_not_collected(at: Gateway):
                     one.sendall(b"x" * 1_000_000)
             kept.append(memory().rss - before)
     assert max(kept) < 10_000_000, kept
+
+
+@pytest.mark.long  # it is given 5 s to read a frame, and 42 to hear that it is closed
+def test_a_client_that_reads_nothing_loses_its_socket(
+    at: Gateway, project: str, ledger: Connection
+):
+    for _ in range(20):
+        append(
+            ledger, project, [Event("noise", None, {"text": secrets.token_hex(25_000)})] * 20
+        )
+    with bare(at.url.replace("http", "ws") + "/v1/live") as one:
+        told(one, t="hello", v=1, project=project, ticket=at.ticket(project), last=0)
+        assert held(at, [one])
+        wait_until(lambda: not held(at, [one]), timeout=30, description="it to be cut")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"kind": "\xff"}', b"\x00"])
+def test_a_body_that_cannot_be_read_is_refused_as_one_that_is_no_json(at: Gateway, body: bytes):
+    with at.http as client:
+        answer = client.post(
+            "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"code": "bad_input", "detail": "The body is not JSON."},
+    )
