@@ -16,6 +16,7 @@ def main() -> None:
     """Serve until SIGTERM; open sockets are closed with 1012, and clients go on elsewhere."""
     begin_or_exit()
     logging.configure()
+    from gateway.access.head import Head
     from gateway.access.wire import Wire
     from gateway.app import build  # after the settings are known to be usable
 
@@ -27,6 +28,8 @@ def main() -> None:
         app,
         host=settings().web_host,
         port=settings().web_port,
+        loop="uvloop",
+        http=Head,
         ws=Wire,
         ws_max_size=FRAME,
         log_config=None,

@@ -28,6 +28,7 @@ STATUS = {
 }
 
 
+NO_JSON = "The body is not JSON."
 # Of what is refused before it comes to a route of ours.
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "prompt_too_long"}
 
@@ -110,6 +111,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, exc: HTTPException) -> JSONResponse:
+        if exc.status_code == 400:  # FastAPI could not even try
+            return answer(Problem(422, "bad_input", NO_JSON))
         code = CODES.get(exc.status_code, "bad_request")
         return answer(
             Problem(exc.status_code, code, f"{exc.detail}.", headers=dict(exc.headers or {}))
@@ -145,7 +148,7 @@ def _of_validation(exc: RequestValidationError) -> Problem:
     first = exc.errors()[0]
     place = [str(part) for part in first["loc"][1:]]
     if first["type"] == "json_invalid":
-        return Problem(422, "bad_input", "The body is not JSON.")
+        return Problem(422, "bad_input", NO_JSON)
     if first["type"] == "extra_forbidden":
         return Problem(
             422,

@@ -160,8 +160,9 @@ async def enqueue_for_account(
     ask = readable(ask)
     async with conn.cursor(row_factory=class_row(Place)) as looking:
         with refusing():
-            await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
-            places.check_asked(ask.project, ask.workspace, await looking.fetchone())
+            if places.are_here():
+                await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
+                places.check_asked(ask.project, ask.workspace, await looking.fetchone())
             given = params(ask, None) | {"account": account}
             made = await conn.execute(jobs.ENQUEUE_FOR_ACCOUNT, given)
     row = await made.fetchone()

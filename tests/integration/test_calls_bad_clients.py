@@ -1,21 +1,15 @@
 """What the sides of a practice call, and those who make calls, must not do: each is told so, and nothing of
 it lasts."""
 
-import base64
-import json
-import os
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import psutil
 import psycopg
 import pytest
 
 from dev.standin.realtime.server import Provider
+from tests.bare import bare, held, told
 from tests.calling import CONFIG, Event, http, make, post, side
 from tests.gateways import Gateway, gateway, talk
 from tests.voices import at as at
@@ -29,45 +23,19 @@ from tests.waiting import wait_until
 WAITS = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
-def _bare(address: str) -> socket.socket:
-    """A WebSocket whose client answers nothing, not even that it is closed."""
-    parts = urlsplit(address)
-    one = socket.create_connection((parts.hostname or "", parts.port or 0))
-    hello = (
-        f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n\r\n"
-    )
-    one.sendall(hello.encode())
-    assert one.recv(4096).startswith(b"HTTP/1.1 101")
-    return one
-
-
-def _say(one: socket.socket, **frame: Any) -> None:
-    text = json.dumps(frame).encode()
-    one.sendall(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)  # masked with zeros
-
-
-def _held(at: Gateway, ours: list[socket.socket]) -> int:
-    """How many of these the gateway still has."""
-    ports = {one.getsockname()[1] for one in ours}
-    open_ones = psutil.Process(at.process.pid).net_connections()
-    return sum(bool(c.raddr) and c.raddr.port in ports for c in open_ones)
-
-
 def test_sides_that_do_not_answer_are_gone_two_seconds_after_the_end(
     at: Gateway, key: str, there: Provider
 ):
     call = make(at, key, CONFIG)
-    with _bare(call["frontend_url"]) as page, _bare(call["media_url"]) as phone:
-        _say(phone, event="start", start={"streamSid": "MZ1"})
+    with bare(call["frontend_url"]) as page, bare(call["media_url"]) as phone:
+        told(phone, event="start", start={"streamSid": "MZ1"})
         with http(at, key) as client:
             wait_until(lambda: client.get(f"/v1/calls/{call['call']}").json()["status"] == "active",
                        description="the call to be active")  # fmt: skip
-        assert _held(at, [page, phone]) == 2
+        assert held(at, [page, phone]) == 2
         post(at, key, f"/v1/calls/{call['call']}/end")
         ended = time.monotonic()
-        wait_until(lambda: not _held(at, [page, phone]), description="both to be closed")
+        wait_until(lambda: not held(at, [page, phone]), description="both to be closed")
         assert time.monotonic() < ended + 4, (
             "two seconds, and two for a machine that has much to do"
         )

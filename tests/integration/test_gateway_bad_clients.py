@@ -1,21 +1,26 @@
 """What clients must not do to a gateway: each is told so, and nobody else notices."""
 
 import asyncio
+import contextlib
 import secrets
+import socket
 import time
 
 import httpx
+import psutil
 import pytest
 from itsdangerous import TimestampSigner
 from psycopg import Connection
 from websockets.asyncio.client import connect
 
 from db.core.events import Event, append
+from tests.bare import bare, held, told
 from tests.gateways import Gateway, Tab, opened, tab, talk
 from tests.gateways import at as at
 from tests.gateways import ledger as ledger
 from tests.gateways import project as project
 from tests.gateways import url as url
+from tests.waiting import wait_until
 from worker.live.tickets import Tickets
 
 SECRET = "a secret of the tests, which is long enough"
@@ -145,3 +150,46 @@ def test_a_reader_that_is_too_slow_is_closed_and_reads_on_where_it_was(
             assert again.seqs == list(range(slow.seqs[-1] + 1, many + 3))
 
     talk(story)
+
+
+def test_a_head_that_does_not_end_is_refused_and_not_collected(at: Gateway):
+    memory, kept = psutil.Process(at.process.pid).memory_info, list[int]()
+    for begun in (
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /" + b"x" * 100,
+        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Long: ",
+    ):
+        before = memory().rss
+        with socket.create_connection(("127.0.0.1", int(at.url.rpartition(":")[2]))) as one:
+            one.sendall(begun)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):
+                    one.sendall(b"x" * 1_000_000)
+            kept.append(memory().rss - before)
+    assert max(kept) < 10_000_000, kept
+
+
+@pytest.mark.long  # it is given 5 s to read a frame, and 42 to hear that it is closed
+def test_a_client_that_reads_nothing_loses_its_socket(
+    at: Gateway, project: str, ledger: Connection
+):
+    for _ in range(20):
+        append(
+            ledger, project, [Event("noise", None, {"text": secrets.token_hex(25_000)})] * 20
+        )
+    with bare(at.url.replace("http", "ws") + "/v1/live") as one:
+        told(one, t="hello", v=1, project=project, ticket=at.ticket(project), last=0)
+        assert held(at, [one])
+        wait_until(lambda: not held(at, [one]), timeout=30, description="it to be cut")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"kind": "\xff"}', b"\x00"])
+def test_a_body_that_cannot_be_read_is_refused_as_one_that_is_no_json(at: Gateway, body: bytes):
+    with at.http as client:
+        answer = client.post(
+            "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"code": "bad_input", "detail": "The body is not JSON."},
+    )

@@ -6,6 +6,16 @@ import { browser, context, empty, gate, live, open, sees, stored, texts, unsent,
 import "./checks.browser.mjs";
 import { until } from "./scripted.mjs";
 
+/** What is kept of conversations, as text. */
+const views = (page) => page.evaluate(() => new Promise((done) => {
+  indexedDB.open("baton-live").onsuccess = ({ target: { result: db } }) => {
+    db.transaction("views").objectStore("views").getAll().onsuccess = ({ target }) => {
+      db.close();
+      done(JSON.stringify(target.result));
+    };
+  };
+}));
+
 test("a message is sent and answered", async () => {
   gate.behaviour.slow = true;
   const page = await open();
@@ -154,6 +164,7 @@ test("a reload without a network shows the conversation, and takes a message for
   await sees(page, "assistant", ["Done: before"]);
   await page.evaluate(() => navigator.serviceWorker.ready);
   await until(() => page.evaluate(async () => Boolean(await caches.match("/app/_shell"))), "the shell is kept");
+  await until(async () => (await views(page)).includes("Done: before"), "the conversation is kept");
   await gate.stop();
   await page.reload();
   await sees(page, "assistant", ["Done: before"]);

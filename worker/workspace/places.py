@@ -26,15 +26,19 @@ def resolved(given: str | None) -> str | None:
     return str(path.resolve()) if path.is_absolute() and workspace.is_there(path) else given
 
 
+def are_here() -> bool:
+    """Whether this host has workspaces; where it has none the worker will look."""
+    return asking().workspaces.is_dir() or "workspaces" in asking().model_fields_set
+
+
 def check_asked(project_id: str, given: str | None, known: Place | None) -> None:
     """Raises BadWorkspace if the workspace will not do on this host, where it has workspaces.
 
     `known` is the project's own, if it has one already.
     """
-    root = asking().workspaces
-    if not root.is_dir() and "workspaces" not in asking().model_fields_set:
-        return  # this host has no workspaces: the worker will look
-    default = root / project_id
+    if not are_here():
+        return
+    default = asking().workspaces / project_id
     if project_id in (".", "..") or "/" in project_id:
         return  # no name of a directory: Postgres has the sentence
     try:
