@@ -16,7 +16,8 @@ NOTHING = "-"
 MARK = "(!)"  # after a value that cannot be right
 FEW = 5  # of a list, or of a mapping's names
 LONG = 80  # characters of a text within a mapping
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")  # as JSON has it
+# A moment as JSON has it.
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 LONGEST = 9_999 * 365 * 86_400  # seconds; beyond it a length of time is no plan
 
 
