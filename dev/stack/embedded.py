@@ -179,7 +179,7 @@ def _port(place: Path) -> int:
     known = int(file.read_text() or 0) if file.exists() else None
     if known and processes.working_in(place / "data", ("postgres", *REDIS_NAMES)):
         return known  # its holder is what a killed run left, and ends before we start
-    port = processes.free_port(first=known)
+    port = processes.own_port(first=known)
     file.write_text(str(port))
     return port
 

@@ -11,7 +11,7 @@ from config.release import DISTRIBUTION
 from config.settings import STANDIN_KEY, settings
 from dev.stack import flower
 from dev.stack.noted import Services
-from dev.stack.processes import LOOPBACK, free_port
+from dev.stack.processes import LOOPBACK, own_port
 from dev.stack.server import ServiceError
 from worker.sandbox import box
 
@@ -44,7 +44,7 @@ def choose_model(overrides: Mapping[str, str]) -> Model:
             "There is no model: set ANTHROPIC_API_KEY, or `pip install"
             f" '{DISTRIBUTION}[local]'` for a stand-in with scripted answers."
         )
-    port = free_port()
+    port = own_port()
     url = f"http://{LOOPBACK}:{port}"
     return Model(
         told=f"{url} (a stand-in, for ANTHROPIC_API_KEY is not set: {STORY})",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 PROC = Path("/proc")
+_owned = set[int]()
 PORTS = (20_000, 32_000)  # below the range the kernel hands out for outgoing connections
 LOOPBACK = "127.0.0.1"
 LOG_LIMIT = 10 * 2**20  # bytes; a longer log is begun anew at the next start
@@ -147,6 +148,29 @@ def free_port(*, first: int | None = None) -> int:
     if first and free(first):
         return first
     return next(port for port in iter(lambda: random.randrange(*PORTS), 0) if free(port))
+
+
+def own_port(*, first: int | None = None) -> int:
+    """As `free_port`, and no other process that asks so gets it while this one lives. What is to listen
+    there needs seconds to come up: two `baton up` that begin together took one port."""
+    port = free_port(first=first)
+    while (port != first and port in _owned) or not _claimed(port):
+        port = free_port()
+    return port
+
+
+def _claimed(port: int) -> bool:
+    if port in _owned:
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0baton-port-{port}")  # of our network, as the port; gone with us
+    except OSError:
+        claim.close()
+        return False
+    claim.detach()  # open for as long as this process lives
+    _owned.add(port)
+    return True
 
 
 def _stat(pid: int) -> list[str] | None:

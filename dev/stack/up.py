@@ -27,7 +27,7 @@ from dev.stack import services as embedded
 from dev.stack.environment import Model, child_environment, choose_model, without_box
 from dev.stack.flower import door
 from dev.stack.noted import Services, without_password
-from dev.stack.processes import free_port
+from dev.stack.processes import own_port
 from dev.stack.procfile import BadProcfile, read_procfile
 from dev.stack.readiness import NotReady, await_ready
 from dev.stack.server import ServiceError
@@ -99,7 +99,7 @@ def stack(  # all but the first are for tests, and named
             with_roles=fleet.is_ours(running),
         )
         model = choose_model(overrides)
-        port = free_port(first=FLOWER_PORT)
+        port = own_port(first=FLOWER_PORT)
         way_in = door(root, port, {**os.environ, **overrides})
         page = web.door(root, {**os.environ, **overrides})
         unboxed = without_box(overrides)

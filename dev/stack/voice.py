@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from config.settings import settings
-from dev.stack.processes import LOOPBACK, free_port
+from dev.stack.processes import LOOPBACK, own_port
 
 NAME = "voice"  # of its process
 
@@ -23,7 +23,7 @@ def choose(given: Mapping[str, str]) -> Provider:
     key = settings().openai_api_key.get_secret_value() or given.get("OPENAI_API_KEY")
     if chosen or key:
         return Provider()
-    port = free_port()
+    port = own_port()
     return Provider(
         f"python -m dev.standin.realtime --port {port}",
         {"BATON_REALTIME_URL": f"ws://{LOOPBACK}:{port}/v1/realtime"},

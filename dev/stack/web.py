@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.settings import settings
-from dev.stack.processes import LOOPBACK, free_port
+from dev.stack.processes import LOOPBACK, own_port
 from dev.stack.services import home_of
 
 NAME = "web"  # in the Procfile
@@ -33,7 +33,7 @@ class Door:
 def door(root: Path, given: Mapping[str, str]) -> Door:
     """The gateway's door in this checkout; a secret or an address that is `given` goes before ours."""
     wanted = given.get("BATON_WEB_PORT", "")
-    port = free_port(first=int(wanted) if wanted.isdigit() else settings().web_port)
+    port = own_port(first=int(wanted) if wanted.isdigit() else settings().web_port)
     url = given.get("BATON_WEB_URL") or f"http://{LOOPBACK}:{port}"
     return Door(
         url,

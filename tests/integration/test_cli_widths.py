@@ -10,6 +10,7 @@ from psycopg import Connection
 
 from db.jobs import limits, workers
 from db.jobs.workers import Worker
+from db.live import keys
 from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare
@@ -19,6 +20,8 @@ from tests.conftest import Configure
 STYLE = re.compile(r"\x1b\[\d+m")
 DIGITS = re.compile(r"[0-9a-f-]{8,}")
 LONG = "The agent wrote a file that nobody can read, and then it went away without a word. " * 3
+
+ACCOUNT = "an-account-that-is-named-as-a-product-names-its-customers"
 
 Screen = Callable[..., list[str]]
 
@@ -59,6 +62,9 @@ def everything(conn: Connection) -> tuple[str, str]:
         "insert into refused_messages (task_id, task, code, error) values (%s, %s, %s, %s)",
         ("a-task-that-nobody-knows", "tasks.biuld", "bad_input", LONG),
     )
+    keys.create(
+        conn, ACCOUNT, "a key with a name that says what for", ["jobs", "tickets"], None
+    )
     return str(job), head
 
 
@@ -67,7 +73,8 @@ PAGES = {
     "project": ["project", "a-shop-for-tea"], "chain": ["chain", "a-shop-for-tea"],
     "branches": ["branches", "a-shop-for-tea"], "session": ["session", "SESSION"],
     "sync": ["report", "sync"], "resume": ["report", "resume"], "cost": ["report", "cost"],
-    "health": ["report", "health"],
+    "health": ["report", "health"], "checks": ["report", "checks"], "webhooks": ["webhooks"],
+    "keys": ["key", "list"], "live": ["live"], "credit": ["credit", ACCOUNT],
 }  # fmt: skip
 
 

@@ -196,6 +196,15 @@ def test_a_refused_message_goes_back_while_nobody_can_write_it_down(
     pool.close()
 
 
+def test_a_message_that_finds_its_job_done_is_no_failure(at_work: AtWork):
+    """A second wake-up is the relay's, which cannot know that the first one did it."""
+    job = at_work.ask(ChatPlan(project=P, user=U, prompt="say done"))
+    at_work.run(job)
+    wake = cast(Any, app).tasks["tasks.chat_plan"]
+    shown = wake.apply(kwargs={"job_id": str(job)}, task_id=f"{job}.2")
+    assert (shown.state, shown.result) == ("SUCCESS", delivery.IDLE)
+
+
 def test_a_request_whose_key_an_open_transaction_holds_frees_its_slot_and_is_asked_again(
     at_work: AtWork, dsn: str
 ):

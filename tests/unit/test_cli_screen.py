@@ -92,4 +92,6 @@ def test_what_python_cannot_hold_is_shown_as_it_is_with_a_mark():
 def test_a_mapping_is_read_as_a_sentence():
     told = {"text": "a\nb", "files": ["x", "y"], "more": {"n": 1}, "none": []}
     assert clean(told) == r"text: a\nb, files: 2 (x, y), more: (n: 1), none: none"
+    moments = {"at": "2026-01-02T04:04:05.678901+01:00", "no": "2026-99-99T04:04:05Z"}
+    assert clean(moments) == "at: 2026-01-02 03:04:05Z, no: 2026-99-99T04:04:05Z"
     assert clean({"f": [str(n) for n in range(9)]}) == "f: 9 (0, 1, 2, 3, 4, …)"

@@ -140,6 +140,20 @@ def test_a_command_that_is_named_exists(path: Path):
     assert set(used) - {*COMMANDS, *OWN} == set()
 
 
+def test_a_test_that_is_named_exists():
+    told = {
+        name
+        for path in (ROOT / "docs").rglob("*.md")
+        for name in re.findall(r"`(test_\w+)`", path.read_text())
+    }
+    there = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert told - there == set()
+
+
 def test_every_command_is_in_the_reference():
     rows = re.findall(r"^\| `baton ([a-z-]+)", page("operations.md"), re.MULTILINE)
     assert set(rows) == {*COMMANDS, *OWN}

@@ -2,11 +2,13 @@
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from dev.stack.processes import LOOPBACK, free_port
+from dev.stack.processes import LOOPBACK, free_port, own_port
 from dev.stack.procfile import CODE, BadProcfile, read_procfile
 
 
@@ -36,3 +38,21 @@ def test_a_port_that_is_taken_is_not_chosen():
         port = taken.getsockname()[1]
         assert free_port(first=port) != port
     assert free_port(first=port) == port
+
+
+def test_a_port_that_another_is_about_to_listen_at_is_not_taken():
+    """Between the choice of a port and its process that listens lie seconds."""
+    program = "import sys; from dev.stack.processes import own_port; print(own_port(), flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        port = int(other.stdout.readline())
+        assert free_port(first=port) == port, "nobody listens there yet"
+        assert own_port(first=port) != port
+        other.communicate()
+    assert own_port(first=port) == port
+    assert own_port(first=port) == port, "what is ours stays ours"

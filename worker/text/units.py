@@ -5,6 +5,7 @@ Text and ids of users are data: a control character shows as its escape. A value
 """
 
 import math
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -15,6 +16,8 @@ NOTHING = "-"
 MARK = "(!)"  # after a value that cannot be right
 FEW = 5  # of a list, or of a mapping's names
 LONG = 80  # characters of a text within a mapping
+# A moment as JSON has it.
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 LONGEST = 9_999 * 365 * 86_400  # seconds; beyond it a length of time is no plan
 
 
@@ -70,8 +73,18 @@ def _part(value: Any) -> str:
             return f"{len(items)} ({named}{more})" if items else "none"
         case dict():
             return f"({summed(cast(dict[Any, Any], value))})"
+        case str() if MOMENT.fullmatch(value):
+            return _moment(value)
         case _:
             return shortened(clean(value), LONG)
+
+
+def _moment(told: str) -> str:
+    """A moment of a document in the form that all moments have for people."""
+    try:
+        return instant(datetime.fromisoformat(told))
+    except ValueError:  # the 99th of a month
+        return told
 
 
 def shortened(text: str | None, limit: int) -> str:

@@ -185,7 +185,7 @@ def checks_page(document: Row) -> Page:
             samples,
             "Nothing has been mended.",
             right=frozenset(columns[1:]),
-            title="A repair, in the session that made the files and fresh (means)",
+            title="A repair, resumed and fresh (means)",
         ),
         _repaired(document),
     ]

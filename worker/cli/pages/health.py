@@ -167,6 +167,6 @@ def _as_of(at: str | None) -> str:
 
 def _waiting(oldest: Row | None) -> str:
     if oldest is None:
-        return "nothing waits"
+        return "nothing that is due"
     told = f"{duration(oldest['waits_s'])}: {oldest['kind']} of {oldest['project_id']}"
     return f"{told}. {oldest['waits']['sentence']}" if oldest["waits"] else told
