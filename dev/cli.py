@@ -57,6 +57,7 @@ Measured = Literal[
     "study",
     "reckoned",
     "turns",
+    "processes",
 ]
 
 
@@ -79,7 +80,7 @@ def bench(
     """Measure throughput and latency; what transcripts, and files, take up; what a resume costs;
     what grows with the ledger; what a gateway carries; what the relay of voice adds to a piece of audio, the egress
     proxy to a request, and a box to a turn; what a chain weighs in tokens, leg by leg; what updates cost by how
-    sessions are gone on from."""
+    sessions are gone on from; what each process takes."""
     more: dict[str, Any] = {"projects": projects} if of == "scale" else {}
     if of == "study":
         more = {"updates": updates, "gaps": gaps, "policies": policies}

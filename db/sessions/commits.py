@@ -5,7 +5,7 @@ the attempt's fence (db/projects/heads.py), the version, the session's figures, 
 the chain's next job (db/jobs/lanes.py).
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -82,7 +82,7 @@ def advance(
     or its lease has run out, or the turn was not begun or is recorded already. Raises one of
     refusals.FOR_GOOD, with nothing written, when a table takes no such row.
     """
-    params = asdict(to) | {
+    params = {one.name: getattr(to, one.name) for one in fields(to)} | {
         "id": job.id,
         "attempt": job.attempt,
         "project": job.project_id,
