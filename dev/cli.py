@@ -58,6 +58,7 @@ Measured = Literal[
     "reckoned",
     "turns",
     "repairs",
+    "processes",
 ]
 
 
@@ -85,7 +86,7 @@ def bench(
     """Measure throughput and latency; what transcripts, and files, take up; what a resume costs;
     what grows with the ledger; what a gateway carries; what the relay of voice adds to a piece of audio, the egress
     proxy to a request, and a box to a turn; what a chain weighs in tokens, leg by leg; what updates cost by how
-    sessions are gone on from, and what it costs to mend what a check found."""
+    sessions are gone on from, and what it costs to mend what a check found; what each process takes."""
     more: dict[str, Any] = {"projects": projects} if of == "scale" else {}
     if of == "study":
         more = {"updates": updates, "gaps": gaps, "policies": policies}

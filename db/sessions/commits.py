@@ -6,7 +6,7 @@ the chain's next job (db/jobs/lanes.py).
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -91,7 +91,7 @@ def advance(
     refusals.FOR_GOOD, with nothing written, when a table takes no such row.
     """
     params = (
-        asdict(to)
+        {one.name: getattr(to, one.name) for one in fields(to)}
         | {name: Int8(count) for name in COUNTS if (count := getattr(to, name)) is not None}
         | {
             "id": job.id,

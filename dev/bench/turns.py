@@ -34,7 +34,7 @@ from db.core import pool
 from db.core.migrate import migrate
 from dev.bench.egress import proxy
 from dev.bench.legs import Chain
-from dev.bench.processes import used
+from dev.bench.proc import used
 from dev.bench.resume import model
 from dev.stack.services import services
 from dev.stack.up import EXPECTED

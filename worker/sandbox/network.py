@@ -6,6 +6,7 @@ without a box    the same bridge on the host's loopback; nobody keeps the agent 
 
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from config import egress
@@ -34,8 +35,13 @@ def bridge(*, boxed: bool) -> tuple[str, ...]:
     """What is put before the agent's program."""
     place = INSIDE / "egress" if boxed else egress.home()
     program = INSIDE / "bridge.py" if boxed else BRIDGE
-    # Its libraries are found from where it lies, and that is in every box.
-    return (str(Path(sys.executable).resolve()), "-I", "-S", str(program), str(place))
+    return (_python(), "-I", "-S", str(program), str(place))
+
+
+@cache
+def _python() -> str:
+    """Its libraries are found from where it lies, and that is in every box."""
+    return str(Path(sys.executable).resolve())
 
 
 def check() -> None:

@@ -77,17 +77,23 @@ def place_of(project_id: str, workspace: str | None, *, kept: bool, head: str | 
     default = asking().workspaces / project_id
     path = Path(workspace) if workspace else default
     unused = head is None and path.is_absolute() and path.name == project_id
-    if (kept or unused or asking().workspace_remote) and not _inside(path):
+    inside = _inside(path)
+    if not inside and (kept or unused or asking().workspace_remote):
         path = default
-    check_place(path)
+        inside = _inside(path)
+    _check(path, inside=inside)
     return path
 
 
 def check_place(path: Path) -> None:
     """Raises BadRequest unless the path is that of a directory, or none yet, below BATON_WORKSPACES."""
+    _check(path, inside=_inside(path))
+
+
+def _check(path: Path, *, inside: bool) -> None:
     if not path.is_absolute():
         raise BadRequest(f"The workspace {path} is not an absolute path.")
-    if not _inside(path):
+    if not inside:
         root = asking().workspaces
         raise BadRequest(
             f"The workspace {path} is outside {root}: choose a directory in there."
