@@ -3,7 +3,7 @@ db/core/connections.py wants it."""
 
 from typing import Any
 
-from psycopg import AsyncConnection, IsolationLevel
+from psycopg import AsyncConnection, Error, IsolationLevel
 from psycopg_pool import AsyncConnectionPool
 
 from config.settings import settings
@@ -17,24 +17,30 @@ Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
 def pool() -> Pool:
     """The pool, not yet open: it opens when the application starts."""
-    return AsyncConnectionPool(
+
+    async def check(conn: AsyncConnection[Any]) -> None:
+        """Raises for a connection that has died: its server is asked only where something has come
+        of it while nobody waited. Then all are made anew (db/core/pool.py says why)."""
+        if not spoken(conn.fileno()):
+            return
+        try:
+            await AsyncConnectionPool.check_connection(conn)
+        except Error:
+            await made.drain()
+            raise
+
+    made: Pool = AsyncConnectionPool(
         settings().database_url.get_secret_value(),
         min_size=1,
         max_size=SIZE,
         timeout=WAIT,
         open=False,
         configure=_begin,
-        check=_check,
+        check=check,
         reconnect_timeout=WAIT,
         kwargs={"autocommit": True, "prepare_threshold": 0, **LIVENESS},
     )
-
-
-async def _check(conn: AsyncConnection[Any]) -> None:
-    """Raises for a connection that has died: its server is asked only where something has come
-    of it while nobody waited."""
-    if spoken(conn.fileno()):
-        await AsyncConnectionPool.check_connection(conn)
+    return made
 
 
 async def _begin(conn: AsyncConnection[Any]) -> None:
