@@ -32,6 +32,9 @@ OURS = {
     b"expect",
 }
 CONNECT = 20.0  # seconds
+# Betas that the CLI asks for because the bridge gives the token as a bearer (worker/sandbox/bridge.py):
+# the model's API may refuse them to a key, and no body depends on them.
+OF_BEARERS = re.compile(rb"(^|,)\s*tool-provenance-[\w-]+")
 
 
 def client() -> httpx.AsyncClient:
@@ -53,6 +56,14 @@ def no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
+def as_for_a_key(headers: Headers) -> Headers:
+    """The headers of a request that is to go on with a key."""
+    return [
+        (name, OF_BEARERS.sub(b"", value).lstrip(b",") if name == b"anthropic-beta" else value)
+        for name, value in headers
+    ]
+
+
 def kept(headers: Iterable[tuple[bytes, bytes]], *, but: set[bytes] = OF_ONE_HOP) -> Headers:
     """The headers that are not of one connection only."""
     found = [(name, value) for name, value in headers if name.lower() not in OF_ONE_HOP]
@@ -65,6 +76,7 @@ class Upstream:
     def __init__(self, given: Settings, http: httpx.AsyncClient, turns: Turns) -> None:
         self._base = httpx.URL(given.anthropic_base_url or ANTHROPIC)
         self._keys = [(k.encode(), v.encode()) for k, v in given.model_keys().items()]
+        self._bearing = bool(given.anthropic_auth_token.get_secret_value())
         self._http, self._turns = http, turns
 
     async def serve(self, wire: Wire, asked: h11.Request, turn: Turn) -> None:
@@ -92,11 +104,12 @@ class Upstream:
                 await self._turns.charge(turn, meter.usd())
 
     async def _pass(self, wire: Wire, asked: h11.Request, body: bytes, meter: Meter) -> None:
+        headers = kept(asked.headers, but=OURS)
         request = httpx.Request(
             asked.method.decode(),
             self._base.copy_with(raw_path=self._base.raw_path.rstrip(b"/") + asked.target),
             headers=[
-                *kept(asked.headers, but=OURS),
+                *(headers if self._bearing else as_for_a_key(headers)),
                 *self._keys,
                 (b"accept-encoding", b"identity"),  # usage is read as it passes
             ],

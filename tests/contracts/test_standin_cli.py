@@ -6,6 +6,7 @@ test_error_table.py.
 """
 
 import asyncio
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from claude_agent_sdk import (
 
 from dev.standin.model import Seen
 from dev.standin.server import Standin, standin
+from worker.agent import answers
 
 RECOMMENDATIONS: dict[str, Any] = {
     "type": "object",
@@ -315,3 +317,30 @@ def test_for_a_bearer_the_cli_asks_anthropic_nothing_of_its_own_before_a_turn(ru
     assert bearing.tools == keyed.tools
     assert bearing.body["system"][1:] == keyed.body["system"][1:]
     assert bearing.body.keys() == keyed.body.keys()
+
+
+def test_for_a_bearer_the_model_is_asked_the_same_as_for_a_key(run: Run):
+    """But for a beta in a header, which the proxy takes out (egress/model.py): nothing in the body
+    depends on it, be it a result of the CLI's tool or of one of ours."""
+
+    ours: Any = {
+        "mcp_servers": {answers.SERVER: answers.server(wanted=True)},
+        "allowed_tools": ["Bash", answers.NAME],
+    }
+    assumed = {"_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL": "1"}
+    bearer = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_AUTH_TOKEN": "stand-in"}
+    taken = '{"summary": "two", "recommendations": []}'
+    prompt = f"run: echo one\nuse {answers.NAME} {taken}\nsay three"
+    keyed = run(prompt, change=assumed, **ours)
+    bearing = run(prompt, change=assumed | bearer, **ours)
+    assert "Taken." in json.dumps(keyed.asked[-1].body)
+    assert [_but_ids(s.body) for s in bearing.asked] == [_but_ids(s.body) for s in keyed.asked]
+
+
+def _but_ids(body: dict[str, Any]) -> str:
+    """A request's body without what is another each time."""
+    return re.sub(
+        r"[0-9a-f]{8}-[0-9a-f-]{27}|\b(toolu|req|msg)_\w+|\bcch=\w+|[0-9a-f]{16,}",
+        "ID",
+        json.dumps(body, sort_keys=True),
+    )
