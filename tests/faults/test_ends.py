@@ -60,7 +60,10 @@ def test_a_job_that_waits_is_cancelled_with_no_worker_there(
 
 @pytest.mark.parametrize(
     ("limit", "why"),
-    [("BATON_TURN_TIMEOUT", "turn_timeout"), ("BATON_IDLE_TIMEOUT", "idle_timeout")],
+    [
+        pytest.param("BATON_TURN_TIMEOUT", "turn_timeout", marks=pytest.mark.long),
+        ("BATON_IDLE_TIMEOUT", "idle_timeout"),
+    ],
 )
 def test_a_turn_that_takes_too_long_leaves_nothing_alive(
     at_work: AtWork, tally: Tally, limit: str, why: str

@@ -25,7 +25,7 @@ from tests.faults.pair import Broken
 from tests.invariants import violations
 
 PARTS = 20  # of the long run: processes share it, and what is deleted does not pile up
-SHORT, LONG = 600, 100_000  # histories
+SHORT, LONG = 300, 100_000  # histories
 AUDIT_EVERY = 200  # histories: the invariants of all of them are looked up at once
 ANY_SEED = 1  # what is broken on purpose shows from every one
 ENOUGH = 3000  # histories within which what is broken on purpose shows

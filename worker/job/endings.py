@@ -5,6 +5,7 @@ Whatever is written states the attempt, so that it changes nothing where another
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 import tenacity
@@ -17,10 +18,11 @@ from db.jobs import attempts, checks, endings, limits, rescue
 from db.jobs.attempts import Claimed
 from db.jobs.endings import End, Wait
 from db.jobs.jobs import NEVER
+from db.jobs.lanes import Next
 from db.projects import races
 from db.sessions import turns
 from worker.broker.publish import announce
-from worker.failures.errors import Judgement
+from worker.failures.errors import AttemptReplaced, Judgement
 from worker.failures.retry import PAUSE, backoff, on_blip
 from worker.failures.sentences import STOP_TEXTS
 from worker.failures.verdicts import ELSEWHERE, Verdict, tries_of
@@ -229,14 +231,19 @@ def _finish(job: Claimed, end: End) -> Ran:
     return Ran(end.state, end.error_class, end.error)
 
 
-def without_turn(job: Claimed, result: dict[str, object]) -> None:
-    """End the job with a result and the head where it is: a step that was skipped."""
-    told = [Event("job.done", job.id, {**about(job), "result": result})]
-    end = End(state="done", result=result)
+def finish_done(
+    job: Claimed, told: list[Event], result: dict[str, Any], following: Next | None
+) -> None:
+    """End the job as done, the head where it is, and let its chain go on. `told` has its
+    `job.done`. Raises AttemptReplaced."""
+    if following:
+        told = [*told, queued(job, following)]
+    end = End(state="done", result=result, following=following)
     with connection() as conn:
         written = endings.finish(conn, job, end, told, settings().publish_after)
-    if written is not None:
-        announce(job.project_id, *written, user_id=job.user_id)
+    if written is None:
+        raise AttemptReplaced("The job was taken over before it ended.")
+    announce(job.project_id, *written, user_id=job.user_id)
 
 
 def _as_it_stands(job: Claimed, otherwise: Ran) -> Ran:

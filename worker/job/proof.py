@@ -12,9 +12,8 @@ neither is a command that came to an end. docs/decisions/0030 says why the commi
 from config.settings import settings
 from db.core.events import Event
 from db.core.pool import connection
-from db.jobs import checks, endings
+from db.jobs import checks
 from db.jobs.checks import Result, Stand
-from db.jobs.endings import End
 from db.jobs.lanes import MAIN
 from db.projects import projects
 from db.projects.heads import HeadHeld
@@ -24,7 +23,7 @@ from worker.checks.command import Hold
 from worker.checks.sentences import ending, sentence
 from worker.failures.errors import AttemptReplaced, BadRequest, CheckFailed, CheckUndecided
 from worker.failures.retry import on_blip
-from worker.job import files, job_events, racer
+from worker.job import endings, files, job_events, racer
 from worker.job.attempt import Attempt
 from worker.job.commit import Outcome
 from worker.job.legs import Work
@@ -204,19 +203,10 @@ def _settle(at: Attempt, *, checked: bool) -> None:
     """The version is good: the job is done, and the chain goes on. Raises AttemptReplaced."""
     job, stand = at.job, _stand(at)
     checks_told = {"status": "passing" if checked else "unchecked", "repairs": stand.repairs}
-    following = following_of(job)
     result = {"check": checks_told} | racer.change_of(at)
     body = {**job_events.about(job), "result": stand.result | result}
-    told = [Event("job.done", job.id, body)]
-    if following:
-        told.append(job_events.queued(job, following))
     crash_points.reach("check.settled")
-    end = End(state="done", result=result, following=following)
-    with connection() as conn:
-        written = endings.finish(conn, job, end, told, settings().publish_after)
-    if written is None:
-        raise AttemptReplaced("The job was taken over before it ended.")
-    announce(job.project_id, *written, user_id=job.user_id)
+    endings.finish_done(job, [Event("job.done", job.id, body)], result, following_of(job))
 
 
 KEPT = "Its version stands as failing."

@@ -18,12 +18,9 @@ from uuid import uuid4
 from config.settings import settings
 from db.core.events import Event
 from db.core.pool import connection
-from db.jobs import endings
-from db.jobs.endings import End
 from db.projects import branches, races
 from db.projects.heads import HeadHeld
 from db.projects.races import BranchBusy, BranchGone, Racer
-from worker.broker.publish import announce
 from worker.failures.errors import (
     AttemptReplaced,
     BadRequest,
@@ -34,7 +31,7 @@ from worker.failures.errors import (
     Racing,
     WorkspaceBusy,
 )
-from worker.job import files, job_events, proof
+from worker.job import endings, files, job_events, proof
 from worker.job.attempt import Attempt
 from worker.job.successors import following_of
 from worker.process import crash_points
@@ -185,19 +182,11 @@ def _settle(at: Attempt, found: list[Racer], best: Racer) -> None:
     job = at.job
     made = {name: value for name, value in (best.result or {}).items() if name != "patch_bytes"}
     result = made | {"race": _told(at, found, best)}
-    following = following_of(job)
     told = [
         Event("chat.said", job.id, _said(at, best)),
         Event("job.done", job.id, {**job_events.about(job), "result": result}),
     ]
-    if following:
-        told.append(job_events.queued(job, following))
-    end = End(state="done", result=result, following=following)
-    with connection() as conn:
-        written = endings.finish(conn, job, end, told, settings().publish_after)
-    if written is None:
-        raise AttemptReplaced("The job was taken over before it ended.")
-    announce(job.project_id, *written, user_id=job.user_id)
+    endings.finish_done(job, told, result, following_of(job))
 
 
 def _said(at: Attempt, best: Racer) -> dict[str, Any]:
