@@ -231,6 +231,14 @@ def _finish(job: Claimed, end: End) -> Ran:
     return Ran(end.state, end.error_class, end.error)
 
 
+def without_turn(job: Claimed, result: dict[str, Any]) -> None:
+    """End the job with a result and the head where it is: a step that was skipped. Raises
+    AttemptReplaced."""
+    finish_done(
+        job, [Event("job.done", job.id, {**about(job), "result": result})], result, None
+    )
+
+
 def finish_done(
     job: Claimed, told: list[Event], result: dict[str, Any], following: Next | None
 ) -> None:
