@@ -5,6 +5,8 @@ import resource
 import signal
 import sys
 
+import uvloop
+
 from config import logging
 from config.settings import settings
 from config.start import UNSET, begin_or_exit
@@ -20,7 +22,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        asyncio.run(_serve())
+        uvloop.run(_serve())
     except OSError as exc:
         sys.exit(
             f"The egress proxy cannot listen in {settings().egress_home}: {exc.strerror}; correct BATON_EGRESS_HOME."
