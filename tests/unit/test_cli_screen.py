@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.core.moments import Beyond
+from worker.cli import console
 from worker.cli.pages.layout import Facts, Table
 from worker.cli.screen import Screen, as_json
 from worker.text.units import clean, duration, money, shortened, size
@@ -95,3 +96,11 @@ def test_a_mapping_is_read_as_a_sentence():
     moments = {"at": "2026-01-02T04:04:05.678901+01:00", "no": "2026-99-99T04:04:05Z"}
     assert clean(moments) == "at: 2026-01-02 03:04:05Z, no: 2026-99-99T04:04:05Z"
     assert clean({"f": [str(n) for n in range(9)]}) == "f: 9 (0, 1, 2, 3, 4, …)"
+
+
+@pytest.mark.parametrize("arguments", [["--version", "--json"], ["--json", "--version"]])
+def test_the_version_too_is_a_document_where_one_is_wanted(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert console.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out).keys() == {"version"}

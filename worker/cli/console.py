@@ -6,6 +6,7 @@ them: nothing here imports psycopg or the settings before a command asks for the
 """
 
 import gc
+import json
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -69,25 +70,20 @@ def flag(name: str, told: str) -> Any:
     return typer.Option(name, help=told)
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
-        from config.release import version
-
-        typer.echo(version())
-        raise typer.Exit
-
-
 AsJson = Annotated[
     bool, typer.Option("--json", callback=_as_json, help="Print one JSON document.")
 ]
-Version = Annotated[
-    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it.")
-]
+Version = Annotated[bool, flag("--version", "Print it.")]
 
 
 @app.callback(invoke_without_command=True)
-def begin(context: typer.Context, _json: AsJson = False, _version: Version = False) -> None:
+def begin(context: typer.Context, _json: AsJson = False, asked: Version = False) -> None:
     """AI coding-agent sessions as background jobs that never lose the thread."""
+    if asked:
+        from config.release import version
+
+        typer.echo(json.dumps({"version": version()}) if screen.json else version())
+        raise typer.Exit
     if context.invoked_subcommand is None:
         raise WrongUsage("Say what to do: `baton --help` lists the commands.")
     if context.obj:
