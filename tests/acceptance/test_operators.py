@@ -50,7 +50,7 @@ def test_a_newer_request_interrupts_and_is_told_of_what_it_stopped(baton: Baton)
         *("build", "build", "metadata", "compaction")
     ]
     history = baton.seen_of(project, whole).history
-    assert all(f"| {line}\n" in history for line in HALF.splitlines())
+    assert all(f"| {line}" in history for line in HALF.splitlines())
     assert set(files(baton.workspace(project))) == {"whole.txt", "DOCUMENTATION.md"}
     (aside,) = baton.events(project, "workspace.kept_aside")
     assert "half.txt" in _kept(baton, project, aside["body"]["ref"])
