@@ -34,7 +34,7 @@ OURS = {
 CONNECT = 20.0  # seconds
 # Betas that the CLI asks for because the bridge gives the token as a bearer (worker/sandbox/bridge.py):
 # the model's API may refuse them to a key, and no body depends on them.
-OF_BEARERS = re.compile(rb"(^|,)\s*tool-provenance-[\w-]+")
+OF_BEARERS = b"tool-provenance-"
 
 
 def client() -> httpx.AsyncClient:
@@ -58,10 +58,14 @@ def no_cookies() -> CookieJar:
 
 def as_for_a_key(headers: Headers) -> Headers:
     """The headers of a request that is to go on with a key."""
-    return [
-        (name, OF_BEARERS.sub(b"", value).lstrip(b",") if name == b"anthropic-beta" else value)
-        for name, value in headers
-    ]
+    found = Headers()
+    for name, value in headers:
+        if name == b"anthropic-beta":
+            betas = [one.strip() for one in value.split(b",")]
+            value = b",".join(one for one in betas if not one.startswith(OF_BEARERS))
+        if value:
+            found.append((name, value))
+    return found
 
 
 def kept(headers: Iterable[tuple[bytes, bytes]], *, but: set[bytes] = OF_ONE_HOP) -> Headers:
@@ -76,7 +80,6 @@ class Upstream:
     def __init__(self, given: Settings, http: httpx.AsyncClient, turns: Turns) -> None:
         self._base = httpx.URL(given.anthropic_base_url or ANTHROPIC)
         self._keys = [(k.encode(), v.encode()) for k, v in given.model_keys().items()]
-        self._bearing = bool(given.anthropic_auth_token.get_secret_value())
         self._http, self._turns = http, turns
 
     async def serve(self, wire: Wire, asked: h11.Request, turn: Turn) -> None:
@@ -105,11 +108,13 @@ class Upstream:
 
     async def _pass(self, wire: Wire, asked: h11.Request, body: bytes, meter: Meter) -> None:
         headers = kept(asked.headers, but=OURS)
+        if b"authorization" not in dict(self._keys):
+            headers = as_for_a_key(headers)
         request = httpx.Request(
             asked.method.decode(),
             self._base.copy_with(raw_path=self._base.raw_path.rstrip(b"/") + asked.target),
             headers=[
-                *(headers if self._bearing else as_for_a_key(headers)),
+                *headers,
                 *self._keys,
                 (b"accept-encoding", b"identity"),  # usage is read as it passes
             ],

@@ -1,8 +1,9 @@
 """What one gateway process has: its pool, its reader of Redis, its feeds, its name."""
 
+import asyncio
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from db.core.async_pool import Pool
 from gateway.access.limits import Limits
@@ -20,3 +21,5 @@ class State:
     feeds: Feeds
     tickets: Tickets
     limits: Limits
+    # Set once the database had what this gateway needs: a newer one serves it too.
+    migrated: asyncio.Event = field(default_factory=asyncio.Event)

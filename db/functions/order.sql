@@ -54,8 +54,8 @@ create or replace function baton_first(
 $$;
 
 -- Whether somebody else's job, or a more urgent or an older one, is known to wait for a slot: then
--- what was not chosen by the relay takes none. Without a relay nobody would send for that job; to wait
--- for it would be to wait for ever.
+-- what was not chosen by the relay takes none. Without a relay (as `baton jobs` tells it, after waits.OVERDUE)
+-- nobody would send for that job; to wait for it would be to wait for ever.
 create or replace function baton_waits_ahead(of_user text, urgency int, place bigint)
 returns boolean language plpgsql stable as $$
 begin

@@ -8,6 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from db.core.events import Row
+from db.jobs.checks import choices
 
 PAGE = 500  # events
 
@@ -74,9 +75,7 @@ MESSAGES: LiteralString = """
          order by seq desc limit %s) newest order by seq"""
 OPEN: LiteralString = """
     select id as job, kind, chain_id as chain, state, error, error_class, attempts as attempt,
-           case when error_class = 'check_undecided'
-                then array['keep', 'rewind'] || case when args ? 'race' then '{}'
-                                                     else '{repair}' end::text[] end as choices
+           case when error_class = 'check_undecided' then args end as undecided
       from jobs where project_id = %s and finished_at is null order by pos limit 100"""
 LOST: LiteralString = """
     select e.job_id as job, e.body ->> 'code' as code, e.body ->> 'text' as text,
@@ -116,6 +115,9 @@ async def snapshot(
             (name,),
         )
         version = await cur.fetchone()
+    for job in jobs:
+        args = job.pop("undecided")
+        job["choices"] = choices(args) if args is not None else None
     return at, {
         "messages": said,
         "jobs": jobs,

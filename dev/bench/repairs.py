@@ -7,26 +7,19 @@ leaves out a file, its check says so, and the repair writes it. What is printed 
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 from psycopg import Connection
-from rich.console import Console
 
 from config.settings import settings
-from db.core import ledger_settings, pool
-from db.core.migrate import migrate
+from db.core import ledger_settings
 from db.jobs import jobs
-from dev.bench.egress import proxy
+from dev.bench.place import Place, at_place
 from dev.bench.reader import TASKS, Reader, candidates, scenario
-from dev.bench.study import WINDOW, Clock, enter, lay_out
-from dev.stack.services import services
-from dev.stack.up import EXPECTED
+from dev.bench.study import WINDOW, Clock, asking, lay_out
 from dev.standin.model import Seen
 from dev.standin.scenario import Step, Use
-from dev.standin.server import Standin
 from tasks.build import do_build
 from worker.cli.console import screen
 from worker.cli.pages.figures import checks_page
@@ -56,27 +49,16 @@ class Mender(Reader):
 
 def main(root: Path, updates: int = 4) -> int:
     """Run so many updates of each sample, and print the report; the data is removed again."""
-    console = Console(highlight=False)
-    (root / ".baton").mkdir(exist_ok=True)
+    return at_place(root, lambda place: _tell(place, updates))
+
+
+def _tell(place: Place, updates: int) -> None:
     model = Mender(scenario(), clock=Clock(), limit=WINDOW)
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=root / ".baton", prefix="repairs-") as place,
-            services(Path(place), database_url="", redis_url="") as running,
-            Standin(model, port=0, speed=0) as serving,
-        ):
-            migrate(running.database_url)
-            enter(Path(place), running.database_url, running.redis_url, serving.url)
-            with proxy(), psycopg.connect(running.database_url, autocommit=True) as conn:
-                for sample, percent in SAMPLES.items():
-                    _mend(conn, model, sample, percent, updates)
-                document = figures.checks(conn, 1)
-            pool.close()
-            screen.show(document, checks_page(document))
-    except EXPECTED as exc:
-        console.print(str(exc), markup=False)
-        return 1
-    return 0
+    with asking(model, place) as conn:
+        for sample, percent in SAMPLES.items():
+            _mend(conn, model, sample, percent, updates)
+        document = figures.checks(conn, 1)
+    screen.show(document, checks_page(document))
 
 
 def _mend(conn: Connection, model: Reader, sample: str, percent: str, updates: int) -> None:

@@ -18,27 +18,23 @@ import importlib.util
 import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import Connection
-from rich.console import Console
 from rich.table import Table
 
-from config import logging as logs
-from config.settings import STANDIN_KEY, settings
-from db.core import ledger_settings, pool
-from db.core.migrate import migrate
+from config.settings import settings
+from db.core import ledger_settings
 from dev.bench.egress import proxy
 from dev.bench.legs import Chain, Leg, weight
+from dev.bench.place import Place, at_place
 from dev.bench.reader import TASKS, Reader, candidates, scenario
-from dev.stack.services import services
-from dev.stack.up import EXPECTED
 from dev.standin.server import Standin
 from worker.session import prices
 
@@ -81,51 +77,31 @@ def main(
     minutes: int = 600,
 ) -> int:
     """Run the cells, print them, and leave their rows in .baton/study.jsonl."""
-    console = Console(highlight=False)
-    (root / ".baton").mkdir(exist_ok=True)
     told = root / ".baton" / "study.jsonl"
     wanted = gaps.split(",") if gaps else list(GAPS)
     tried = policies.split(",") if policies else list(POLICIES)
     clock, until = Clock(), time.monotonic() + 60 * minutes
     model = Reader(scenario(), clock=clock, limit=WINDOW)
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=root / ".baton", prefix="study-") as place,
-            services(Path(place), database_url="", redis_url="") as running,
-            Standin(model, port=0, speed=0) as serving,
-        ):
-            migrate(running.database_url)
-            enter(Path(place), running.database_url, running.redis_url, serving.url)
-            rows = list[Row]()
-            with proxy(), psycopg.connect(running.database_url, autocommit=True) as conn:
-                cells = [(gap, policy) for gap in wanted for policy in tried]
-                for gap, policy in cells:
-                    if time.monotonic() < until:
-                        cell = _Cell(conn, model, clock, gap, policy, task)
-                        rows += cell.run(updates, lambda row: _append(told, row))
-            pool.close()
-            console.print(_table(rows))
-    except EXPECTED as exc:
-        console.print(str(exc), markup=False)
-        return 1
-    return 0
+
+    def tell(place: Place) -> None:
+        rows = list[Row]()
+        with asking(model, place) as conn:
+            for gap, policy in [(gap, policy) for gap in wanted for policy in tried]:
+                if time.monotonic() < until:
+                    cell = _Cell(conn, model, clock, gap, policy, task)
+                    rows += cell.run(updates, lambda row: _append(told, row))
+        place.console.print(_table(rows))
+
+    return at_place(root, tell)
 
 
-def enter(place: Path, database_url: str, redis_url: str, model_url: str) -> None:
-    """Let this process be a worker of the services there, with that model."""
-    os.environ |= {
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "ANTHROPIC_BASE_URL": model_url,
-        "ANTHROPIC_API_KEY": STANDIN_KEY,
-        "NO_PROXY": "127.0.0.1",
-        "BATON_WORKSPACES": f"{place}/workspaces",
-        "BATON_AGENT_HOME": f"{place}/agent",
-        "BATON_EGRESS_HOME": f"{place}/egress",
-        "BATON_LOG_LEVEL": "error",
-    }
-    settings.cache_clear()
-    logs.configure()
+@contextmanager
+def asking(model: Reader, place: Place) -> Generator[Connection]:
+    """This process is a worker there, and its agents ask that model. Yields a connection."""
+    with Standin(model, port=0, speed=0) as serving:
+        place.enter(serving.url)
+        with proxy(), psycopg.connect(place.database_url, autocommit=True) as conn:
+            yield conn
 
 
 def _append(file: Path, row: Row) -> None:

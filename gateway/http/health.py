@@ -11,7 +11,6 @@ from gateway.http.callers import Here
 from gateway.problems import Problem, of_ledger
 
 router = APIRouter(tags=["health"])
-seen = set[str]()  # `migrated`, once the database was: a newer one serves this gateway too
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -28,11 +27,11 @@ async def readyz(here: Here) -> dict[str, str]:
     try:
         async with here.pool.connection(timeout=2) as conn:
             await conn.execute("select 1")
-        if not seen and not await anyio.to_thread.run_sync(_migrated):
+        if not here.migrated.is_set() and not await anyio.to_thread.run_sync(_migrated):
             raise Problem(503, "not_migrated", ledger.MIGRATE)
     except ledger.AWAY as exc:
         raise of_ledger(exc) from exc
-    seen.add("migrated")
+    here.migrated.set()
     rings = here.feeds.rings
     return {
         "status": "ok",

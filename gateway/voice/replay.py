@@ -36,7 +36,7 @@ async def begin(link: Link, told: Told, others: Told) -> Event:
     return events.read(text) or {}
 
 
-async def configure(link: Link, config: Event | None, told: Told, others: Told) -> None:
+async def configure(link: Link, config: Event | None, told: Told) -> None:
     """Set the configuration. Raises Lost where it is neither confirmed nor refused."""
     for step in steps(config):
         event = step | {"event_id": events.new_id()}
@@ -45,7 +45,7 @@ async def configure(link: Link, config: Event | None, told: Told, others: Told) 
             lambda got, about=event["event_id"]: (
                 got["type"] == "session.updated" or _about(got) == about
             ),
-            others,
+            told,
         )
         if answer is None:
             raise Lost("a configuration was not confirmed")

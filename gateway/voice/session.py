@@ -184,7 +184,7 @@ class Session:
         told = self._ignore if self.links else self.client.send
         created = await replay.begin(link, told, self._between)
         self.name = self.name or said(part(created, "session"), "id") or events.new_id()
-        await replay.configure(link, self.memory.config, self._configured, self._between)
+        await replay.configure(link, self.memory.config, self._between)
         await replay.recreate(link, self.memory.talk.replayed(), told, self._between)
         await self._flush(link)
         await self._state("connected")
@@ -259,10 +259,6 @@ class Session:
             raise_if_fatal(event)
         elif not self.links:
             await self.client.send(text)
-
-    async def _configured(self, text: str) -> None:
-        """The answer to a configuration that was replayed: a refusal is always told."""
-        await self._between(text)
 
     def _keep(self) -> None:
         self.desk.writer.keep(

@@ -17,18 +17,12 @@ from db.core.pool import PLAN_ONCE
 from db.projects import projects
 from db.transcripts import transcripts, usual
 from db.transcripts.usual import Writer
+from tests.explained import EXPLAINED
 from tests.ledger import advance, ask, claim, next_job, published, turn
 
 MANY = 2000
 FEW = 1000  # rows that a step may read or pass over: the catalogue has some hundreds of constraints
 READ = re.compile(r"\(actual rows=(\d+)|Rows Removed by (?:Join )?Filter: (\d+)")
-EXPLAINED: LiteralString = """
-    load 'auto_explain';
-    set auto_explain.log_level = 'notice';
-    set auto_explain.log_min_duration = 0;
-    set auto_explain.log_analyze = on;
-    set auto_explain.log_timing = off;
-    set auto_explain.log_nested_statements = on"""
 # What a fleet leaves, as far as a chain of another project could come across it.
 GROWN: LiteralString = """
     insert into projects (project_id, user_id, workspace)

@@ -19,6 +19,7 @@ from db.jobs import attempts, endings, jobs, listing, outbox
 from db.jobs.endings import End
 from dev.bench.scale_work import LEASE, RUNNER, SILENT, SOON
 from tests.databases import database
+from tests.explained import EXPLAINED
 from tests.slots import flood
 from worker.client import Build, enqueue
 from worker.reports.jobs import listed
@@ -26,14 +27,6 @@ from worker.reports.jobs import listed
 MANY = 5_000
 FEW = 700  # rows that a statement may pass over: a page, and some
 PASSED_OVER = re.compile(r"Rows Removed by Filter: (\d+)")
-EXPLAINED = """
-    load 'auto_explain';
-    set auto_explain.log_level = 'notice';
-    set auto_explain.log_min_duration = 0;
-    set auto_explain.log_analyze = on;
-    set auto_explain.log_timing = off;
-    set auto_explain.log_nested_statements = on"""
-
 Act = Callable[[Connection], object]
 
 

@@ -307,17 +307,22 @@ def test_a_race_of_which_nobody_comes_to_a_version_has_failed(at_work: AtWork):
     assert branches.of_project(at_work.conn, P) == []
 
 
-@pytest.mark.parametrize("policy", ["keep", "rewind"])
-def test_what_nobody_can_keep_any_more_has_failed_its_check_all_the_same(
-    at_work: AtWork, policy: str
-):
-    asked = begun(at_work, race=2, on_check_failed=policy)
+def all_dropped(at_work: AtWork, asked: UUID) -> tuple[Job, str | None]:
+    """The race of two when both have run and somebody has dropped their branches; and the head of before."""
     for number in (1, 2):
         run(at_work, asked, number)
         branches.drop(at_work.conn, P, racers(at_work, asked)[number - 1].lane)
     before = at_work.head()
     at_work.run(asked)
-    job = at_work.job(asked)
+    return at_work.job(asked), before
+
+
+@pytest.mark.parametrize("policy", ["keep", "rewind"])
+def test_what_nobody_can_keep_any_more_has_failed_its_check_all_the_same(
+    at_work: AtWork, policy: str
+):
+    asked = begun(at_work, race=2, on_check_failed=policy)
+    job, before = all_dropped(at_work, asked)
     assert job.error_class == "check_failed"
     assert str(job.error).endswith("Session and files are as they were before the request.")
     assert at_work.head() == before
@@ -352,12 +357,7 @@ def test_what_somebody_dropped_is_not_taken_and_the_next_that_passed_is(at_work:
 
 def test_where_all_that_passed_were_dropped_nothing_is_said_to_be_kept(at_work: AtWork):
     asked = begun(at_work, race=2, check="true")
-    for number in (1, 2):
-        run(at_work, asked, number)
-        branches.drop(at_work.conn, P, racers(at_work, asked)[number - 1].lane)
-    before = at_work.head()
-    at_work.run(asked)
-    job = at_work.job(asked)
+    job, before = all_dropped(at_work, asked)
     assert job.error_class == "not_promoted"
     assert str(job.error) == (
         "What has won was dropped as a branch before it could be taken: ask anew."

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from db.projects.projects import Project
 
 PATIENCE = "5s"  # for whoever holds what a command needs
-FEW_COLLECTIONS = (
-    200_000  # new objects until garbage is looked for: imports make 85,000, and none
-)
+# New objects until garbage is looked for: imports make 85,000, and none of it.
+FEW_COLLECTIONS = 200_000
 PLUGINS = "PYDANTIC_DISABLE_PLUGINS"  # to look for them, all that is installed is read
 
 screen = Screen()

@@ -87,11 +87,10 @@ def _decided(at: Attempt, found: list[Racer]) -> bool:
 def _best(at: Attempt, found: list[Racer]) -> Racer | None:
     """The one that is taken, of those that have passed, in the order in which they ended. Of equals
     the first; once it is promoted, that one."""
-    all_passed = [one for one in found if one.passed]
-    kept = [
-        one for one in all_passed if one.head
-    ] or all_passed  # somebody may have dropped one
-    passed = sorted(kept, key=lambda one: not one.promoted)
+    # Somebody may have dropped one: it has no head.
+    passed = [one for one in found if one.passed]
+    passed = [one for one in passed if one.head] or passed
+    passed.sort(key=lambda one: not one.promoted)
     in_time = [one for one in passed if one.in_time]
     if not in_time or passed[0].promoted:
         return passed[0] if passed else None

@@ -25,9 +25,8 @@ LOOK_EVERY = 1.0  # second: whether the program is still there
 CHUNK = 64 * 1024  # bytes
 HERE = "127.0.0.1"
 KEY, BEARER = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
-ANTHROPICS = (
-    "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"  # set where the model is Anthropic's own
-)
+# Set where the model is Anthropic's own.
+ANTHROPICS = "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"
 TCP = (_socket.AF_INET, _socket.SOCK_STREAM)
 UNIX = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
