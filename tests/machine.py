@@ -49,6 +49,9 @@ needs_sshd = _needs(
     "sshd and ssh", there=bool(shutil.which("sshd", path=SYSTEM) and shutil.which("ssh"))
 )
 needs_pgbouncer = _needs("pgbouncer", there=bool(shutil.which("pgbouncer", path=SYSTEM)))
+# Debian's Redis, in its package redis-tools: the one that comes with the checkout has no TLS.
+REDIS_WITH_TLS = shutil.which("redis-check-rdb", path=SYSTEM)
+needs_redis_with_tls = _needs("redis-tools of Debian", there=bool(REDIS_WITH_TLS))
 needs_compiler = _needs("a C compiler", there=_works("cc", "--version"))
 NETWORKS = _works(
     *("unshare", "--net", "ip", "link", "add", "name", "here", "type", "veth")

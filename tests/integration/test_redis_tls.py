@@ -18,6 +18,8 @@ from config.settings import BadSettings, settings
 from dev.stack.server import ServiceError
 from dev.stack.services import services
 from tests.conftest import Configure
+from tests.machine import needs_redis_with_tls
+from tests.redis_tls import redis_with_tls
 from tests.tls import Signer, tls_before
 from worker.broker.connection import address
 from worker.cli import doctor
@@ -95,6 +97,18 @@ def test_one_whose_signer_is_named_is_taken_on_both_sides(tls: Tls, signer: Sign
     tls(BATON_REDIS_CA=str(signer.ca))
     assert (answers(), sends()) == (True, True)
     assert told()[0] == "ok"
+
+
+@needs_redis_with_tls
+def test_redis_own_tls_is_verified_on_both_sides_too(
+    tmp_path: Path, signer: Signer, configure: Configure
+):
+    with redis_with_tls(tmp_path, signer) as url:
+        configure(REDIS_URL=url)
+        assert (answers(), sends()) == (False, False)
+        configure(REDIS_URL=url, BATON_REDIS_CA=str(signer.ca))
+        assert (answers(), sends()) == (True, True)
+        assert told()[0] in ("ok", "warn"), told()
 
 
 def test_one_that_is_for_another_host_is_refused_on_both_sides(tls: Tls, signer: Signer):

@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from tests.acceptance.outside import LONG, baton_up
 from tests.faults.conftest import Tally
 from tests.faults.transport.far import far
 from tests.faults.transport.struck import COMMANDS, Struck
+from tests.machine import needs_redis_with_tls
+from tests.redis_tls import redis_with_tls
 from tests.tls import Signer, tls_before
 from tests.waiting import wait_until
 from worker.broker.queues import PLAIN
@@ -127,20 +130,32 @@ def test_far(tmp_path: Path, tally: Tally):
         tally.check(struck.wrong(asked))
 
 
-def test_behind_tls(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch):
+@contextmanager
+def before_it(home: Path, signer: Signer) -> Generator[str]:
+    with (
+        open_redis(home) as server,
+        tls_before(_port(server), signer.certificate(LOOPBACK)) as port,
+    ):
+        yield _through(server, port).replace("redis:", "rediss:")
+
+
+@pytest.mark.parametrize(
+    "tls", [before_it, pytest.param(redis_with_tls, marks=needs_redis_with_tls)]
+)
+def test_behind_tls(
+    tmp_path: Path,
+    tally: Tally,
+    monkeypatch: pytest.MonkeyPatch,
+    tls: Callable[[Path, Signer], AbstractContextManager[str]],
+):
     """A stack of its own, whose every way to Redis leads through TLS; the system trusts who signs."""
-    tally.fault, tally.simulated = "none: Redis behind TLS", SCRIPTED
+    whose = "Redis' own TLS" if tls is redis_with_tls else "TLS before Redis"
+    tally.fault, tally.simulated = f"none: {whose}", SCRIPTED
     signer = Signer.made(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(signer.ca))
     with (
-        open_redis(tmp_path) as server,
-        tls_before(_port(server), signer.certificate(LOOPBACK)) as port,
-        baton_up(
-            tmp_path,
-            commands=COMMANDS,
-            REDIS_URL=_through(server, port).replace("redis:", "rediss:"),
-            BATON_COMPACT="always",
-        ) as baton,
+        tls(tmp_path, signer) as url,
+        baton_up(tmp_path, commands=COMMANDS, REDIS_URL=url, BATON_COMPACT="always") as baton,
     ):
         struck = Struck(baton)
         asked = struck.chats(5) + struck.builds(2)
