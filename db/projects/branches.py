@@ -307,16 +307,20 @@ def _drop(conn: Connection, project_id: str, branch: Branch, *, why: str) -> Dro
     return Dropped(project_id, told)
 
 
-# The branch ends, and what it was becomes part of the main line: its sessions, and a version.
-PROMOTE: LiteralString = """
+# The branch ends, and its sessions become the main line's.
+JOIN: LiteralString = """
     with ended_branch as (
         update branches set promoted_at = now() where project_id = %(project)s and lane = %(lane)s
     ), its_sessions as (
         update project_ai_session_metrics
            set lane = 'main', branch = lane, status = 'disconnected'
          where project_id = %(project)s and lane = %(lane)s
-    )
+    )"""
+PROMOTE: LiteralString = (
+    JOIN
+    + """
     insert into project_versions (project_id, version_id, tree, ai_session_id,
                                   ai_session_created_at, ai_session_last_used_at)
     select %(project)s, %(version)s, %(tree)s, %(new)s, now(), now()
      where %(version)s::text is not null"""
+)

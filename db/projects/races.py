@@ -19,7 +19,7 @@ from db.core.events import Event
 from db.jobs import jobs
 from db.jobs.attempts import Claimed
 from db.jobs.endings import Wait, put_back
-from db.projects import heads
+from db.projects import branches, heads
 from db.projects.heads import HeadHeld, Move
 
 WAITS = "racing"  # why the race's job is parked
@@ -203,6 +203,11 @@ STOP: LiteralString = (
 )
 
 
+# What was asked for on the branch meanwhile goes to the main line, as what is asked again later does
+# (baton_lane_again). A claim that is under way is waited for: it has its job, and then the project.
+MOVE_ITS_JOBS = """
+    update jobs set lane = 'main'
+     where project_id = %s and lane = %s and state in ('queued', 'parked')"""
 WORKED_ON = "select from jobs where project_id = %s and lane = %s and state = 'running'"
 
 
@@ -230,6 +235,7 @@ def promote(conn: Connection, job: Claimed, racer: Racer, version: str, status: 
         if found is None:
             raise BranchGone("The branch is gone.")
         if found[0] is None:
+            conn.execute(MOVE_ITS_JOBS, (job.project_id, racer.lane))
             if conn.execute(WORKED_ON, (job.project_id, racer.lane)).rowcount:
                 raise BranchBusy("Somebody works on the branch.")
             _move(conn, job, racer, version, status)
@@ -270,19 +276,10 @@ def _move(conn: Connection, job: Claimed, racer: Racer, version: str, status: st
     heads.move(conn, job.project_id, to, told)
 
 
-# As when an operator promotes a branch (branches.PROMOTE); and its version is the race's own. What was asked
-# for on the branch meanwhile goes to the main line, as what is asked again later does (baton_lane_again).
-PROMOTE: LiteralString = """
-    with its_jobs as (
-        update jobs set lane = 'main'
-         where project_id = %(project)s and lane = %(lane)s and state in ('queued', 'parked')
-    ), ended_branch as (
-        update branches set promoted_at = now() where project_id = %(project)s and lane = %(lane)s
-    ), its_sessions as (
-        update project_ai_session_metrics
-           set lane = 'main', branch = lane, status = 'disconnected'
-         where project_id = %(project)s and lane = %(lane)s
-    ), the_race as (
+# As when an operator promotes a branch; and its version is the race's own.
+PROMOTE: LiteralString = (
+    branches.JOIN
+    + """, the_race as (
         update jobs set version_id = coalesce(version_id, %(version)s) where id = %(id)s
     ), known_version as (  -- the product may have made its row before
         update project_versions
@@ -296,3 +293,4 @@ PROMOTE: LiteralString = """
                                   ai_session_created_at, ai_session_last_used_at)
     select %(project)s, %(version)s, %(tree)s, %(new)s, %(status)s, now(), now()
      where not exists (select from known_version)"""
+)

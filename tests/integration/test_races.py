@@ -1,10 +1,12 @@
 """A race: one request on several branches, of which the first that passes its check is taken."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -16,7 +18,9 @@ from db.projects import branches, projects, races
 from tests.dying import killed_at
 from tests.faults.old_fleet import CLAIM
 from tests.invariants import violations
+from tests.ledger import blocked, claim
 from tests.running import AtWork, P, U
+from tests.waiting import wait_until
 from worker.cli.pages import projects as pages
 from worker.client import Update
 from worker.reports import figures, waits
@@ -188,6 +192,26 @@ def test_what_was_asked_on_the_winners_branch_meanwhile_goes_on_in_the_main_line
     assert at_work.again(asked).state == "done"
     assert at_work.job(again.id).lane == "main"
     assert violations(at_work.conn) == []
+
+
+def test_a_claim_under_way_on_the_winners_branch_is_waited_for(at_work: AtWork, dsn: str):
+    asked = begun(at_work, race=2, check="true")
+    for number in (1, 2):
+        run(at_work, asked, number)
+    again = jobs.again(at_work.conn, racers(at_work, asked)[0].id)
+    race = claim(at_work.conn, asked)
+    assert again
+    assert race
+    winner, _ = races.racers(at_work.conn, race)
+    with psycopg.connect(dsn) as worker, ThreadPoolExecutor() as threads:
+        assert claim(worker, again.id)
+        settled = threads.submit(races.promote, at_work.conn, race, winner, "v", "passing")
+        with psycopg.connect(dsn, autocommit=True) as looker:
+            wait_until(lambda: blocked(looker), description="the race to wait for the claim")
+        worker.commit()
+        with pytest.raises(races.BranchBusy):
+            settled.result(10)
+    assert at_work.job(again.id).lane == winner.lane
 
 
 def looked_again(at_work: AtWork, asked: UUID) -> bool:
