@@ -17,6 +17,7 @@ from db.jobs import jobs, listing
 from db.jobs.listing import Wanted
 from dev.stack.embedded import open_postgres
 from dev.stack.server import ServiceError
+from tests.egress import proxy
 from tests.faults.conftest import Tally
 from tests.faults.driving import drive, running, wrong
 from tests.machine import needs_mounts
@@ -180,6 +181,7 @@ def test_postgres_whose_disk_is_full_loses_nothing(
         at_work.configure(DATABASE_URL=server.url)
         pool.close()
         stays.callback(pool.close)
+        stays.enter_context(proxy())  # which knows the turns of this database
         at_work.conn = stays.enter_context(psycopg.connect(server.url, autocommit=True))
         at_work.build("write a.txt: 1")
         for left in (8192, 2 * MIB) if long else (8192,):
