@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from worker.requests import Lines
+from worker.requests import Lines, Whole
 
 KINDS = ("build", "update", "repair", "chat_plan", "metadata", "compaction")
 
@@ -30,10 +30,10 @@ class Ask(BaseModel):
     prompt: str | None = None
     version: str | None = None
     busy: Literal["enqueue", "reject", "replace", "interrupt"] = "enqueue"
-    priority: int = 0
+    priority: Whole = 0
     run_at: AwareDatetime | None = None
     model: str | None = None
-    max_turns: int | None = None
+    max_turns: Whole | None = None
     budget: Decimal | None = Field(None, allow_inf_nan=False)
     previous_session_id: str | None = None
     branch_from: str | None = None
@@ -42,12 +42,12 @@ class Ask(BaseModel):
     on_lost: Literal["fresh", "ask"] | None = None
     callback_url: str | None = None
     check: Lines | None = None
-    check_tries: int | None = None
+    check_tries: Whole | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
-    race: int | None = None
+    race: Whole | None = None
     race_by: Literal["first", "cheapest", "smallest"] | None = None
     race_models: list[str] | None = None
-    race_seconds: int | None = None
+    race_seconds: Whole | None = None
     error: str | None = None
 
 

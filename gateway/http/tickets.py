@@ -51,15 +51,16 @@ async def begin(
         raise Problem(
             401, "bad_ticket", "The ticket does not count any more: ask for a new one."
         )
+    cookie, until = here.tickets.cookie(guest)
     answer.set_cookie(
         cookie_name(guest.project),
-        here.tickets.cookie(guest),
+        cookie,
         max_age=int(COOKIE.total_seconds()),
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    return forms.Session(project=guest.project, user=guest.user, expires_at=guest.until)
+    return forms.Session(project=guest.project, user=guest.user, expires_at=until)
 
 
 @router.delete("/session", status_code=204)
