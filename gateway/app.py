@@ -29,6 +29,8 @@ SOCKETS = (
     *("/v1/live", "/v1/realtime"),
     *("/v1/calls/{call}/frontend", "/v1/calls/{call}/media"),
 )
+# What a page of another origin may say.
+HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID")
 MORE = 65_536  # bytes of a body beside its prompt, of which a character may take six
 
 
@@ -57,7 +59,7 @@ def build() -> FastAPI:
             allow_origins=pages_elsewhere,
             allow_credentials=True,  # their ticket's cookie
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
+            allow_headers=HEADERS,
             expose_headers=events.HEADERS,
         )
     problems.install(app)

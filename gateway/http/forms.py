@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from worker.requests import Lines, Whole
+from worker.text.storable import plain
 
 KINDS = ("build", "update", "repair", "chat_plan", "metadata", "compaction")
 
@@ -17,6 +18,15 @@ def _kind(value: str) -> str:
     if plain not in KINDS:
         raise ValueError(f"must be one of {', '.join(KINDS)}")
     return plain
+
+
+def _text(value: str) -> str:
+    if plain(value) != value:
+        raise ValueError("must be UTF-8 without a NUL")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
 
 
 class Ask(BaseModel):
@@ -80,8 +90,8 @@ class TicketAsk(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    project: str
-    user: str
+    project: Text
+    user: Text
 
 
 class Ticket(BaseModel):
