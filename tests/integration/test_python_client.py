@@ -259,6 +259,24 @@ def test_a_gateway_that_is_away_for_a_moment_is_asked_again_and_makes_one_job(pr
     assert (len(keys), len(set(keys))) == (3, 1)
 
 
+def test_a_key_that_was_read_from_a_file_counts_and_one_that_cannot_be_sent_is_told_at_once(
+    at: Gateway, project: str
+):
+    def asked(key: str, url: str = at.url) -> Baton:
+        return Baton(url, key, http=httpx.Client(trust_env=False))
+
+    with asked(f"{at.key}\n") as baton:
+        assert baton.enqueue(Build(project=project, user="ann", prompt="go")).state == "queued"
+    with asked("") as baton, pytest.raises(Failed) as told:
+        baton.project(project)
+    assert told.value.status == 401
+    began = time.monotonic()
+    for baton in (asked("bk_\n\nx"), asked(at.key, at.url.removeprefix("http://"))):
+        with baton, pytest.raises(httpx.TransportError):
+            baton.project(project)
+    assert time.monotonic() - began < 3, "it is tried once"
+
+
 SECRET = "whsec_" + "a" * 32
 
 

@@ -24,10 +24,12 @@ PAUSE = 0.5  # seconds before the second time, twice as long before each later o
 POLL = 30.0  # seconds for which the gateway is asked to wait
 LOOK = 0.5  # seconds between two looks at a chain that goes on after its job
 TIMEOUT = 75.0  # seconds; longer than any call waits
+HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)  # it was not even sent
 
 
 def _headers(key: str, call: Call[Any]) -> httpx.Headers:
-    return httpx.Headers({"Authorization": f"Bearer {key}", **call.headers}, encoding="utf-8")
+    given = f"Bearer {key.strip()}".strip()  # a key from a file has a line break
+    return httpx.Headers({"Authorization": given, **call.headers}, encoding="utf-8")
 
 
 class Baton:
@@ -115,8 +117,8 @@ class Baton:
                     call.method, self._url + call.path, params=call.params, json=call.json,
                     headers=_headers(self._key, call),
                 )  # fmt: skip
-            except httpx.TransportError:
-                if not call.safe or not time_left:
+            except httpx.TransportError as exc:
+                if isinstance(exc, HOPELESS) or not call.safe or not time_left:
                     raise
             else:
                 if answer.status_code not in AGAIN or not call.safe or not time_left:
@@ -206,8 +208,8 @@ class AsyncBaton:
                     call.method, self._url + call.path, params=call.params, json=call.json,
                     headers=_headers(self._key, call),
                 )  # fmt: skip
-            except httpx.TransportError:
-                if not call.safe or not time_left:
+            except httpx.TransportError as exc:
+                if isinstance(exc, HOPELESS) or not call.safe or not time_left:
                     raise
             else:
                 if answer.status_code not in AGAIN or not call.safe or not time_left:
