@@ -19,11 +19,18 @@ from gateway.calls import routes as calls
 from gateway.feed.doorbell import Doorbell, client
 from gateway.feed.feeds import Feeds
 from gateway.http import events, health, jobs, projects, tickets
+from gateway.http.document import Documented
 from gateway.live.socket import Socket
 from gateway.state import State
 from gateway.voice import door
 from worker.live.tickets import Tickets, from_settings
 
+SOCKETS = (
+    *("/v1/live", "/v1/realtime"),
+    *("/v1/calls/{call}/frontend", "/v1/calls/{call}/media"),
+)
+# What a page of another origin may say.
+HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID")
 MORE = 65_536  # bytes of a body beside its prompt, of which a character may take six
 
 
@@ -37,7 +44,7 @@ def build() -> FastAPI:
             app.state.baton = state
             yield
 
-    app = FastAPI(
+    app = Documented(
         title="Baton",
         version=release.version(),
         openapi_url="/v1/openapi.json",
@@ -52,7 +59,7 @@ def build() -> FastAPI:
             allow_origins=pages_elsewhere,
             allow_credentials=True,  # their ticket's cookie
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
+            allow_headers=HEADERS,
             expose_headers=events.HEADERS,
         )
     problems.install(app)
@@ -65,6 +72,8 @@ def build() -> FastAPI:
     async def live(ws: WebSocket) -> None:
         await Socket(ws, ws.app.state.baton).serve()
 
+    for place in SOCKETS:
+        app.add_api_route(place, problems.upgrade, include_in_schema=False)
     return app
 
 

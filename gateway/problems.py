@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gateway import ledger
 from worker.failures.refused import Refused
@@ -29,6 +30,12 @@ STATUS = {
 
 
 NO_JSON = "The body is not JSON."
+NO_OBJECT = "The body must be a JSON object."
+NOT_READ = (
+    "The body is not read as JSON: send it with the header Content-Type: application/json."
+)
+LONGEST_NAME = 100  # characters of a field's name that are sent back
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 # Of what is refused before it comes to a route of ours.
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "prompt_too_long"}
 
@@ -73,6 +80,16 @@ def not_found(what: str) -> Problem:
     return Problem(404, f"unknown_{what}", f"There is no such {what}.")
 
 
+async def upgrade() -> None:
+    """What is asked for over HTTP is a WebSocket."""
+    raise Problem(
+        426,
+        "upgrade_required",
+        "This is a WebSocket: connect to it with ws:// or wss://.",
+        headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+    )
+
+
 def of_refusal(refused: Refused) -> Problem:
     """A refusal of `enqueue`, as HTTP says it."""
     headers, more = dict[str, str](), dict[str, Any]()
@@ -110,13 +127,14 @@ def install(app: FastAPI) -> None:
         return answer(_of_validation(exc))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, exc: HTTPException) -> JSONResponse:
+    async def _http(request: Request, exc: HTTPException) -> JSONResponse:
         if exc.status_code == 400:  # FastAPI could not even try
             return answer(Problem(422, "bad_input", NO_JSON))
         code = CODES.get(exc.status_code, "bad_request")
-        return answer(
-            Problem(exc.status_code, code, f"{exc.detail}.", headers=dict(exc.headers or {}))
-        )
+        headers = dict(exc.headers or {})
+        if exc.status_code == 405:  # Starlette names those of one route
+            headers["Allow"] = ", ".join(_methods_of(request))
+        return answer(Problem(exc.status_code, code, f"{exc.detail}.", headers=headers))
 
     @app.exception_handler(psycopg.DataError)
     async def _unstorable(_: Request, _exc: psycopg.DataError) -> JSONResponse:
@@ -144,18 +162,30 @@ def of_ledger(exc: BaseException) -> Problem:
     return Problem(503, ledger.code(exc), ledger.why(exc), headers={"Retry-After": "2"})
 
 
+def _methods_of(request: Request) -> list[str]:
+    """What the place can be asked with."""
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
 def _of_validation(exc: RequestValidationError) -> Problem:
     first = exc.errors()[0]
-    place = [str(part) for part in first["loc"][1:]]
+    part, *place = (str(one) for one in first["loc"])
+    if part == "path":  # nothing has such a name
+        return not_found(place[0])
     if first["type"] == "json_invalid":
         return Problem(422, "bad_input", NO_JSON)
+    if not place:
+        return Problem(422, "bad_input", NOT_READ if isinstance(exc.body, bytes) else NO_OBJECT)
+    named = ".".join(place)[:LONGEST_NAME]
     if first["type"] == "extra_forbidden":
-        return Problem(
-            422,
-            "bad_input",
-            f"There is no field {'.'.join(place)}: leave it out.",
-            field=".".join(place),
-        )
-    named = ".".join(place) or "body"
+        said = f"There is no field {named}: leave it out."
+        return Problem(422, "bad_input", said, field=named)
     said = str(first["msg"]).removeprefix("Value error, ")
     return Problem(422, "bad_input", f"{named}: {said}.", field=named)

@@ -36,6 +36,13 @@ def _lines(given: object) -> object:
     return several if isinstance(given, list) else given
 
 
+def _whole(given: object) -> object:
+    if given is True or given is False:  # Python counts with them
+        raise ValueError("must be a whole number")
+    return given
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 Lines = Annotated[str | list[str], BeforeValidator(_lines)]
 
 
@@ -52,10 +59,10 @@ class Request(BaseModel):
     version: str | None = None
     key: str | None = None
     busy: Literal["enqueue", "reject", "replace", "interrupt"] = "enqueue"
-    priority: int = 0
+    priority: Whole = 0
     run_at: datetime | None = None
     model: str | None = None
-    max_turns: int | None = None
+    max_turns: Whole | None = None
     budget: Decimal | None = None
     previous_session_id: str | None = None
     branch_from: str | None = None  # a session: work beside the main line, from there
@@ -64,12 +71,12 @@ class Request(BaseModel):
     on_lost: Literal["fresh", "ask"] | None = None
     callback_url: str | None = None  # is told when the chain has ended (docs/webhooks.md)
     check: Lines | None = None  # shell lines that a build must pass; []: none at all
-    check_tries: int | None = None
+    check_tries: Whole | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
-    race: int | None = None  # so many do it side by side; one that passes counts
+    race: Whole | None = None  # so many do it side by side; one that passes counts
     race_by: Literal["first", "cheapest", "smallest"] | None = None
     race_models: list[str] | None = None
-    race_seconds: int | None = None
+    race_seconds: Whole | None = None
     error: str | None = None  # of a repair
 
 

@@ -10,8 +10,9 @@ $$;
 create or replace function baton_check_callback(url jsonb) returns void language plpgsql as $$
 declare
     host constant text := baton_host_of(url #>> '{}');
+    port constant int := substring(url #>> '{}' from '^https?://[^/?]*:([0-9]{1,5})(?:[/?]|$)');
 begin
-    if host is null or jsonb_typeof(url) <> 'string' then
+    if host is null or jsonb_typeof(url) <> 'string' or port not between 1 and 65535 then
         perform baton_refuse('bad_callback',
             'callback_url must be an http or https address of at most 2000 characters, without a user, a password or a #.',
             'callback_url');

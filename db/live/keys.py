@@ -37,6 +37,10 @@ class Holder:
     ended: datetime | None
 
 
+class Past(Exception):
+    """A key would have ended before it is made."""
+
+
 SHOWN: LiteralString = (
     "id, account_id, name, scopes, created_at, last_used_at, revoked_at, expires_at,"
     " coalesce(expires_at <= now(), false) as expired"
@@ -56,7 +60,7 @@ def create(
     until: datetime | timedelta | None = None,
 ) -> tuple[str, Key]:
     """A new key of the account, which is made if need be; the key itself, and its row. It ends at a
-    moment, after a time, or never. Raises ValueError for an end that has passed."""
+    moment, after a time, or never. Raises Past for an end that has passed."""
     key = PREFIX + secrets.token_urlsafe(32)
     with conn.transaction(), conn.cursor(row_factory=class_row(Key)) as cur:
         cur.execute("insert into accounts (id) values (%s) on conflict do nothing", (account,))
@@ -68,7 +72,7 @@ def create(
         ).fetchone()
         assert row
         if row.expired:
-            raise ValueError("the end of the key has passed")
+            raise Past
     return key, row
 
 

@@ -4,7 +4,14 @@ A project that no key has used yet belongs to no account. Looking is one probe; 
 beside the project's row, which is never held: workers commit to it.
 """
 
+from typing import LiteralString
+
 from psycopg import AsyncConnection
+
+# Nobody gets a ticket for a project, or a user, that could never be.
+NAMES: LiteralString = (
+    "select baton_check_name('The project id', %s, 'project'), baton_check_user(%s)"
+)
 
 
 async def owns(conn: AsyncConnection, account: str, project: str) -> bool:

@@ -8,6 +8,13 @@ import redis.asyncio as redis
 CONNECTIONS = 10  # at a time, of one user
 HELLOS = (20, 60)  # of one address, in seconds
 MESSAGES = (30, 10)  # on one connection, in seconds
+FRAME = 256 * 1024  # bytes of one that a client sends
+TOO_LONG = f"A frame may have {FRAME // 1024} kB."
+
+
+def is_too_long(frame: str) -> bool:
+    """Whether a client's frame has more bytes than one may have."""
+    return len(frame) > FRAME or (len(frame) > FRAME // 4 and len(frame.encode()) > FRAME)
 
 
 class Window:

@@ -12,9 +12,14 @@ def allowed(connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
     if origin is None:
         return True
-    if urlsplit(origin).netloc == connection.headers.get("host"):
-        return True
-    return origin.rstrip("/") in named()
+    return origin.rstrip("/") in named() or _is_own(origin, connection.headers.get("host"))
+
+
+def _is_own(origin: str, host: str | None) -> bool:
+    try:
+        return bool(host) and urlsplit(origin).netloc == host
+    except ValueError:  # it is none
+        return False
 
 
 def named() -> list[str]:

@@ -18,6 +18,7 @@ from gateway.calls.bell import Bell
 from gateway.calls.media import Media
 from gateway.calls.sides import Side
 from gateway.http.callers import Caller, Who
+from gateway.http.routes import got
 from gateway.problems import Problem, not_found
 from gateway.voice.shape import Misshapen
 
@@ -115,7 +116,7 @@ async def make(
     if name is None:
         raise Problem(
             429, "too_many_calls", f"{settings().calls_open} calls are open: end one first.",
-            headers={"Retry-After": "30"},
+            headers={"Retry-After": "30"}, retry_after=30,
         )  # fmt: skip
     path = f"/v1/calls/{name}"
     return CallMade(
@@ -135,7 +136,7 @@ async def reset(bell: Ringing, who: Operator) -> Reset:
     return Reset(ended=len(ended), states=dict(Counter(ended.values())))
 
 
-@router.get("/{call}")
+@got(router, "/{call}")
 async def look(bell: Ringing, who: Speaker, call: str) -> CallShown:
     """The call as it stands."""
     found = await _mine(bell, who, call)

@@ -11,12 +11,12 @@ from config.log import log as logger
 from db.live import calls
 from db.live.calls import OPEN, Call
 from gateway import ledger
+from gateway.access.limits import TOO_LONG, is_too_long
 from gateway.calls.bell import Bell
 from gateway.ledger import AWAY
 from gateway.voice import events
 from worker.text.storable import plain_data
 
-FRAME = 256 * 1024  # characters of one of a client's
 SLOW = 10.0  # seconds that a frame may take to leave
 
 
@@ -70,8 +70,8 @@ class Side:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text") or ""
-        if len(text) > FRAME:
-            raise Over(1009, f"A frame may have {FRAME // 1024} kB.")
+        if is_too_long(text):
+            raise Over(1009, TOO_LONG)
         found = events.object_of(text)
         if found is None:
             raise Over(4400, "A frame is a JSON object.")

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from db.live import log
@@ -63,8 +63,10 @@ async def read(
     offset: Offset = None,
     live: Literal["sse", "long-poll"] | None = None,
     cursor: Annotated[str | None, Query(max_length=40)] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Events after `offset`; with `live` also those that are still to come."""
+    """Events after `offset`; with `live` also those that are still to come. `Last-Event-ID` is what a
+    browser's EventSource says when it connects again: it goes before the offset of its address."""
     await check_project(here, who, project)
     if len(request.query_params.getlist("offset")) > 1:
         raise Problem(400, "bad_offset", "One offset is needed, not several.")
@@ -72,6 +74,8 @@ async def read(
         raise Problem(
             400, "bad_offset", "With live an offset is needed: -1, now, or one that was given."
         )
+    if live == "sse" and last_event_id:
+        offset = last_event_id
     end = await head(here, project)
     last = _position(START if offset is None else offset, end)
     if live == "sse":
@@ -188,7 +192,7 @@ async def _events(
             if rows:
                 last = rows[-1].seq
                 lines = "[" + ",".join(_told(frame(row)) for row in rows) + "]"
-                yield f"event: data\ndata: {lines}\n\n"
+                yield f"event: data\ndata: {lines}\nid: {written(last)}\n\n"
             if rows or first:
                 told: dict[str, Any] = {
                     "streamNextOffset": written(last),
@@ -196,7 +200,7 @@ async def _events(
                 }
                 if last >= watcher.feed.head:
                     told["upToDate"] = True
-                yield f"event: control\ndata:{json.dumps(told)}\n\n"
+                yield f"event: control\ndata:{json.dumps(told)}\nid: {written(last)}\n\n"
             first = False
             await _news(watcher, last, min(left, 15.0))
             if watcher.feed.head <= last:

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from worker.requests import Lines
+from worker.requests import Lines, Whole
+from worker.text.storable import plain
 
 KINDS = ("build", "update", "repair", "chat_plan", "metadata", "compaction")
 
@@ -17,6 +18,15 @@ def _kind(value: str) -> str:
     if plain not in KINDS:
         raise ValueError(f"must be one of {', '.join(KINDS)}")
     return plain
+
+
+def _text(value: str) -> str:
+    if plain(value) != value:
+        raise ValueError("must be UTF-8 without a NUL")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
 
 
 class Ask(BaseModel):
@@ -30,10 +40,10 @@ class Ask(BaseModel):
     prompt: str | None = None
     version: str | None = None
     busy: Literal["enqueue", "reject", "replace", "interrupt"] = "enqueue"
-    priority: int = 0
+    priority: Whole = 0
     run_at: AwareDatetime | None = None
     model: str | None = None
-    max_turns: int | None = None
+    max_turns: Whole | None = None
     budget: Decimal | None = Field(None, allow_inf_nan=False)
     previous_session_id: str | None = None
     branch_from: str | None = None
@@ -42,12 +52,12 @@ class Ask(BaseModel):
     on_lost: Literal["fresh", "ask"] | None = None
     callback_url: str | None = None
     check: Lines | None = None
-    check_tries: int | None = None
+    check_tries: Whole | None = None
     on_check_failed: Literal["keep", "rewind", "ask"] | None = None
-    race: int | None = None
+    race: Whole | None = None
     race_by: Literal["first", "cheapest", "smallest"] | None = None
     race_models: list[str] | None = None
-    race_seconds: int | None = None
+    race_seconds: Whole | None = None
     error: str | None = None
 
 
@@ -80,8 +90,8 @@ class TicketAsk(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    project: str
-    user: str
+    project: Text
+    user: Text
 
 
 class Ticket(BaseModel):

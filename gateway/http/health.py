@@ -8,20 +8,19 @@ from db.core import migrate
 from db.core.pool import connection
 from gateway import ledger
 from gateway.http.callers import Here
+from gateway.http.routes import got
 from gateway.problems import Problem, of_ledger
 
 router = APIRouter(tags=["health"])
 
 
-@router.head("/healthz", include_in_schema=False)
-@router.get("/healthz")
+@got(router, "/healthz")
 async def healthz() -> dict[str, str]:
     """The process lives."""
     return {"status": "ok"}
 
 
-@router.head("/readyz", include_in_schema=False)
-@router.get("/readyz")
+@got(router, "/readyz")
 async def readyz(here: Here) -> dict[str, str]:
     """Postgres answers, and has what this gateway needs. Without Redis it goes on, slower, and says so."""
     try:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
@@ -15,6 +15,7 @@ from db.live import owners
 from gateway.acts import decide, stop
 from gateway.http import forms
 from gateway.http.callers import Caller, Here, Producer, Who
+from gateway.http.routes import got
 from gateway.problems import Problem, not_found
 from worker import client
 from worker.client import Build, ChatPlan, Compaction, Metadata, Repair, Update
@@ -25,17 +26,20 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 KINDS = {kind.kind: kind for kind in (Build, Update, Repair, ChatPlan, Metadata, Compaction)}
 LOOK_EVERY = 0.1  # seconds between two looks of one who waits
 LONGEST = 60.0  # seconds that a request may wait
+KEY = {"minLength": 1, "maxLength": 200}  # of it the ledger judges
 
 
 @router.post("", status_code=202)
 async def ask(
     here: Here,
     who: Producer,
+    request: Request,
     asked: forms.Ask,
-    idempotency_key: Annotated[str | None, Header(max_length=200, min_length=1)] = None,
+    idempotency_key: Annotated[str | None, Header(json_schema_extra=KEY)] = None,
 ) -> forms.Asked:
     """Ask for a job. Sent again with the same Idempotency-Key it is the same job."""
-    fields: dict[str, Any] = asked.model_dump(exclude={"kind"}) | {"key": idempotency_key}
+    key = _key(request, idempotency_key)
+    fields: dict[str, Any] = asked.model_dump(exclude={"kind"}) | {"key": key}
     wanted = KINDS[asked.kind](**fields)
     async with here.pool.connection() as conn:
         job, state = await client.enqueue_for_account(conn, wanted, who.account or "")
@@ -43,7 +47,22 @@ async def ask(
     return forms.Asked(id=job, chain=job, state=state)
 
 
-@router.get("/{job}")
+def _key(request: Request, given: str | None) -> str | None:
+    """The key as other doors would be given it: text beyond ASCII comes as UTF-8, or in the Latin-1 of
+    older HTTP."""
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise Problem(
+            422, "bad_input", "One Idempotency-Key is needed, not several.", field="key"
+        )
+    if given is None:
+        return None
+    try:
+        return given.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return given
+
+
+@got(router, "/{job}")
 async def look(
     here: Here,
     who: Who,

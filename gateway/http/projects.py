@@ -16,6 +16,7 @@ from db.jobs.listing import Place, Wanted
 from db.projects import projects
 from gateway.http import forms
 from gateway.http.callers import Here, Who, check_project, name_fits
+from gateway.http.routes import got
 from gateway.problems import Problem, not_found
 from worker.failures.failed import Failed
 from worker.reports.jobs import listed
@@ -41,7 +42,7 @@ CHAT: LiteralString = """
      order by id desc limit %(limit)s"""
 
 
-@router.get("")
+@got(router, "")
 async def project(here: Here, who: Who, project: str) -> Row:
     """The head, the newest version, and the work that is open."""
     await check_project(here, who, project)
@@ -68,7 +69,7 @@ async def project(here: Here, who: Who, project: str) -> Row:
     return found
 
 
-@router.get("/chain")
+@got(router, "/chain")
 async def chain(
     here: Here, who: Who, project: str, limit: Limit = 50, cursor: Cursor = None
 ) -> forms.Page:
@@ -77,7 +78,7 @@ async def chain(
     return await _page(here, CHAIN, "chain", project, limit, cursor)
 
 
-@router.get("/chat")
+@got(router, "/chat")
 async def chat(
     here: Here, who: Who, project: str, limit: Limit = 50, cursor: Cursor = None
 ) -> forms.Page:
@@ -86,7 +87,7 @@ async def chat(
     return await _page(here, CHAT, "chat", project, limit, cursor)
 
 
-@router.get("/jobs")
+@got(router, "/jobs")
 async def jobs(
     here: Here, who: Who, project: str, limit: Limit = 50, cursor: Cursor = None
 ) -> forms.Page:
@@ -107,7 +108,7 @@ async def jobs(
     return await _asked(work)
 
 
-@router.get("/versions/{version}/diff", response_class=Response)
+@got(router, "/versions/{version}/diff", response_class=Response)
 async def diff(
     here: Here,
     who: Who,

@@ -11,8 +11,6 @@ from worker.failures.refused import refusing
 from worker.live.tickets import COOKIE, cookie_name
 
 router = APIRouter(prefix="/v1", tags=["browsers"])
-# Nobody gets a ticket for a project that could never begin.
-NAMES = "select baton_check_name('The project id', %s, 'project'), baton_check_user(%s)"
 
 
 @router.post("/tickets")
@@ -22,7 +20,7 @@ async def make_ticket(here: Here, who: Producer, asked: forms.TicketAsk) -> form
         found = await log.project(conn, asked.project)
         if found is None:  # it begins with what is asked for in the page
             with refusing():
-                await conn.execute(NAMES, (asked.project, asked.user))
+                await conn.execute(owners.NAMES, (asked.project, asked.user))
             known = await owners.take(conn, who.account or "", asked.project)
         else:
             known = found.user_id == asked.user and await owners.owns(
@@ -51,15 +49,16 @@ async def begin(
         raise Problem(
             401, "bad_ticket", "The ticket does not count any more: ask for a new one."
         )
+    cookie, until = here.tickets.cookie(guest)
     answer.set_cookie(
         cookie_name(guest.project),
-        here.tickets.cookie(guest),
+        cookie,
         max_age=int(COOKIE.total_seconds()),
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    return forms.Session(project=guest.project, user=guest.user, expires_at=guest.until)
+    return forms.Session(project=guest.project, user=guest.user, expires_at=until)
 
 
 @router.delete("/session", status_code=204)

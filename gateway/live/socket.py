@@ -15,7 +15,7 @@ from config.log import log as logger
 from db.live import connections, log
 from gateway import ledger
 from gateway.access import origins
-from gateway.access.limits import CONNECTIONS, MESSAGES, Window
+from gateway.access.limits import CONNECTIONS, MESSAGES, TOO_LONG, Window, is_too_long
 from gateway.feed.feeds import Watcher, frame
 from gateway.live.messages import Desk
 from gateway.state import NAME, State
@@ -25,7 +25,6 @@ from worker.text.storable import plain, written
 HELLO = 10.0  # seconds in which it must be said
 SLOW = 5.0  # seconds that a frame may take to leave
 BEAT = 30.0  # seconds between two heartbeats
-FRAME = 256 * 1024  # characters of one of a client's
 BEHIND = 5000  # events; further back the state is sent instead
 NEWEST = 200  # messages in a snapshot
 VERSION = 1
@@ -123,8 +122,8 @@ class Socket:
             raise WebSocketDisconnect(message.get("code", 1005))
         if (text := message.get("text")) is None:
             raise Closed(4400, "Frames are JSON text, not bytes.")
-        if len(text) > FRAME:
-            raise Closed(1009, f"A frame may have {FRAME // 1024} kB.")
+        if is_too_long(text):
+            raise Closed(1009, TOO_LONG)
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -153,7 +152,7 @@ class Socket:
     async def _welcome(self, hello: Hello, guest: Guest, found: log.Project | None) -> None:
         head, epoch = (found.head, found.epoch) if found else (0, "")
         told: dict[str, Any] = {"t": "welcome", "conn": str(self.conn), "epoch": epoch}
-        other = hello.epoch is not None and hello.epoch != epoch and hello.last > 0
+        other = bool(hello.epoch) and hello.epoch != epoch  # "": the project had not begun
         if other or hello.last > head or head - hello.last > BEHIND:
             async with self.here.pool.connection() as conn:
                 at, state = await log.snapshot(conn, guest.project, NEWEST)

@@ -8,9 +8,18 @@ import { diff } from "./files.js";
 import { bring, dollars, make, message, underWay } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
-const project = decodeURIComponent(location.pathname.replace(/^\/app\//, "").replace(/\/$/, ""));
+const project = named(location.pathname.replace(/^\/app\//, "").replace(/\/$/, ""));
 const touch = matchMedia("(pointer: coarse)").matches;
 const PINNED = 80; // pixels from the end that count as the end
+
+/** What a part of an address stands for; one that is no text for itself. */
+function named(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
 
 /** Keeps small things across a reload; a browser that keeps nothing is no trouble. */
 const kept = (store, name) => ({

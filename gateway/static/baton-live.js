@@ -322,11 +322,15 @@ export function takeTicket(place = globalThis.location, past = globalThis.histor
   return ticket;
 }
 
+/** A path of the gateway at that address; without one, of where the page comes from. */
+const placeOf = (url, path) => `${(url ?? "").replace(/\/+$/, "")}${path}`;
+const cookiesOf = (url) => (url ? "include" : "same-origin");
+
 /** Changes a ticket for a cookie. Gives what the server says (project, user); raises `Refused`. */
 export async function openSession(ticket, { url = "", fetch = globalThis.fetch } = {}) {
-  const answer = await fetch(`${url}/v1/session`, {
+  const answer = await fetch(placeOf(url, "/v1/session"), {
     method: "POST",
-    credentials: "same-origin",
+    credentials: cookiesOf(url),
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ ticket }),
   });
@@ -396,16 +400,20 @@ export class Live {
   /** @type {{id: string, frame: any, settle: (how: any) => void}|null} */ #sent = null;
   /** @type {AbortController|null} */ #lock = null;
   /** @type {BroadcastChannel|null} */ #channel = null;
-  #dirty = false; #saving = Promise.resolve(); #loosen = () => {};
+  #dirty = false; #saving = Promise.resolve();
+  /** @type {(() => void)|null} */ #loosen = null;
+  /** @type {Promise<void>|null} */ #starting = null;
 
   constructor(/** @type {Options} */ options) {
     if (!options?.project) throw new TypeError("openLive needs a project.");
     this.#o = options;
     this.#times = { ...TIMES, ...options.times };
     this.#key = `${options.project}\n${options.user ?? ""}`;
-    const base = new URL(options.url || globalThis.location.origin);
-    base.protocol = base.protocol.replace("http", "ws");
-    this.#url = new URL("/v1/live", base).href;
+    const base = options.url || globalThis.location?.origin;
+    if (!base) throw new TypeError("openLive needs the gateway's url where there is no page.");
+    const place = new URL(placeOf(base, "/v1/live"));
+    place.protocol = place.protocol.replace("http", "ws");
+    this.#url = place.href;
     this.view = this.#reducer.start();
     this.ready = this.#load();
     if (options.connect !== false) this.connect();
@@ -423,16 +431,25 @@ export class Live {
     this.#wants = true;
     await this.ready;
     if (!this.#wants || this.#socket || this.state === "connecting") return;
+    this.#attend();
     this.tries = 0;
     this.#dial();
   }
 
   /** "Start new": forgets what is shown (not the messages still to be sent) and connects. */
-  async startOver() {
+  startOver() {
+    return (this.#starting ??= this.#startOver().finally(() => (this.#starting = null)));
+  }
+
+  async #startOver() {
+    this.#wants = true;
+    await this.ready;
     this.#drop();
     await this.#storage.forget(this.#key);
+    if (!this.#wants) return; // it was closed meanwhile
+    this.#drop();
+    this.#attend();
     this.#begin(null);
-    this.#wants = true;
     this.tries = 0;
     this.#dial();
   }
@@ -446,7 +463,8 @@ export class Live {
     await this.#save();
     this.#channel?.close();
     this.#channel = null;
-    this.#loosen();
+    this.#loosen?.();
+    this.#loosen = null;
   }
 
   /**
@@ -471,6 +489,7 @@ export class Live {
 
   /** Sends a refused or expired message after all. */
   async resend(/** @type {string} */ id) {
+    await this.ready;
     const item = this.queue.find((one) => one.id === id);
     if (!item) return;
     const { why: _, code: __, ...rest } = item;
@@ -479,6 +498,7 @@ export class Live {
 
   /** Takes a message out of the queue, because a person says so. */
   async discard(/** @type {string} */ id) {
+    await this.ready;
     await this.#remove(id, { dropped: id });
   }
 
@@ -498,7 +518,7 @@ export class Live {
     const from = Math.max(0, upTo - PAGE);
     const { project, url } = this.#o;
     const place = `/v1/projects/${encodeURIComponent(project)}/events?offset=${String(from).padStart(20, "0")}`;
-    const answer = await fetch(`${url ?? ""}${place}`, { credentials: url ? "include" : "same-origin" });
+    const answer = await fetch(placeOf(url, place), { credentials: cookiesOf(url) });
     const said = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Refused(said.code ?? String(answer.status), said.detail ?? "The log cannot be read just now.");
     const view = this.#reducer.start();
@@ -668,7 +688,10 @@ export class Live {
     if (this.#socket) this.#lose("This device is offline.");
   };
 
+  /** Hears of other tabs and of the device, until `close()`. */
   #attend() {
+    if (this.#loosen) return;
+    this.#loosen = () => {};
     if (this.#storage.shared && globalThis.BroadcastChannel) {
       this.#channel = new BroadcastChannel(`baton-live:${this.#key}`);
       this.#channel.onmessage = ({ data }) => this.#shared(data);

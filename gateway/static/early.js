@@ -3,8 +3,8 @@
 
 addEventListener("input", ({ target }) => {
   if (target.id !== "composer" || "ready" in document.body.dataset) return;
-  const project = decodeURIComponent(location.pathname.replace(/^\/app\//, "").replace(/\/$/, ""));
   try {
+    const project = decodeURIComponent(location.pathname.replace(/^\/app\//, "").replace(/\/$/, ""));
     sessionStorage.setItem(`baton:early:${project}`, JSON.stringify(target.value));
-  } catch {} // full, or not allowed
+  } catch {} // full, not allowed, or an address that is no text
 });

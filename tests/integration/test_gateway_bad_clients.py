@@ -39,6 +39,7 @@ def _a_new_minute(redis_url: str) -> None:
         (b"bytes", 4400),
         ("[" * 100_000, 4400),
         ("x" * 300_000, 1009),
+        ("😀" * 100_000, 1009),  # of bytes, not of characters
     ],
 )
 def test_a_frame_that_is_none_closes_the_connection_and_no_other(
@@ -193,3 +194,21 @@ def test_a_body_that_cannot_be_read_is_refused_as_one_that_is_no_json(at: Gatewa
         422,
         {"code": "bad_input", "detail": "The body is not JSON."},
     )
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://[", "null", "", "http://x:99999", "//", "http://evil.example"]
+)
+def test_what_is_no_origin_is_a_page_that_may_not(at: Gateway, project: str, origin: str):
+    with httpx.Client(base_url=at.url, trust_env=False, headers={"Origin": origin}) as page:
+        for answer in (
+            page.post("/v1/session", json={"ticket": at.ticket(project)}),
+            page.delete("/v1/session"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (403, "bad_origin")
+
+    async def story() -> None:
+        async with await opened(at, origin=origin) as one:
+            assert (await one.closed())[0] == 4401
+
+    talk(story)

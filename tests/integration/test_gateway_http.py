@@ -1,8 +1,10 @@
 """Producers over HTTP: the same rules as at every other door, and nothing told of others."""
 
+import json
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -17,7 +19,10 @@ from tests.gateways import at as at
 from tests.gateways import ledger as ledger
 from tests.gateways import url as url
 from tests.ledger import advance, claim, finish, turn
+from worker import client
+from worker.client import Build
 
+PROJECT = "/v1/projects/{project}"
 ENDED = (
     r"This key ended at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ: make another with `baton key create`\."
 )
@@ -28,8 +33,12 @@ def project() -> str:
     return f"shop-{uuid4().hex[:8]}"
 
 
+def of_build(project: str) -> dict[str, Any]:
+    return {"project": project, "user": "ann", "prompt": "go"}
+
+
 def body(project: str, **more: object) -> dict[str, object]:
-    return {"kind": "build", "project": project, "user": "ann", "prompt": "go", **more}
+    return {"kind": "build", **of_build(project), **more}
 
 
 def test_a_request_that_is_sent_again_is_the_same_job_and_another_body_is_refused(
@@ -295,6 +304,46 @@ def test_events_are_told_as_the_protocol_has_it(at: Gateway, project: str, ledge
             assert next(lines).startswith("data:{")
 
 
+def test_an_event_source_that_connects_again_goes_on_where_it_was(
+    at: Gateway, project: str, ledger: Connection
+):
+    """A browser's EventSource asks the same address again, with the `id` that it had last."""
+    at.ask(project)
+    outbox.look(ledger)
+    append(ledger, project, [Event("noise", None, {"n": n}) for n in range(3)])
+    place = f"/v1/projects/{project}/events"
+
+    def read(offset: str, known: str | None) -> tuple[list[int], str]:
+        """The numbers that come first, and the last id."""
+        headers = {"Last-Event-ID": known} if known is not None else {}
+        asked = {"offset": offset, "live": "sse"}
+        numbers, told = list[int](), ""
+        with (
+            at.http as http,
+            http.stream("GET", place, params=asked, headers=headers) as stream,
+        ):
+            assert stream.status_code == 200
+            for line in stream.iter_lines():
+                if line.startswith("data: ["):
+                    numbers = [event["seq"] for event in json.loads(line[6:])]
+                told = line.removeprefix("id: ") if line.startswith("id: ") else told
+                if "upToDate" in line:
+                    break
+        return numbers, told
+
+    first, known = read("-1", None)
+    assert known == str(first[-1]).rjust(20, "0")
+    append(ledger, project, [Event("noise", None, {})])
+    assert read("-1", known)[0] == [first[-1] + 1]
+    assert read("now", known)[0] == [first[-1] + 1]
+    with at.http as http:
+        asked = {"offset": "-1", "live": "sse"}
+        for wrong, status in (("x", 400), ("9" * 20, 410)):
+            answer = http.get(place, params=asked, headers={"Last-Event-ID": wrong})
+            assert answer.status_code == status
+        assert len(http.get(place, headers={"Last-Event-ID": known}).json()) == first[-1] + 1
+
+
 def test_a_page_changes_its_ticket_for_a_cookie_until_it_signs_out(at: Gateway, project: str):
     job = at.ask(project)
     with httpx.Client(base_url=at.url, trust_env=False) as page:
@@ -303,6 +352,10 @@ def test_a_page_changes_its_ticket_for_a_cookie_until_it_signs_out(at: Gateway, 
         assert page.post("/v1/session", json={"ticket": ticket + "x"}).status_code == 401
         begun = page.post("/v1/session", json={"ticket": ticket})
         assert begun.json()["user"] == "ann"
+        until = datetime.fromisoformat(begun.json()["expires_at"])
+        assert until > datetime.now(UTC) + timedelta(hours=11), (
+            "the cookie's end, not the ticket's"
+        )
         set_cookie = begun.headers["set-cookie"].lower()
         assert "httponly" in set_cookie
         assert "samesite=strict" in set_cookie
@@ -324,7 +377,14 @@ def test_it_is_ready_while_postgres_answers_and_describes_itself(at: Gateway):
         assert http.get("/readyz").json()["status"] == "ok"
         paths = http.get("/v1/openapi.json").json()["paths"]
         unknown = http.get("/v1/nothing")
-    assert {"/v1/jobs", "/v1/jobs/{job}/cancel", "/v1/projects/{project}/events"} <= set(paths)
+        described = http.get("/v1/openapi.json").json()
+    assert {"/v1/jobs", "/v1/jobs/{job}/cancel", f"{PROJECT}/events"} <= set(paths)
+    ((name, scheme),) = described["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert described["security"] == [{name: []}]
+    assert (
+        paths["/healthz"]["get"]["security"] == paths["/v1/session"]["post"]["security"] == []
+    )
     assert unknown.json() == {"code": "not_found", "detail": "Not Found."}
 
 
@@ -362,7 +422,9 @@ def test_a_ticket_for_a_project_that_another_user_began_opens_nothing_of_it(
     ("wrong", "field"),
     [
         ({"project": "a/b"}, "project"),
-        ({"project": "nul \x00"}, None),
+        ({"project": "nul \x00"}, "project"),
+        ({"project": "\ud800"}, "project"),
+        ({"user": "\ud800"}, "user"),
         ({"user": "not a user"}, "user"),
         ({"user": "_template"}, "user"),
     ],
@@ -371,21 +433,122 @@ def test_nobody_gets_a_ticket_for_what_could_never_begin(
     at: Gateway, project: str, wrong: dict[str, str], field: str | None
 ):
     with at.http as http:
-        answer = http.post("/v1/tickets", json={"project": project, "user": "ann"} | wrong)
+        asked = json.dumps({"project": project, "user": "ann"} | wrong)
+        headers = {"Content-Type": "application/json"}
+        answer = http.post("/v1/tickets", content=asked, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_input")
     assert answer.json().get("field") == field
 
 
-def test_what_can_be_got_can_be_asked_about_and_is_not_sent_twice(at: Gateway):
+def test_what_can_be_got_can_be_asked_about_and_is_not_sent_twice(at: Gateway, project: str):
+    of = f"/v1/projects/{project}"
+    of_job = f"/v1/jobs/{at.ask(project)}"
     with at.http as http:
-        for place in ("/healthz", "/readyz", "/app/shop", "/static/baton-live.js"):
+        for place in (
+            *("/healthz", "/readyz", "/app/shop", "/static/baton-live.js", "/v1/openapi.json"),
+            *(of_job, of, f"{of}/chain", f"{of}/chat", f"{of}/jobs", f"{of}/events"),
+        ):
             answer = http.head(place)
-            assert (answer.status_code, answer.content) == (200, b"")
+            assert (answer.status_code, answer.content) == (200, b""), place
+        assert http.head(f"{of}/versions/none/diff").status_code == 404
+        assert set(http.get("/v1/openapi.json").json()["paths"][f"{PROJECT}/events"]) == {"get"}
         known = http.get("/static/baton-live.js").headers["etag"]
         again = http.get("/static/baton-live.js", headers={"If-None-Match": known})
         assert (again.status_code, again.content) == (304, b"")
         other = http.get("/static/baton-live.js", headers={"If-None-Match": '"other"'})
         assert other.status_code == 200
+
+
+def test_who_uses_a_method_that_a_place_has_not_is_told_which_it_has(at: Gateway, project: str):
+    with at.http as http:
+        for place, has in (
+            ("/v1/jobs", {"POST"}),
+            (f"/v1/jobs/{uuid4()}", {"GET", "HEAD"}),
+            (f"/v1/projects/{project}/events", {"GET", "HEAD"}),
+            ("/v1/session", {"POST", "DELETE"}),
+            ("/healthz", {"GET", "HEAD"}),
+        ):
+            answer = http.put(place)
+            assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+            assert set(answer.headers["allow"].split(", ")) == has, place
+
+
+@pytest.mark.parametrize("name", ["nope", "%00", "%ff", "1"])
+def test_an_id_that_could_be_no_jobs_is_one_that_is_not_there(at: Gateway, name: str):
+    with at.http as http:
+        for answer in (http.get(f"/v1/jobs/{name}"), http.post(f"/v1/jobs/{name}/cancel")):
+            assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+
+
+def test_a_websocket_that_is_asked_for_over_http_says_what_it_is(at: Gateway):
+    with at.http as http:
+        for place in ("/v1/live", "/v1/realtime", "/v1/calls/x/frontend", "/v1/calls/x/media"):
+            answer = http.get(place)
+            assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required"), (
+                place
+            )
+            assert answer.headers["upgrade"] == "websocket"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "said"),
+    [
+        (b'{"kind": "build"}', "text/plain", "Content-Type: application/json"),
+        (
+            b'{"kind": "build"}',
+            "application/x-www-form-urlencoded",
+            "Content-Type: application/json",
+        ),
+        (b'{"kind": "build"}', "", "Content-Type: application/json"),
+        (b"", "application/json", "a JSON object"),
+        (b"[]", "application/json", "a JSON object"),
+        (b"null", "application/json", "a JSON object"),
+        (b'"x"', "application/json", "a JSON object"),
+    ],
+)
+def test_a_body_that_is_no_object_is_refused_with_what_it_is_to_be(
+    at: Gateway, sent: bytes, kind: str, said: str
+):
+    with at.http as http:
+        answer = http.post("/v1/jobs", content=sent, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_input")
+    assert said in answer.json()["detail"]
+    assert "field" not in answer.json()
+
+
+def test_a_field_that_is_none_is_named_and_not_sent_back_whole(at: Gateway, project: str):
+    with at.http as http:
+        answer = http.post("/v1/jobs", json=body(project, **{"x" * 100_000: 1}))
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_input")
+    assert len(answer.content) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["priority", "max_turns", "check_tries", "race", "race_seconds"]
+)
+def test_true_is_no_number(at: Gateway, project: str, name: str):
+    with at.http as http:
+        answer = http.post("/v1/jobs", json=body(project, **{name: True}))
+    assert (answer.status_code, answer.json().get("field")) == (422, name)
+
+
+def test_a_key_is_the_same_text_at_every_door(at: Gateway, project: str, ledger: Connection):
+    key = "заказ-17"
+    with at.http as http:
+        headers = [(b"Idempotency-Key", key.encode())]
+        job = http.post("/v1/jobs", json=body(project), headers=headers).json()["id"]
+        latin = http.post(
+            "/v1/jobs", json=body(project), headers=[(b"Idempotency-Key", b"caf\xe9")]
+        )
+        two = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+        several = http.post("/v1/jobs", json=body(project), headers=two)
+    assert str(client.enqueue(ledger, Build(**of_build(project), key=key)).id) == job
+    assert latin.status_code == 202
+    known = ledger.execute(
+        "select key from jobs where id = %s", (latin.json()["id"],)
+    ).fetchone()
+    assert known == ("café",)
+    assert (several.status_code, several.json()["field"]) == (422, "key")
 
 
 @pytest.mark.parametrize("key", ["x" * 10_000, "x" * 201, ""])

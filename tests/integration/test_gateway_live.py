@@ -288,6 +288,23 @@ def test_whoever_is_far_behind_or_ahead_or_of_another_epoch_gets_the_state_and_i
     talk(story)
 
 
+def test_another_epoch_is_told_by_the_state_however_little_was_seen_of_it(
+    at: Gateway, project: str
+):
+    async def story() -> None:
+        async with await tab(at, project, epoch="another") as one:
+            assert (await one.next("welcome"))["mode"] == "snapshot"
+        for none in (None, ""):  # a project that had not begun has no epoch
+            async with await tab(at, project, epoch=none) as one:
+                assert (await one.next("welcome"))["mode"] == "replay"
+        async with await tab(at, f"{project}-new", epoch="of one that is gone") as one:
+            welcome = await one.next("welcome")
+            assert (welcome["mode"], welcome["at"]) == ("snapshot", 0)
+            assert (await one.next("live"))["head"] == 0
+
+    talk(story)
+
+
 def test_what_the_agent_does_is_shown_as_it_happens_and_once(
     at: Gateway, project: str, ledger: Connection, redis_server: str
 ):

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -30,6 +31,7 @@ from baton_client import (
 from baton_client import refused as their_refusals
 from baton_client.requests import Ask
 from psycopg import Connection
+from pydantic import ValidationError
 from standardwebhooks import Webhook
 
 from db.core.codes import CODES
@@ -128,8 +130,101 @@ def test_what_is_refused_and_what_fails_are_told_apart(at: Gateway, baton: Baton
     with nobody, pytest.raises(Failed) as told:
         nobody.project(project)
     assert told.value.status == 401
-    with pytest.raises(Failed):
-        baton.project("a/../b?c#d")
+    for name in ("a/../b?c#d", "nosuch", "\ud800"):
+        with pytest.raises(Failed) as gone:
+            baton.project(name)
+        assert gone.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", "\ud800"),
+        ("prompt", "a\x00b"),
+        ("check", ["true", "\ud800"]),
+        ("key", ""),
+        ("key", "\ud800"),
+        ("key", "x" * 201),
+        ("priority", 10**400),
+        ("max_turns", -(10**400)),
+        ("budget", Decimal("1e500")),
+    ],
+)
+def test_what_no_door_takes_is_refused_over_http_and_in_a_transaction_alike(
+    url: str, baton: Baton, project: str, field: str, value: object
+):
+    ask = Build.model_validate(
+        {"project": project, "user": "ann", "prompt": "go"} | {field: value}
+    )
+    with pytest.raises(Refused) as over_http:
+        baton.enqueue(ask)
+    with psycopg.connect(url) as mine, pytest.raises(Refused) as in_mine:
+        enqueue(mine, ask)
+    for told in (over_http.value, in_mine.value):
+        assert (told.code, told.field) == ("bad_input", field)
+
+
+def test_true_is_no_number():
+    with pytest.raises(ValidationError):
+        Build(project="p", user="ann", prompt="go", max_turns=True)
+
+
+def test_a_key_is_the_same_text_in_both_ways_of_asking(url: str, baton: Baton, project: str):
+    ask = Build(project=project, user="ann", prompt="go", key="заказ 17")
+    made = baton.enqueue(ask)
+    with psycopg.connect(url) as mine:
+        assert enqueue(mine, ask).id == made.id
+    for key in ("a\nb", " a", "a ", "\x7f"):  # no header can have it
+        with pytest.raises(Refused) as told:
+            baton.enqueue(ask.model_copy(update={"key": key}))
+        assert (told.value.code, told.value.field) == ("bad_input", "key")
+
+
+def test_whoever_asks_too_often_is_told_when_to_ask_again(
+    url: str, baton: Baton, ledger: Connection, project: str
+):
+    ledger.execute(
+        "insert into baton_settings (name, value) values ('user_rate', '1')"
+        " on conflict (name) do update set value = '1'"
+    )
+    ask = Build(project=project, user="often", prompt="go")
+    try:
+        baton.enqueue(ask)
+        with pytest.raises(Refused) as over_http:
+            baton.enqueue(ask)
+        with psycopg.connect(url) as mine, pytest.raises(Refused) as in_mine:
+            enqueue(mine, ask)
+    finally:
+        ledger.execute("update baton_settings set value = '0' where name = 'user_rate'")
+    for told in (over_http.value, in_mine.value):
+        assert told.code == "too_many_requests"
+        assert told.again_at
+        assert told.again_at > datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>a portal</html>"),
+        httpx.Response(200, json=[]),
+        httpx.Response(302, headers={"Location": "/login"}),
+        httpx.Response(404, text="no such route"),
+        httpx.Response(404, json={"code": 5}),
+    ],
+)
+def test_what_baton_would_not_answer_is_told_as_such(answer: httpx.Response):
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: answer))
+    with Baton("http://baton", "bk_x", http=http) as baton:
+        for call in (
+            lambda: baton.enqueue(Build(project="p", user="ann", prompt="go")),
+            lambda: baton.job(uuid4()),
+            lambda: baton.project("p"),
+            lambda: next(baton.events("p")),
+            lambda: baton.ticket("p", "ann"),
+        ):
+            with pytest.raises(Failed) as told:
+                call()
+            assert (told.value.status, told.value.code) == (answer.status_code, "no_answer")
 
 
 def test_asyncio_has_the_same_calls(at: Gateway, project: str):
@@ -162,6 +257,24 @@ def test_a_gateway_that_is_away_for_a_moment_is_asked_again_and_makes_one_job(pr
     with Baton("http://baton", "bk_x", http=http) as baton:
         baton.enqueue(Build(project=project, user="ann", prompt="go"))
     assert (len(keys), len(set(keys))) == (3, 1)
+
+
+def test_a_key_that_was_read_from_a_file_counts_and_one_that_cannot_be_sent_is_told_at_once(
+    at: Gateway, project: str
+):
+    def asked(key: str, url: str = at.url) -> Baton:
+        return Baton(url, key, http=httpx.Client(trust_env=False))
+
+    with asked(f"{at.key}\n") as baton:
+        assert baton.enqueue(Build(project=project, user="ann", prompt="go")).state == "queued"
+    with asked("") as baton, pytest.raises(Failed) as told:
+        baton.project(project)
+    assert told.value.status == 401
+    began = time.monotonic()
+    for baton in (asked("bk_\n\nx"), asked(at.key, at.url.removeprefix("http://"))):
+        with baton, pytest.raises(httpx.TransportError):
+            baton.project(project)
+    assert time.monotonic() - began < 3, "it is tried once"
 
 
 SECRET = "whsec_" + "a" * 32
@@ -198,6 +311,9 @@ def test_a_webhook_is_believed_if_it_is_signed_and_new(told: bytes):
         (SECRET, told, signed(told, time.time() + 400)),
         (SECRET, told, {}),
         (SECRET, told, headers | {"Webhook-Timestamp": "soon"}),
+        (SECRET, told, headers | {"Webhook-Timestamp": "9" * 400}),
+        (SECRET, told, headers | {"Webhook-Id": "\udcff"}),
+        (SECRET, told, headers | {"Webhook-Signature": "v1,\udcff"}),
         (SECRET, b"{}", signed(b"{}", time.time())),
     ):
         with pytest.raises(NotGenuine):

@@ -160,6 +160,12 @@ def test_every_way_to_end_a_chain_writes_its_webhook_in_that_commit(
         ),
         *("http://127.0.0.1/ x", "http://evil127.0.0.1/", "http://127.0.0.1.evil.example/"),
         "http://127.0.0.1/" + "x" * 2000,
+        *(
+            "http://127.0.0.1:0/",
+            "http://127.0.0.1:65536/",
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1:/",
+        ),
     ],
 )
 def test_an_address_that_may_not_be_told_is_refused_and_nothing_is_written(

@@ -181,6 +181,18 @@ test("what has waited for a day is not sent by itself, and is not dropped", asyn
   await until(() => server.stored.has(old.id), "yesterday's, because a person says so");
 });
 
+test("what is said of a message before the queue is loaded counts", async () => {
+  const server = await serve((talk) => (begin(talk), talk.take()));
+  const storage = inMemory();
+  for (const id of ["a", "b"]) await storage.put("shop\n", { id, at: 0, n: 0, frame: { t: "msg", id, kind: "ask", text: id }, state: "expired", why: "Old." });
+  const load = () => new Promise((done) => setTimeout(done, 50, null));
+  const live = open(server, { storage: { ...storage, load } });
+  await Promise.all([live.discard("a"), live.resend("b")]);
+  await until(() => server.stored.size === 1, "the other");
+  await until(() => live.queue.length === 0, "an empty queue");
+  assert.deepEqual([...server.stored.keys()], ["b"]);
+});
+
 test("discard() takes a message out, and only that", async () => {
   const live = openLive({ url: "http://127.0.0.1:1", project: "shop", WebSocket, times: QUICK });
   opened.push(live);

@@ -360,6 +360,11 @@ test("another user of the same browser: neither the conversation nor the message
   assert.deepEqual(stored(), ["of Bob"]);
 });
 
+test("an address that is no text is shown as it stands", async () => {
+  const page = await open("/app/%ff#ticket=T");
+  await until(async () => (await page.textContent("#project")) === "%ff", "its name");
+});
+
 test("signed out: closed, with a sentence, and nothing is tried again", async () => {
   gate.behaviour.closeWith = 4401;
   const page = await open();

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 
-import { backoff, conversation, inMemory, openLive, Refused, TIMES } from "../../gateway/static/baton-live.js";
+import { backoff, conversation, inMemory, openLive, openSession, Refused, TIMES } from "../../gateway/static/baton-live.js";
 import { QUICK, said, scripted, until, WebSocket } from "./scripted.mjs";
 
 const opened = [];
@@ -290,6 +290,60 @@ test("close() ends it: no timer, no connection", async () => {
   assert.equal(live.state, "closed");
   await new Promise((done) => setTimeout(done, 100));
   assert.equal(server.connections(), 1);
+});
+
+test("after close(), connect() begins again, and hears of other tabs", async () => {
+  const server = await serve((talk) => (talk.welcome(), talk.send({ t: "live", head: 0 })));
+  const storage = { ...inMemory(), shared: true };
+  const [live, other] = [open(server, { storage }), open(server, { storage })];
+  await isLive(live);
+  await isLive(other);
+  await live.close();
+  await live.connect();
+  await isLive(live);
+  await other.send("from another tab");
+  await until(() => live.queue.length === 1, "its message");
+});
+
+test("startOver() twice at once is one connection", async () => {
+  const server = await serve((talk) => (talk.welcome(), talk.send({ t: "live", head: 0 })));
+  const live = open(server);
+  await isLive(live);
+  await Promise.all([live.startOver(), live.startOver()]);
+  await isLive(live);
+  assert.equal(server.connections(), 2);
+});
+
+test("startOver() before what is kept is there: it is forgotten", async () => {
+  const server = await serve((talk) => (talk.welcome(), talk.send({ t: "live", head: 0 })));
+  const kept = { epoch: "e1", last: 7, view: conversation.start(), shape: conversation.shape };
+  const load = () => new Promise((done) => setTimeout(done, 50, kept));
+  const live = open(server, { storage: { ...inMemory(), load }, connect: false });
+  await live.startOver();
+  await isLive(live);
+  await live.ready;
+  assert.deepEqual(server.hellos.map(({ last, epoch }) => [last, epoch]), [[0, null]]);
+  assert.equal(live.last, 0);
+});
+
+for (const [end, below] of [["", ""], ["/", ""], ["/below/", "/below"]]) {
+  test(`an address with "${end}" at its end is the place of all that is asked`, async () => {
+    const paths = [];
+    const server = await serve((talk) => (paths.push(talk.path), talk.welcome(), talk.send({ t: "live", head: 0 })));
+    const url = server.url + end;
+    const live = open(server, { url });
+    await isLive(live);
+    const fetch = async (where, { credentials }) => (paths.push(`${where} ${credentials}`), { ok: true, json: async () => [] });
+    await openSession("T", { url, fetch });
+    await openSession("T", { fetch });
+    await live.earlier(1, { fetch });
+    const log = "/v1/projects/shop/events?offset=00000000000000000000";
+    assert.deepEqual(paths, [`${below}/v1/live`, `${server.url}${below}/v1/session include`, "/v1/session same-origin", `${server.url}${below}${log} include`]);
+  });
+}
+
+test("without a page an address is needed, and it says so", () => {
+  assert.throws(() => openLive({ project: "shop" }), { name: "TypeError", message: /url/ });
 });
 
 test("a ticket that cannot be had is a try in vain; the next may have one", async () => {

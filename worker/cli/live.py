@@ -36,7 +36,7 @@ def keys_of_accounts(
                 )
             try:
                 key, row = keys.create(conn, account, name, list(scope or ["jobs"]), until)
-            except ValueError:
+            except keys.Past:
                 raise Failed("A key must end later than now: --until 90d, or a date.") from None
             told = {"id": row.id, "account": account, "scopes": row.scopes}
             screen.show({"key": key, **told, "expires_at": row.expires_at}, [key])
@@ -87,11 +87,16 @@ def open_page(
 ) -> None:
     """Print the address of a project's page."""
     from config.settings import settings
+    from db.live import owners
     from db.projects import projects
+    from worker.failures.refused import refusing
     from worker.live.tickets import from_settings
 
     with ledger() as conn:
         found = projects.get(conn, project)
+        if found is None and user is not None:
+            with refusing():
+                conn.execute(owners.NAMES, (project, user))
     if found is not None and user not in (None, found.user_id):
         raise Failed(f"Project {project} belongs to another user.")
     who = found.user_id if found else user

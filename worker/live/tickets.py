@@ -40,9 +40,10 @@ class Tickets:
         until = datetime.now(UTC) + TICKET
         return self._tickets.dumps([secrets.token_urlsafe(9), project, user]), until
 
-    def cookie(self, guest: Guest) -> str:
-        """What the cookie of this guest holds."""
-        return self._cookies.dumps([guest.id, guest.project, guest.user])
+    def cookie(self, guest: Guest) -> tuple[str, datetime]:
+        """What the cookie of this guest holds and when it ends."""
+        until = datetime.now(UTC) + COOKIE
+        return self._cookies.dumps([guest.id, guest.project, guest.user]), until
 
     def of_ticket(self, text: str) -> Guest | None:
         """The guest of a ticket; None: it is none of ours, or its time has passed."""

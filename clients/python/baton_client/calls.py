@@ -3,6 +3,7 @@ the plain and the async client are the same."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 List = Literal["chain", "chat", "jobs"]
 AGAIN = (502, 503, 504)  # asked again: the gateway, or Postgres, is away for a moment
 EVENTS = TypeAdapter(list[Event])
+OBJECT = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,22 @@ def of_model(kind: type[M]) -> Callable[[httpx.Response], M]:
 
 def enqueue(ask: Ask) -> Call[Asked]:
     """A request without a key is given one: sent again it is the same job."""
+    ask = ask.readable()
     body = ask.model_dump(mode="json", exclude_none=True, exclude={"key"})
     return Call(
         "POST", "/v1/jobs", of_model(Asked), json={**body, "kind": ask.kind},
-        headers={"Idempotency-Key": ask.key or str(uuid4())},
+        headers={"Idempotency-Key": str(uuid4()) if ask.key is None else _header(ask.key)},
     )  # fmt: skip
+
+
+def _header(key: str) -> str:
+    if key != key.strip(" \t") or any(one < " " or one == "\x7f" for one in key):
+        raise Refused(
+            "bad_input",
+            "Over HTTP a key has no line breaks and no spaces around it: take them out.",
+            "key",
+        )
+    return key
 
 
 def job(job_id: UUID, wait: float = 0) -> Call[Job]:
@@ -66,7 +79,7 @@ def answer(job_id: UUID, choice: str) -> Call[Job]:
 
 
 def project(name: str) -> Call[dict[str, Any]]:
-    return Call("GET", _project(name), lambda answer: answer.json())
+    return Call("GET", _project(name), lambda answer: OBJECT.validate_json(answer.content))
 
 
 def page(name: str, what: List, cursor: str | None, limit: int) -> Call[Page]:
@@ -75,7 +88,7 @@ def page(name: str, what: List, cursor: str | None, limit: int) -> Call[Page]:
 
 
 def diff(name: str, version: str) -> Call[bytes]:
-    path = f"{_project(name)}/versions/{quote(version, safe='')}/diff"
+    path = f"{_project(name)}/versions/{_part(version)}/diff"
     return Call("GET", path, lambda answer: answer.content)
 
 
@@ -90,7 +103,11 @@ def ticket(name: str, user: str) -> Call[Ticket]:
 
 
 def _project(name: str) -> str:
-    return f"/v1/projects/{quote(name, safe='')}"
+    return f"/v1/projects/{_part(name)}"
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="", errors="replace")
 
 
 def _events(answer: httpx.Response) -> Events:
@@ -104,17 +121,18 @@ def _events(answer: httpx.Response) -> Events:
 
 def read(call: Call[T], answer: httpx.Response) -> T:
     """What the answer says. Raises Refused or Failed."""
-    if answer.is_success:
-        return call.read(answer)
     try:
+        if answer.is_success:
+            return call.read(answer)
         told = answer.json()
         code, sentence, about = str(told["code"]), str(told["detail"]), told.get("field")
+        again_at = datetime.fromisoformat(told["again_at"]) if "again_at" in told else None
     except (ValueError, KeyError, TypeError):
         raise Failed(
             answer.status_code,
             "no_answer",
             f"The gateway answered {answer.status_code}, and not as Baton does: look at what is between.",
         ) from None
-    if code in CODES.values():
-        raise Refused(code, sentence, about)
+    if code in CODES.values() and call.method != "GET":
+        raise Refused(code, sentence, about, again_at)
     raise Failed(answer.status_code, code, sentence)

@@ -24,10 +24,12 @@ PAUSE = 0.5  # seconds before the second time, twice as long before each later o
 POLL = 30.0  # seconds for which the gateway is asked to wait
 LOOK = 0.5  # seconds between two looks at a chain that goes on after its job
 TIMEOUT = 75.0  # seconds; longer than any call waits
+HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)  # it was not even sent
 
 
-def _headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
+def _headers(key: str, call: Call[Any]) -> httpx.Headers:
+    given = f"Bearer {key.strip()}".strip()  # a key from a file has a line break
+    return httpx.Headers({"Authorization": given, **call.headers}, encoding="utf-8")
 
 
 class Baton:
@@ -35,7 +37,7 @@ class Baton:
 
     def __init__(self, url: str, key: str, *, http: httpx.Client | None = None) -> None:
         self._http = http or httpx.Client(timeout=TIMEOUT)
-        self._url, self._headers = url.rstrip("/"), _headers(key)
+        self._url, self._key = url.rstrip("/"), key
 
     def __enter__(self) -> Self:
         return self
@@ -113,10 +115,10 @@ class Baton:
             try:
                 answer = self._http.request(
                     call.method, self._url + call.path, params=call.params, json=call.json,
-                    headers={**self._headers, **call.headers},
+                    headers=_headers(self._key, call),
                 )  # fmt: skip
-            except httpx.TransportError:
-                if not call.safe or not time_left:
+            except httpx.TransportError as exc:
+                if isinstance(exc, HOPELESS) or not call.safe or not time_left:
                     raise
             else:
                 if answer.status_code not in AGAIN or not call.safe or not time_left:
@@ -130,7 +132,7 @@ class AsyncBaton:
 
     def __init__(self, url: str, key: str, *, http: httpx.AsyncClient | None = None) -> None:
         self._http = http or httpx.AsyncClient(timeout=TIMEOUT)
-        self._url, self._headers = url.rstrip("/"), _headers(key)
+        self._url, self._key = url.rstrip("/"), key
 
     async def __aenter__(self) -> Self:
         return self
@@ -204,10 +206,10 @@ class AsyncBaton:
             try:
                 answer = await self._http.request(
                     call.method, self._url + call.path, params=call.params, json=call.json,
-                    headers={**self._headers, **call.headers},
+                    headers=_headers(self._key, call),
                 )  # fmt: skip
-            except httpx.TransportError:
-                if not call.safe or not time_left:
+            except httpx.TransportError as exc:
+                if isinstance(exc, HOPELESS) or not call.safe or not time_left:
                     raise
             else:
                 if answer.status_code not in AGAIN or not call.safe or not time_left:

@@ -5,6 +5,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -62,10 +63,7 @@ async def enqueue_async(
 
 
 def _params(ask: Ask, job_id: UUID | None) -> dict[str, Any]:
-    given = ask.model_dump()
-    for name, value in given.items():
-        if isinstance(value, str) and "\x00" in value:
-            raise Refused("bad_input", f"{name} holds a NUL: take it out.", name)
+    given = ask.readable().model_dump()
     options = {name: given.pop(name) for name in OPTIONS}
     if options["budget"] is not None:
         options["budget"] = float(options["budget"])
@@ -88,9 +86,11 @@ def _refusing() -> Generator[None]:
         ) from exc
     except psycopg.Error as exc:
         if exc.sqlstate and exc.sqlstate.startswith("BA"):
+            again_at = exc.diag.message_detail
             raise Refused(
                 CODES.get(exc.sqlstate, "refused"),
                 exc.diag.message_primary or "The request was refused.",
                 exc.diag.column_name or None,
+                datetime.fromisoformat(again_at) if again_at else None,
             ) from exc
         raise

@@ -1,15 +1,24 @@
 """What can go wrong: a refusal, which has a code, and whatever else HTTP answers."""
 
+from datetime import datetime
+
 
 class Refused(Exception):
     """The request cannot be taken; the text says why and what to do. Nothing was written.
 
-    `code` names the reason (Baton's page on jobs has the table), `field` what of the request it is about.
+    `code` names the reason (Baton's page on jobs has the table), `field` what of the request it is about,
+    `again_at` when to ask again.
     """
 
-    def __init__(self, code: str, sentence: str, field: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        sentence: str,
+        field: str | None = None,
+        again_at: datetime | None = None,
+    ) -> None:
         super().__init__(sentence)
-        self.code, self.field = code, field
+        self.code, self.field, self.again_at = code, field, again_at
 
 
 class Failed(Exception):

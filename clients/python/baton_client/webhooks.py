@@ -25,17 +25,17 @@ def verify(secret: str, body: bytes, headers: Mapping[str, str]) -> Job:
     given = {name.lower(): value for name, value in headers.items()}
     try:
         message, at = given["webhook-id"], given["webhook-timestamp"]
-        signed, moment = given["webhook-signature"], int(at)
+        signed, moment = given["webhook-signature"].encode(), float(int(at))
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except (KeyError, ValueError) as exc:
+        text = f"{message}.{at}.".encode() + body
+    except (KeyError, ValueError, OverflowError) as exc:
         raise NotGenuine(
             "It lacks a header of Standard Webhooks, or has none that counts."
         ) from exc
     if abs(time.time() - moment) > LATE:
         raise NotGenuine("It is too old, or from the future.")
-    right = hmac.digest(key, f"{message}.{at}.".encode() + body, "sha256")
-    ours = b"v1," + base64.b64encode(right)
-    if not any(hmac.compare_digest(ours, one.encode()) for one in signed.split(" ")):
+    ours = b"v1," + base64.b64encode(hmac.digest(key, text, "sha256"))
+    if not any(hmac.compare_digest(ours, one) for one in signed.split(b" ")):
         raise NotGenuine("It is not signed with this secret.")
     try:
         return Job.model_validate_json(body)
