@@ -17,10 +17,14 @@ PASSWORD = "let-me-in"
 
 
 @contextmanager
-def redis_with_tls(place: Path, signer: Signer, for_: str = LOOPBACK) -> Generator[str]:
-    """Its URL. The certificate is for that address."""
+def redis_with_tls(place: Path, signer: Signer) -> Generator[str]:
+    """Its URL. The certificate is for its address."""
     assert REDIS_WITH_TLS
-    server, port, certificate = place / "redis-server", free_port(), signer.certificate(for_)
+    server, port, certificate = (
+        place / "redis-server",
+        free_port(),
+        signer.certificate(LOOPBACK),
+    )
     url = f"rediss://default:{PASSWORD}@{LOOPBACK}:{port}/0"
     server.symlink_to(REDIS_WITH_TLS)  # one program, which does what it is called
     options = {

@@ -18,6 +18,8 @@ class Documented(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""
+        if self.openapi_schema:
+            return self.openapi_schema
         document = super().openapi()
         document["components"]["securitySchemes"] = {"key": KEY}
         document["security"] = [{"key": []}]

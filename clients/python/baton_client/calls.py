@@ -133,6 +133,6 @@ def read(call: Call[T], answer: httpx.Response) -> T:
             "no_answer",
             f"The gateway answered {answer.status_code}, and not as Baton does: look at what is between.",
         ) from None
-    if code in CODES.values() and call.method != "GET":
+    if code in CODES.values() and call.method != "GET":  # who only looks asks for nothing
         raise Refused(code, sentence, about, again_at)
     raise Failed(answer.status_code, code, sentence)
