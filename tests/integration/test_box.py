@@ -59,6 +59,22 @@ def test_the_agent_of_a_worker_that_is_not_root_does_not_leave_its_box(at_work: 
     assert worked == []
 
 
+def test_a_folder_of_path_that_a_worker_may_not_look_into_keeps_no_job_waiting(
+    at_work: AtWork, tmp_path: Path
+):
+    closed = tmp_path / "closed"
+    (closed / "bin").mkdir(parents=True)
+    closed.chmod(0)
+    at_work.configure(
+        PATH=f"{os.environ['PATH']}:{closed / 'bin'}",
+        NODE_EXTRA_CA_CERTS=str(closed / "ca.pem"),
+    )
+    job_id = at_work.ask(Build(project=P, user=U, prompt="say hello"))
+    run_as_somebody(at_work, job_id)
+    assert at_work.job(job_id).state == "done"
+    closed.chmod(0o700)
+
+
 @needs_root
 @pytest.mark.parametrize(
     "more", [(), ("--cap-drop", "ALL"), ("--uid", "1000", "--gid", "1000")]

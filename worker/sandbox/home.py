@@ -28,9 +28,10 @@ def unwritable(exc: OSError) -> Exception:
     """Why nothing can be made there: itself, if the host has no room or no processes left."""
     if exc.errno in DISK_FULL | EXHAUSTED:
         return exc
+    what = f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror
     return AgentFailed(
         "agent_home_unwritable",
-        f"{settings().agent_home} cannot be written ({exc.strerror}): correct its permissions,"
+        f"{settings().agent_home} cannot be written ({what}): correct its permissions,"
         " or BATON_AGENT_HOME",
     )
 

@@ -130,9 +130,14 @@ def _programs(cli: Path) -> list[Path]:
     wanted = {
         place
         for place in places
-        if place.exists() and not _lies_in(place, SYSTEM) and not _holds(place, private)
+        if _is_there(place) and not _lies_in(place, SYSTEM) and not _holds(place, private)
     }
     return sorted(place for place in wanted if not _lies_in(place, wanted - {place}))
+
+
+def _is_there(place: Path) -> bool:
+    """Not where this worker may not look, as into folders of PATH that came with another user's."""
+    return os.access(place, os.F_OK)
 
 
 def _distribution() -> Path:
@@ -160,7 +165,7 @@ def _named() -> Iterator[Path]:
 
 def _certificates() -> Iterator[Path]:
     found = (Path(os.environ.get(name, "")).resolve() for name in CERTIFICATES)
-    return (place for place in found if place.is_file())
+    return (place for place in found if _is_there(place) and place.is_file())
 
 
 def _links(shown: list[Path]) -> dict[Path, Path]:
