@@ -566,6 +566,16 @@ create table signed_out (
     constraint signed_out_pkey PRIMARY KEY (id)
 );
 
+-- What turns that have ended cost on a day (UTC): of a project, of a user, and (both empty) of all.
+create table spent_by_day (
+    day        date not null,
+    project_id text not null default ''::text,
+    user_id    text not null default ''::text,
+    usd        numeric not null,
+    turns      integer not null,
+    constraint spent_by_day_pkey PRIMARY KEY (day, project_id, user_id)
+);
+
 -- Each period of each periodic job is claimed here once, however many beats there are.
 create table ticks (
     name     text not null,
@@ -677,6 +687,8 @@ create table turns (
     budget_usd          numeric,
     -- What the egress proxy has counted against the budget, by its own list of prices.
     spent_usd           numeric,
+    -- How much of its cost is in spent_by_day; null: it is not there yet.
+    counted_usd         numeric,
     constraint turns_pkey PRIMARY KEY (id),
     constraint turns_outcome_check CHECK (outcome = ANY (ARRAY['running'::text, 'committed'::text, 'failed'::text, 'abandoned'::text])),
     constraint turns_relation_check CHECK (relation = ANY (ARRAY['fresh'::text, 'continued'::text, 'rolled'::text, 'forked'::text, 'reset'::text]))
@@ -684,9 +696,9 @@ create table turns (
 CREATE INDEX turns_in_vain ON turns USING btree (started_at) WHERE outcome = ANY (ARRAY['failed'::text, 'abandoned'::text]);
 CREATE INDEX turns_job ON turns USING btree (job_id, id);
 CREATE INDEX turns_project ON turns USING btree (project_id);
-CREATE INDEX turns_started ON turns USING btree (started_at);
 CREATE UNIQUE INDEX turns_step_once ON turns USING btree (job_id, step) WHERE outcome = 'committed'::text;
 CREATE UNIQUE INDEX turns_token ON turns USING btree (token_hash) WHERE outcome = 'running'::text;
+CREATE INDEX turns_uncounted ON turns USING btree (started_at) WHERE counted_usd IS DISTINCT FROM GREATEST(cost_usd, spent_usd, 0::numeric);
 
 -- When each user asked for jobs in the last minute. Written where BATON_USER_RATE is set.
 create table user_asks (

@@ -99,7 +99,7 @@ OURS = (
     *("session_transitions_archive", "transcript_entries", "transcript_batches"),
     *("transcript_sessions", "transcript_removals", "session_chain", "session_sync"),
     *("sessions_kept", "deletions", "branches", "user_turns", "lane_ends", "relays"),
-    *("baton_settings", "user_asks", "checks", "project_checks"),
+    *("baton_settings", "user_asks", "checks", "project_checks", "spent_by_day"),
 )
 ANOTHER_SCHEMA = "or give Baton a schema of its own (search_path)"
 

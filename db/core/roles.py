@@ -56,7 +56,8 @@ OWN_RIGHTS = 150_000
 INNER = (
     *("account_projects", "accounts", "api_keys", "baton_settings", "beats", "calls"),
     *("call_events", "deletions", "lane_ends", "limits", "live_connections"),
-    *("refused_messages", "relays", "revoked_tasks", "sessions", "signed_out", "ticks"),
+    *("refused_messages", "relays", "revoked_tasks", "sessions", "signed_out", "spent_by_day"),
+    "ticks",
     *("transcript_batches", "transcript_entries", "transcript_removals"),
     *("transcript_sessions", "user_asks", "user_turns", "voice_charges", "workers"),
 )

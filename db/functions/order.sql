@@ -334,10 +334,10 @@ begin
         select t.user_id, j.id, j.priority, j.pos, t.served_at, j.more, t.n + j.more as nth
           from turns t cross join lateral (
                 select q.id, q.priority, q.pos,
-                       row_number() over (order by q.priority desc, q.pos) as more
+                       row_number() over (order by q.priority desc, q.pos, q.id) as more
                   from jobs q
                  where q.user_id = t.user_id and q.state in ('queued', 'parked') and q.ready
-                 order by q.priority desc, q.pos limit room) j
+                 order by q.priority desc, q.pos, q.id limit room) j  -- racers have one place
     )
     select (select array_agg(t.user_id) from turns t),
            (select array_agg(t.user_id) from turns t
@@ -345,7 +345,7 @@ begin
            array_agg(r.id) into asked, idle, chosen
       from (select * from ranked
              where user_slots = 0 or nth <= user_slots
-             order by priority desc, nth, more, served_at nulls first, pos limit room) r;
+             order by priority desc, nth, more, served_at nulls first, pos, id limit room) r;
     exit when idle is null;
     perform baton_note_ready(idle);  -- what they had ready went another way
     end loop;

@@ -18,6 +18,7 @@ from psycopg import Connection, errors, sql
 
 from db.core.connections import LIVENESS, Own
 from db.operations import receipts
+from db.sessions import budgets
 from db.transcripts import appends, listings
 
 ALONE = 7_239_185_002  # any number of our own: one deletion at a time
@@ -33,12 +34,12 @@ TABLES: tuple[LiteralString, ...] = (
     *("chat_plan_sessions", "project_ai_session_metrics", "session_transitions"),
     *("session_transitions_archive", "transcript_batches", "transcript_sessions"),
     *("transcript_entries", "transcript_removals", "project_versions", "branches"),
-    *("live_connections", "account_projects", "projects"),
+    *("live_connections", "account_projects", "spent_by_day", "projects"),
 )
 # Every table that says whose a row is.
 OF_USERS: tuple[LiteralString, ...] = (
     *("projects", "jobs", "project_ai_session_metrics", "chat_plan_sessions", "branches"),
-    *("user_asks", "user_turns", "live_connections", "webhooks"),
+    *("user_asks", "user_turns", "live_connections", "webhooks", "spent_by_day"),
 )
 
 
@@ -119,6 +120,7 @@ def take_project(
     `turns_here` are the turns of which this host has a directory. Raises Held, with
     nothing deleted, when a job runs or somebody holds what is to be deleted.
     """
+    budgets.count_all(conn)
     with _patiently(project_id), conn.transaction():
         _take_turn(conn, project_id)
         conn.execute("select set_config('lock_timeout', %s, true)", (f"{PATIENCE:g}s",))
@@ -210,6 +212,7 @@ def take_user(conn: Connection, receipt_id: UUID, user_id: str) -> None:
     Moves and events of such a project stay in their order, without the user's words: they
     are the other's audit. Figures stay without the user's name.
     """
+    budgets.count_all(conn)
     with conn.transaction():
         conn.execute(
             'select from jobs where user_id collate "C" = %s order by id for update', (user_id,)
@@ -298,6 +301,7 @@ THEIRS: dict[str, LiteralString] = {
     "jobs": 'delete from jobs where user_id collate "C" = %(user)s',
     "user_asks": "delete from user_asks where user_id = %(user)s",
     "user_turns": "delete from user_turns where user_id = %(user)s",
+    "spent_by_day": "delete from spent_by_day where user_id = %(user)s",
     "live_connections": "delete from live_connections where user_id = %(user)s",
     "project_ai_session_metrics": """
         update project_ai_session_metrics

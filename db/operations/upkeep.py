@@ -16,6 +16,7 @@ from db.core.walks import Key, Walk
 from db.jobs import messages
 from db.projects import branches
 from db.projects.branches import Dropped
+from db.sessions import budgets
 from db.transcripts import appends, listings
 from db.transcripts.listings import Held
 
@@ -215,8 +216,11 @@ def _sweep(conn: Connection, project_id: str) -> None:
 
 
 def clear_jobs(conn: Connection, age: timedelta, walk: Walk | None = None) -> dict[str, int]:
-    """Delete whole chains that ended so long ago, with their turns; old ticks; silent workers."""
+    """Delete whole chains that ended so long ago, with their turns; old ticks, sums of days and
+    silent workers."""
     turned = 0
+    if age < timedelta(days=1):
+        budgets.count_all(conn)
 
     def page(after: Key | None) -> tuple[int, Key | None]:
         nonlocal turned
@@ -231,6 +235,7 @@ def clear_jobs(conn: Connection, age: timedelta, walk: Walk | None = None) -> di
     walk = walk or Walk()
     jobs = walk.go(page)
     ticks = conn.execute("delete from ticks where at < now() - %s", (age,)).rowcount
+    conn.execute("delete from spent_by_day where day < (now() at time zone 'UTC')::date - 1")
     workers = conn.execute(
         "delete from workers where seen_at < now() - interval '1 day'"
     ).rowcount

@@ -4,7 +4,8 @@ A job's budget is for all of its turns; the others are for a day, which begins a
 in USD, in turns, or both. A turn that runs counts with what the egress proxy has counted so far, one
 that has ended with what it cost, by the CLI or by the proxy, whichever is more: so what was spent
 above a budget is in the books. Workers look before each turn (worker/job/budgets.py), the proxy
-before each request to the model (egress/turns.py).
+before each request to the model (egress/turns.py). A day's sum is read from spent_by_day, where turns
+that have ended are added up, and from the turns that are not there yet (db/functions/spendings.sql).
 """
 
 from collections.abc import Generator, Iterable
@@ -19,17 +20,42 @@ from psycopg.rows import class_row
 
 from config.settings import settings
 
-TODAY: LiteralString = "t.started_at >= date_trunc('day', now(), 'UTC')"
+# What is not in spent_by_day yet: turns that run, and the newest that have ended. The condition is that
+# of the index. Read once, and materialized, so that no scope looks through all turns of its own.
+REST: LiteralString = """
+    with rest (project_id, user_id, usd, turns) as materialized (
+        select t.project_id, (select j.user_id from jobs j where j.id = t.job_id),
+               greatest(t.cost_usd, t.spent_usd, 0) - coalesce(t.counted_usd, 0),
+               (t.counted_usd is null)::int
+          from turns t
+         where t.counted_usd is distinct from greatest(t.cost_usd, t.spent_usd, 0::numeric)
+           and t.started_at >= date_trunc('day', now(), 'UTC'))"""
+DAY: LiteralString = (
+    "select s.usd, s.turns from spent_by_day s where s.day = (now() at time zone 'UTC')::date"
+)
+# Where each turn's cost and number is read, by scope.
 SCOPES: dict[LiteralString, LiteralString] = {
-    "job": "where t.job_id = %(job)s",
-    "project": "where t.project_id = %(project)s and " + TODAY,
-    "user": "join jobs j on j.id = t.job_id where j.user_id = %(user)s and " + TODAY,
+    "job": "select greatest(t.cost_usd, t.spent_usd), 1 from turns t where t.job_id = %(job)s",
+    "project": DAY
+    + """ and s.project_id = %(project)s and s.user_id = ''
+        union all select usd, turns from rest where project_id = %(project)s""",
+    "user": DAY
+    + """ and s.project_id = '' and s.user_id = %(user)s
+        union all select usd, turns from rest where user_id = %(user)s""",
     # Whose the project is over HTTP; of one that is nobody's there is nothing to add up.
-    "account": """join account_projects a using (project_id) where a.account_id = (
-        select mine.account_id from account_projects mine where mine.project_id = %(project)s)
-        and """
-    + TODAY,
-    "day": "where " + TODAY,
+    "account": """
+        select x.usd, x.turns
+          from account_projects mine join account_projects a using (account_id) cross join lateral (
+               """
+    + DAY
+    + """ and s.project_id = a.project_id and s.user_id = '' limit 1) x
+         where mine.project_id = %(project)s
+        union all select r.usd, r.turns
+          from rest r join account_projects a using (project_id)
+          join account_projects mine using (account_id) where mine.project_id = %(project)s""",
+    "day": DAY
+    + """ and s.project_id = '' and s.user_id = ''
+        union all select usd, turns from rest""",
 }
 WHOSE = {
     "job": "this job",
@@ -39,6 +65,8 @@ WHOSE = {
     "day": "all projects today",
 }
 COUNTED = 7_239_185_014  # any number of our own: who counts turns before one more begins
+LEAST = 100  # turns that have ended before somebody adds them to the day's sums
+MOST = 1000  # of them at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +128,38 @@ async def spent_by_now(
 
 
 def _question(scopes: Iterable[str]) -> LiteralString:
-    wanted = set(scopes)
-    return " union all ".join(
+    asked = set(scopes)
+    wanted: list[LiteralString] = [scope for scope in SCOPES if scope in asked]  # in this order
+    sums: LiteralString = " union all ".join(
         "select '"
         + scope
-        + "' as scope, coalesce(sum(greatest(t.cost_usd, t.spent_usd)), 0) as usd,"
-        " count(*) as turns from turns t " + SCOPES[scope]
-        for scope in SCOPES  # in this order, whatever was asked
-        if scope in wanted
+        + "' as scope, coalesce(sum(usd), 0) as usd, coalesce(sum(turns), 0)::int as turns from ("
+        + SCOPES[scope]
+        + ") x (usd, turns)"
+        for scope in wanted
     )
+    return sums if wanted in ([], ["job"]) else REST + sums
 
 
 def _given(payer: Payer | None) -> dict[str, object]:
     return {"job": payer.job, "project": payer.project, "user": payer.user} if payer else {}
+
+
+def count(conn: Connection) -> None:
+    """Add the day's turns that have ended to its sums, once there are enough, so that nobody reads
+    all of them. Where no budget is of a day nobody reads them."""
+    if limits().keys() - {"job"}:
+        conn.execute("select baton_count_turns(%s, %s)", (LEAST, MOST))
+
+
+def count_all(conn: Connection) -> None:
+    """As `count`, however few: before turns are deleted. What they cost stays in the day's sums."""
+    if limits().keys() - {"job"}:
+        while conn.execute(COUNT_ALL, (MOST,)).fetchone() == (MOST,):
+            pass
+
+
+COUNT_ALL: LiteralString = "select baton_count_turns(1, %s)"
 
 
 def counting(conn: Connection) -> AbstractContextManager[object]:

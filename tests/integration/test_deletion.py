@@ -74,6 +74,7 @@ def fill(conn: Connection, project: str = "p", user: str = "u") -> UUID:
         appends.append(conn, project, str(session), [entry()])
     finish(conn, failed, "failed")
     conn.execute("insert into lane_ends (project_id, lane) values (%s, 'main')", (project,))
+    conn.execute("insert into spent_by_day values (current_date, %s, '', 1, 1)", (project,))
     conn.execute(
         """
         insert into branches (project_id, lane, user_id, from_session, head)

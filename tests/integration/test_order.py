@@ -67,6 +67,15 @@ def test_another_users_first_job_begins_after_one_end_a_slot_over_any_flood(
     assert theirs in slots.running
 
 
+def test_jobs_of_one_place_are_sent_in_the_order_of_their_ids(conn: Connection):
+    """Racers have the place of their race: what sends them is not left to how rows lie on the disk."""
+    ids = sorted((uuid4() for _ in range(12)), reverse=True)
+    for n, job in enumerate(ids):
+        ask(conn, project=f"p{n}", user_id="u", id=job)
+    conn.execute("update jobs set pos = 7")
+    assert published(conn, 5) == sorted(ids)[:5]
+
+
 def test_the_last_to_come_is_seen_in_the_first_look_at_a_flood(conn: Connection):
     flood(conn, 3000, 1500)
     theirs = ask(conn, project="theirs", user_id="bob")

@@ -17,6 +17,7 @@ def for_a_turn(conn: Connection, job: Claimed, own: float | None = None) -> floa
     setting's budget of a turn, and no more than is left of the others. Raises BudgetSpent."""
     asked = own or job.args.get("budget") or settings().budget_usd
     limits = budgets.limits()
+    budgets.count(conn)
     for one in budgets.spent(conn, limits, Payer(job.id, job.project_id, job.user_id)):
         limit = limits[one.scope]
         _check(limit, one)
