@@ -54,11 +54,8 @@ async def _listen(side: Side) -> None:
     window = Window(*MESSAGES)
     while True:
         told = await side.receive()
-        if window.wait():
-            message = (
-                f"More than {MESSAGES[0]} messages in {MESSAGES[1]} s: send it again later."
-            )
-            await _refuse(side, "too_many_messages", message, "type")
+        if wait := window.wait():
+            await _put_off(side, wait)
             continue
         match told.get("type"):
             case "job.config":
@@ -87,6 +84,13 @@ async def _configure(side: Side, told: Event) -> None:
         taken = await calls.configure(conn, side.call, version, checked)
     logger.info("call.config", call=side.call, version=version, taken=taken)
     side.bell.ring(side.call)
+
+
+async def _put_off(side: Side, wait: float) -> None:
+    message = f"More than {MESSAGES[0]} messages in {MESSAGES[1]} s: send it again later."
+    told = events.error("too_many_messages", message, param="type")
+    told["error"]["retry_after"] = round(max(wait, 0.1), 1)
+    await side.send(events.text_of(told))
 
 
 async def _refuse(side: Side, code: str, message: str, param: str) -> None:

@@ -93,6 +93,7 @@ def test_a_page_that_says_too_much_is_told_so_and_its_call_goes_on(at: Gateway, 
                 await page.say(type="job.config", version=version, config={})
             error = (await page.until("type", "error"))["error"]
             assert (error["code"], error["message"][-1]) == ("too_many_messages", ".")
+            assert 0 < error["retry_after"] <= 10
 
     talk(story)
     with http(at, key) as client:
