@@ -150,17 +150,23 @@ begin
 end $$;
 
 -- The job that was asked for before under this id or key; null: none. Refused where that was another
--- request.
+-- request. Each is a look-up of its own: of both in one, a plan that was made of a new ledger reads all jobs.
 create or replace function baton_asked(id uuid, project text, key text, digest text) returns uuid
 language plpgsql as $$
 #variable_conflict use_variable
 declare
-    same jobs;
+    same record;
 begin
-    select * into same from jobs j
-     where j.id = id or (j.project_id = project and j.key = key)
-     order by j.id is distinct from id limit 1;
-    if found and (same.body_digest is distinct from digest or same.project_id <> project) then
+    if id is not null then
+        select j.id, j.project_id, j.body_digest into same from jobs j where j.id = id;
+    end if;
+    if same is null and key is not null then
+        select j.id, j.project_id, j.body_digest into same from jobs j
+         where j.project_id = project and j.key = key;
+    end if;
+    if same is null then
+        return null;
+    elsif same.body_digest is distinct from digest or same.project_id <> project then
         perform baton_refuse('key_conflict',
             'This key or id was used for another request: use a new one, or send the same request.',
             case when same.id = id then 'id' else 'key' end);
@@ -180,29 +186,39 @@ $$;
 -- a begun chain ends here.
 create or replace function baton_make_way(project text, lane text, busy text) returns void language plpgsql as $$
 #variable_conflict use_variable
+declare
+    waits uuid;
 begin
-    if busy = 'reject' and (exists (
+    if busy = 'reject' then
+        if exists (
             select from jobs j
              where j.project_id = project and j.lane = lane and j.finished_at is null
                and not j.scheduled)
         or exists (
             select from jobs j
              where j.project_id = project and j.lane = lane and j.finished_at is null
-               and j.scheduled and j.run_at <= clock_timestamp())) then
-        perform baton_refuse('busy', 'The project is busy: wait for its chain, or use busy=enqueue.',
-            'busy');
+               and j.scheduled and j.run_at <= clock_timestamp()) then
+            perform baton_refuse('busy', 'The project is busy: wait for its chain, or use busy=enqueue.',
+                'busy');
+        end if;
+        return;
     end if;
-    if busy in ('replace', 'interrupt') then
+    for waits in  -- in the order of the index of lanes: else, by a plan of a new ledger, of all that waits
+        select j.id from jobs j
+         where (j.project_id, j.lane, j.pos) >= (project, lane, 0)
+           and (j.project_id, j.lane) <= (project, lane) and j.finished_at is null
+           and j.state in ('queued', 'parked')
+           and (not j.scheduled or j.run_at <= clock_timestamp())
+           and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null))
+         order by j.project_id, j.lane, j.pos loop
         update jobs j
            set state = 'cancelled', finished_at = now(), untold = true, ready = false,
                error_class = case when j.started_at is null and j.id = j.chain_id
                                   then 'replaced' else 'replaced_by_request' end,
                error = 'A newer request took its place.'
-         where j.project_id = project and j.lane = lane and j.finished_at is null
-           and j.state in ('queued', 'parked')
-           and (not j.scheduled or j.run_at <= clock_timestamp())
-           and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null));
-    end if;
+         where j.id = waits and coalesce(j.state in ('queued', 'parked'), false)  -- as no index has it: by id
+           and (busy = 'interrupt' or j.started_at is null);
+    end loop;
 end $$;
 
 -- Count a request of the user's, or refuse it: so many in a minute, by the clock and not by when a
