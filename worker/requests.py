@@ -121,7 +121,7 @@ def readable(ask: Request) -> Request:
     """The request as Postgres can judge it. Raises BadInput for what Postgres cannot hold, or
     would take for something else; a number beyond all ranges comes nearer, so that Postgres can
     say which range it is."""
-    for name, value in ask.model_dump().items():
+    for name, value in ask:
         texts = cast(list[object], value) if isinstance(value, list) else [value]
         if any(isinstance(one, str) and ("\x00" in one or _torn(one)) for one in texts):
             raise BadInput(
@@ -140,8 +140,8 @@ def readable(ask: Request) -> Request:
 
 def params(ask: Request, job_id: UUID | None) -> dict[str, Any]:
     """The request as `baton_enqueue` takes it."""
-    given = ask.model_dump(exclude_none=True)
-    options = {name: given[name] for name in OPTIONS if name in given}
+    named = ((name, getattr(ask, name)) for name in OPTIONS)
+    options = {name: value for name, value in named if value is not None}
     if "budget" in options:
         options["budget"] = float(options["budget"])
     here = asking()
