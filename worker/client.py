@@ -9,9 +9,11 @@ class of exception for each reason (worker/failures/refused.py).
 """
 
 import time
+from contextlib import suppress
 from typing import Any, Literal, LiteralString
 from uuid import UUID
 
+import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, tuple_row
@@ -20,6 +22,7 @@ from config.settings import Asking, read
 from db.core import pool
 from db.jobs import jobs, messages, producers
 from db.jobs.jobs import Job
+from db.live import keys
 from db.projects import projects
 from db.projects.projects import Place
 from db.sessions import turns
@@ -152,22 +155,28 @@ async def enqueue_async(
     return found
 
 
-async def enqueue_for_account(
-    conn: AsyncConnection[Any], ask: Request, account: str
-) -> tuple[UUID, str]:
-    """As `enqueue`, of an account's key over HTTP: the job's id and state. In a transaction of its
-    own, and in few round trips. Raises Refused also where the project is another account's."""
-    ask = readable(ask)
-    async with conn.cursor(row_factory=class_row(Place)) as looking:
-        with refusing():
-            if places.are_here():
-                await looking.execute(projects.PLACE_OF, (ask.project, ask.user))
-                places.check_asked(ask.project, ask.workspace, await looking.fetchone())
-            given = params(ask, None) | {"account": account}
-            made = await conn.execute(jobs.ENQUEUE_FOR_ACCOUNT, given)
-    row = await made.fetchone()
-    assert row
-    return row[0], row[1]
+async def enqueue_for_key(
+    conn: AsyncConnection[Any], ask: Request, key: str
+) -> tuple[UUID, str] | None:
+    """As `enqueue`, of whoever brings a key over HTTP: the job's id and state. None, with nothing done,
+    where the key may not ask. `ask` is `readable`. In a transaction of its own, and in one statement
+    where the host has no workspaces. Raises Refused also where the project is another account's."""
+    given = params(ask, None) | {"holder": keys.digest(key)}
+    with refusing():
+        if places.are_here():
+            found = await (await conn.execute(keys.PLACE, given)).fetchone()
+            if found is None:
+                return None
+            known, *place = found
+            places.check_asked(ask.project, ask.workspace, Place(*place) if known else None)
+        row = await (await conn.execute(keys.ENQUEUE, given)).fetchone()
+    if row is None:
+        return None
+    made, state, noted = row
+    if not noted:  # once a minute; the job is there already, so it says nothing if that fails
+        with suppress(psycopg.Error):
+            await conn.execute(keys.NOTE, given)
+    return made, state
 
 
 def ring() -> None:

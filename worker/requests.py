@@ -121,7 +121,8 @@ def readable(ask: Request) -> Request:
     """The request as Postgres can judge it. Raises BadInput for what Postgres cannot hold, or
     would take for something else; a number beyond all ranges comes nearer, so that Postgres can
     say which range it is."""
-    for name, value in ask.model_dump().items():
+    given = ask.model_dump(exclude_unset=True)  # a default is as it has to be
+    for name, value in given.items():
         texts = cast(list[object], value) if isinstance(value, list) else [value]
         if any(isinstance(one, str) and ("\x00" in one or _torn(one)) for one in texts):
             raise BadInput(
@@ -132,7 +133,7 @@ def readable(ask: Request) -> Request:
         raise BadInput("run_at has no time zone: give it one, such as UTC.", field="run_at")
     numbers = {
         name: type(value)(FAR if value > 0 else -FAR)
-        for name, value in ask
+        for name, value in given.items()
         if isinstance(value, int | Decimal) and not -FAR <= value <= FAR
     }
     return ask.model_copy(update={**numbers, "workspace": places.resolved(ask.workspace)})
@@ -140,8 +141,8 @@ def readable(ask: Request) -> Request:
 
 def params(ask: Request, job_id: UUID | None) -> dict[str, Any]:
     """The request as `baton_enqueue` takes it."""
-    given = ask.model_dump(exclude_none=True)
-    options = {name: given[name] for name in OPTIONS if name in given}
+    named = ((name, getattr(ask, name)) for name in OPTIONS)
+    options = {name: value for name, value in named if value is not None}
     if "budget" in options:
         options["budget"] = float(options["budget"])
     here = asking()

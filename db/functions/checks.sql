@@ -69,7 +69,9 @@ create or replace function baton_check_about(project text, version text) returns
 language plpgsql as $$
 #variable_conflict use_variable
 begin
-    if version is not null and not exists (
+    if version is null then
+        return;
+    elsif not exists (
             select from project_versions v where v.project_id = project and v.version_id = version) then
         perform baton_refuse('bad_version', format(
             'The project has no version %s: name the one that the error is about, or none.',

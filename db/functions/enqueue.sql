@@ -62,7 +62,9 @@ declare
     begin_at constant timestamptz := coalesce(run_at, now());
     digest   text;
     same     uuid;
-    lane     text;
+    known    record;
+    lane     text := 'main';
+    head     text;
     about    text;
     work     text;
 begin
@@ -76,12 +78,12 @@ begin
     kind := replace(kind, '-', '_');
     work := case kind when 'repair' then 'update' else kind end;
     priority := coalesce(priority, 0);
-    perform baton_check_name('The project id', project, 'project');
-    perform baton_check_user(user_id, operator or user_id <> '_template' and exists (
-        select from projects p where p.project_id = project and p.user_id = user_id));
-    perform baton_check_request(kind, version, key, busy, priority, previous_session_id);
-    perform baton_check_times(run_at, publish_after);
-    perform baton_check_error(kind, prompt, error);
+    if starts_with(user_id, '_') and user_id <> '_template' and operator is not true then
+        operator := exists (select from projects p where p.project_id = project and p.user_id = user_id);
+    end if;
+    perform baton_check_name('The project id', project, 'project'), baton_check_user(user_id, operator),
+            baton_check_request(kind, version, key, busy, priority, previous_session_id),
+            baton_check_times(run_at, publish_after), baton_check_error(kind, prompt, error);
     if kind = 'repair' then  -- it makes a version of its own; what it names is the one that failed
         prompt := error;
         about := version;
@@ -94,23 +96,33 @@ begin
         'callback_url', callback_url, 'check', "check", 'check_tries', check_tries,
         'on_check_failed', on_check_failed, 'race', race, 'race_by', race_by,
         'race_models', to_jsonb(race_models), 'race_seconds', race_seconds));
-    perform baton_check_checks(kind, options);
-    options := options || jsonb_strip_nulls(jsonb_build_object('about', about));
+    if options <> '{}' then
+        perform baton_check_checks(kind, options);
+    end if;
+    if about is not null then
+        options := options || jsonb_build_object('about', about);
+    end if;
     digest := md5(jsonb_build_array(kind, user_id, prompt, version, busy, options)::text);
-    perform baton_check_project(work, project, user_id, options ->> 'workspace');
-    perform baton_check_isolation(project, busy, options ->> 'workspace');
-    perform baton_check_race(kind, project, options);
+    known := baton_check_project(work, project, user_id, options ->> 'workspace');
+    if options <> '{}' or busy <> 'enqueue' or current_setting('transaction_isolation') <> 'read committed' then
+        perform baton_check_isolation(project, busy, options ->> 'workspace'),
+                baton_check_race(kind, project, options);
+    end if;
 
     same := baton_asked(id, project, key, digest);
     if same is not null then
         return same;
     end if;
-    perform baton_check_lengths(work, project, user_id, version);
-    perform baton_check_version(work, project, version);
-    perform baton_check_about(project, about);
-    perform baton_check_template(project, options ->> 'template');
-    lane := baton_lane(project, user_id, lower(options ->> 'branch_from'), job);
-    perform baton_check_branch(work, project, version, lane, lower(options ->> 'branch_from'), job);
+    perform baton_check_lengths(work, project, user_id, version),
+            baton_check_version(work, project, version);
+    if options <> '{}' then
+        perform baton_check_about(project, about), baton_check_template(project, options ->> 'template');
+        head := lower(options ->> 'branch_from');
+    end if;
+    if head is not null then
+        lane := baton_lane(project, user_id, head, job);
+        perform baton_check_branch(work, project, version, lane, head, job);
+    end if;
     if busy <> 'enqueue' then
         perform baton_hold_lanes(project);
         same := baton_asked(id, project, key, digest);
@@ -121,7 +133,9 @@ begin
             perform baton_make_way(project, lane, busy);
         end if;
     end if;
-    perform baton_create_project(project, user_id, options ->> 'workspace');
+    if known.is_new then
+        perform baton_insert_project(project, user_id, known.place);
+    end if;
     loop
         insert into jobs (id, chain_id, project_id, user_id, lane, kind, args, key, body_digest,
                           priority, version_id, previous_session_id, run_at, publish_after,
@@ -141,26 +155,30 @@ begin
     end loop;
     if lane = 'branch-' || job then
         insert into branches (project_id, lane, user_id, from_session, head, from_tree)
-        values (project, lane, user_id, lower(options ->> 'branch_from'),
-                lower(options ->> 'branch_from'),
-                baton_tree_of(project, lower(options ->> 'branch_from')));
+        values (project, lane, user_id, head, head, baton_tree_of(project, head));
     end if;
     perform baton_count_ask(user_id);
     return job;
 end $$;
 
 -- The job that was asked for before under this id or key; null: none. Refused where that was another
--- request.
+-- request. Each is a look-up of its own: of both in one, a plan that was made of a new ledger reads all jobs.
 create or replace function baton_asked(id uuid, project text, key text, digest text) returns uuid
 language plpgsql as $$
 #variable_conflict use_variable
 declare
-    same jobs;
+    same record;
 begin
-    select * into same from jobs j
-     where j.id = id or (j.project_id = project and j.key = key)
-     order by j.id is distinct from id limit 1;
-    if found and (same.body_digest is distinct from digest or same.project_id <> project) then
+    if id is not null then
+        select j.id, j.project_id, j.body_digest into same from jobs j where j.id = id;
+    end if;
+    if same is null and key is not null then
+        select j.id, j.project_id, j.body_digest into same from jobs j
+         where j.project_id = project and j.key = key;
+    end if;
+    if same is null then
+        return null;
+    elsif same.body_digest is distinct from digest or same.project_id <> project then
         perform baton_refuse('key_conflict',
             'This key or id was used for another request: use a new one, or send the same request.',
             case when same.id = id then 'id' else 'key' end);
@@ -180,29 +198,39 @@ $$;
 -- a begun chain ends here.
 create or replace function baton_make_way(project text, lane text, busy text) returns void language plpgsql as $$
 #variable_conflict use_variable
+declare
+    waits uuid;
 begin
-    if busy = 'reject' and (exists (
+    if busy = 'reject' then
+        if exists (
             select from jobs j
              where j.project_id = project and j.lane = lane and j.finished_at is null
                and not j.scheduled)
         or exists (
             select from jobs j
              where j.project_id = project and j.lane = lane and j.finished_at is null
-               and j.scheduled and j.run_at <= clock_timestamp())) then
-        perform baton_refuse('busy', 'The project is busy: wait for its chain, or use busy=enqueue.',
-            'busy');
+               and j.scheduled and j.run_at <= clock_timestamp()) then
+            perform baton_refuse('busy', 'The project is busy: wait for its chain, or use busy=enqueue.',
+                'busy');
+        end if;
+        return;
     end if;
-    if busy in ('replace', 'interrupt') then
+    for waits in  -- in the order of the index of lanes: else, by a plan of a new ledger, of all that waits
+        select j.id from jobs j
+         where (j.project_id, j.lane, j.pos) >= (project, lane, 0)
+           and (j.project_id, j.lane) <= (project, lane) and j.finished_at is null
+           and j.state in ('queued', 'parked')
+           and (not j.scheduled or j.run_at <= clock_timestamp())
+           and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null))
+         order by j.project_id, j.lane, j.pos loop
         update jobs j
            set state = 'cancelled', finished_at = now(), untold = true, ready = false,
                error_class = case when j.started_at is null and j.id = j.chain_id
                                   then 'replaced' else 'replaced_by_request' end,
                error = 'A newer request took its place.'
-         where j.project_id = project and j.lane = lane and j.finished_at is null
-           and j.state in ('queued', 'parked')
-           and (not j.scheduled or j.run_at <= clock_timestamp())
-           and (busy = 'interrupt' or (j.id = j.chain_id and j.started_at is null));
-    end if;
+         where j.id = waits and coalesce(j.state in ('queued', 'parked'), false)  -- as no index has it: by id
+           and (busy = 'interrupt' or j.started_at is null);
+    end loop;
 end $$;
 
 -- Count a request of the user's, or refuse it: so many in a minute, by the clock and not by when a

@@ -6,8 +6,10 @@ create or replace function baton_take(project text, account text) returns boolea
 #variable_conflict use_variable
 begin
     insert into account_projects (project_id, account_id) values (project, account) on conflict do nothing;
-    return found or exists (
-        select from account_projects p where p.project_id = project and p.account_id = account);
+    if found then
+        return true;
+    end if;
+    return exists (select from account_projects p where p.project_id = project and p.account_id = account);
 end $$;
 
 -- The state of a job that an account just asked for. Refused, with all that the request did, where

@@ -23,7 +23,7 @@ $$;
 -- 1024 locks, since a producer may ask for many projects in one transaction, and locks are not
 -- without number.
 create or replace function baton_place_lock(name text) returns bigint language sql immutable as $$
-    select hashtextextended('baton place ' || (hashtextextended(name, 0) & 1023), 0)
+    select hashtextextended('baton place ' || (hashtextextended(name, 0) & 1023)::text, 0)
 $$;
 
 -- Whether another project has its place there, inside it or around it. `below` is a path below the
@@ -38,10 +38,11 @@ declare
     part  text;
     root  text;
 begin
-    if parts[1] <> project
-       and exists (select from projects p
+    if parts[1] <> project then
+        if exists (select from projects p
                     where p.project_id = parts[1] and baton_below(p.workspace, roots) is null) then
-        return true;
+            return true;
+        end if;
     end if;
     foreach root in array coalesce(roots, '{}') loop
         path := root;
@@ -82,7 +83,7 @@ language plpgsql as $$
 #variable_conflict use_variable
 declare
     roots constant text[] := baton_roots();
-    below constant text := baton_below(workspace, roots);
+    below text;
 begin
     if workspace is null then
         perform pg_advisory_xact_lock_shared(baton_place_lock(project));
@@ -92,7 +93,9 @@ begin
                 'project');
         end if;
         return null;
-    elsif roots is null then
+    end if;
+    below := baton_below(workspace, roots);
+    if roots is null then
         perform baton_refuse('bad_workspace',
             'Where workspaces lie is not known yet: start a worker, or migrate with BATON_WORKSPACES set.',
             'workspace');

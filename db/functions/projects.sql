@@ -3,11 +3,13 @@
 -- A project of another user is answered as one that is not there, whoever asks and by which door:
 -- nobody learns whose an id is, nor whether it is anybody's.
 
+drop function if exists baton_check_project(text, text, text, text);
+
 -- Who asks for a job and who deletes its project take turns on a lock: the asker shares it
 -- until its transaction ends. There are 128 of them, since a producer may ask for many projects
 -- in one transaction, and locks are not without number.
 create or replace function baton_deletion_lock(project text) returns bigint language sql immutable as $$
-    select hashtextextended('baton deletes ' || (hashtextextended(project, 0) & 127), 0)
+    select hashtextextended('baton deletes ' || (hashtextextended(project, 0) & 127)::text, 0)
 $$;
 
 create or replace function baton_refuse_deleted(project text) returns void language plpgsql as $$
@@ -27,57 +29,71 @@ begin
 end $$;
 
 -- A project that this kind of job may not create, another user's, or one that is being deleted:
--- refused. So is a place that a new one may not have.
-create or replace function baton_check_project(kind text, project text, user_id text, workspace text)
-returns void language plpgsql as $$
+-- refused. So is a place that a new one may not have. What is found is held until the asker's
+-- transaction ends: whether it is a new one, and its place as it is to be stored.
+create or replace function baton_check_project(
+    kind text, project text, user_id text, workspace text, out is_new boolean, out place text
+) returns record language plpgsql as $$
 #variable_conflict use_variable
 declare
-    known  projects;
-    going  deletions;
-    theirs boolean;
+    known    projects;
+    owners   jsonb;
+    going    boolean;
+    theirs   boolean;
 begin
     perform pg_advisory_xact_lock_shared(baton_deletion_lock(project));
-    select * into going from deletions d
+    select d.todo -> 'owners' into owners from deletions d
      where d.ended_at is null and d.todo -> 'projects' ? project limit 1;
+    going := found;
     select * into known from projects p where p.project_id = project;
-    theirs := case when found then known.user_id is distinct from user_id
-                   else going.todo -> 'owners' ->> project <> user_id end;
-    if kind not in ('build', 'chat_plan')
-            and (theirs or known.project_id is null and going.id is null) then
+    is_new := not found;
+    theirs := case when is_new then owners ->> project <> user_id
+                   else known.user_id is distinct from user_id end;
+    if kind not in ('build', 'chat_plan') and (theirs or is_new and not going) then
         perform baton_refuse('unknown_project', format(
             'Project %s is unknown: begin it with a build or a chat-plan.', project), 'project');
     elsif theirs then
         perform baton_refuse_unavailable(project);
-    elsif going.id is not null then
+    elsif going then
         perform baton_refuse_deleted(project);
-    elsif known.project_id is not null then
+    elsif is_new then
+        place := baton_new_place(project, workspace);
+    elsif workspace is not null then
         perform baton_keep_place(known, workspace);
-    else
-        perform baton_new_place(project, workspace);
     end if;
 end $$;
 
-create or replace function baton_create_project(project text, user_id text, workspace text)
+-- Make the project, if nobody has made it just now; refused where that is another user.
+create or replace function baton_insert_project(project text, user_id text, place text)
 returns void language plpgsql as $$
 #variable_conflict use_variable
 declare
     owner text;
 begin
-    if not exists (select from projects p where p.project_id = project) then
-        workspace := baton_new_place(project, workspace);
-        begin
-            insert into projects (project_id, user_id, workspace) values (project, user_id, workspace)
-            on conflict do nothing;
-        exception when integrity_constraint_violation or data_exception or insufficient_privilege then
-            perform baton_refuse('unknown_project', format(
-                'Project %s is unknown and cannot be created here (%s): create it in your product first.',
-                project, sqlerrm), 'project');
-        end;
+    insert into projects as p (project_id, user_id, workspace) values (project, user_id, place)
+    on conflict do nothing returning p.user_id into owner;
+    if not found then
+        select p.user_id into owner from projects p where p.project_id = project;
     end if;
-    select p.user_id into owner from projects p where p.project_id = project;
     if owner is distinct from user_id then
         perform baton_refuse_unavailable(project);
     end if;
+exception when integrity_constraint_violation or data_exception or insufficient_privilege then
+    perform baton_refuse('unknown_project', format(
+        'Project %s is unknown and cannot be created here (%s): create it in your product first.',
+        project, sqlerrm), 'project');
+end $$;
+
+create or replace function baton_create_project(project text, user_id text, workspace text)
+returns void language plpgsql as $$
+#variable_conflict use_variable
+begin
+    if exists (select from projects p where p.project_id = project and p.user_id = user_id) then
+        return;
+    elsif exists (select from projects p where p.project_id = project) then
+        perform baton_refuse_unavailable(project);
+    end if;
+    perform baton_insert_project(project, user_id, baton_new_place(project, workspace));
 end $$;
 
 create or replace function baton_check_template(project text, template text)

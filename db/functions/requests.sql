@@ -37,14 +37,16 @@ begin
 end $$;
 
 -- A setting that the ledger holds; null: it was never told.
-create or replace function baton_setting(name text) returns jsonb language sql stable as $$
-    select s.value from baton_settings s where s.name = baton_setting.name
-$$;
+create or replace function baton_setting(name text) returns jsonb language plpgsql stable as $$
+#variable_conflict use_variable
+begin
+    return (select s.value from baton_settings s where s.name = name);
+end $$;
 
 create or replace function baton_check_name(what text, value text, field text default '')
 returns void language plpgsql as $$
 begin
-    if value is null or value !~ '^[A-Za-z0-9_][A-Za-z0-9._:@+=-]{0,199}$' then
+    if value is null or length(value) > 200 or value !~ '^[A-Za-z0-9_][A-Za-z0-9._:@+=-]*$' then
         perform baton_refuse('bad_input', format(
             '%s must be 1 to 200 letters, digits or . _ : @ + = - and begin with a letter, a digit or _.',
             what), field);
@@ -57,7 +59,7 @@ end $$;
 create or replace function baton_check_user(value text, operator boolean default false)
 returns void language plpgsql as $$
 begin
-    if value is null or value !~ '^[A-Za-z0-9_][A-Za-z0-9._:@+=|/-]{0,199}$' then
+    if value is null or length(value) > 200 or value !~ '^[A-Za-z0-9_][A-Za-z0-9._:@+=|/-]*$' then
         perform baton_refuse('bad_input',
             'The user id must be 1 to 200 letters, digits or . _ : @ + = | / - and begin with a letter or a digit.',
             'user');
@@ -90,6 +92,9 @@ begin
     named := jsonb_strip_nulls(named);
     if jsonb_typeof(options) <> 'object' then
         perform baton_refuse('bad_input', 'options must be a JSON object.', 'options');
+    end if;
+    if options = '{}' and named = '{}' then
+        return options;
     end if;
     select o into wrong from jsonb_object_keys(options) as o where named ? o limit 1;
     if found then
@@ -143,10 +148,12 @@ begin
     if options ? 'callback_url' then
         perform baton_check_callback(options -> 'callback_url');
     end if;
-    perform baton_check_session('branch_from', options ->> 'branch_from', 'branch_from');
-    if options ? 'branch_from' and options ? 'template' then
-        perform baton_refuse('bad_template',
-            'A branch begins from a session of its project: leave the template out.', 'template');
+    if options ? 'branch_from' then
+        perform baton_check_session('branch_from', options ->> 'branch_from', 'branch_from');
+        if options ? 'template' then
+            perform baton_refuse('bad_template',
+                'A branch begins from a session of its project: leave the template out.', 'template');
+        end if;
     end if;
 end $$;
 
@@ -216,7 +223,9 @@ begin
     if length(key) > 200 or key = '' then
         perform baton_refuse('bad_input', 'The key must be 1 to 200 characters.', 'key');
     end if;
-    perform baton_check_session('The previous session id', previous_session_id, 'previous_session_id');
+    if previous_session_id is not null then
+        perform baton_check_session('The previous session id', previous_session_id, 'previous_session_id');
+    end if;
     if busy is null or busy not in ('enqueue', 'reject', 'replace', 'interrupt') then
         perform baton_refuse('bad_input', 'busy must be enqueue, reject, replace or interrupt.', 'busy');
     end if;

@@ -1,14 +1,27 @@
 -- Versions: what the product's own tables would refuse at the end of a build is said before it, as far
 -- as it can be known. The rest is tried out before the first turn (db/sessions/rehearsal.py).
 
+drop function if exists baton_unique(text);
+
 -- Where the product's tables hold shorter ids than these. A build without a version makes one whose
 -- id is that of its job.
 create or replace function baton_check_lengths(kind text, project text, user_id text, version text)
 returns void language plpgsql as $$
 #variable_conflict use_variable
 declare
+    longest  constant int := greatest(length(project), length(user_id), length(version),
+                                      case when version is null then 36 end);
     found_at record;
 begin
+    if not exists (  -- most products' are long enough: one look tells
+            select from pg_attribute a
+             where a.attrelid in ('projects'::regclass, 'project_versions'::regclass, 'session_transitions'::regclass,
+                                  'chat_plan_sessions'::regclass, 'project_ai_session_metrics'::regclass,
+                                  'project_chat_log_minimal'::regclass)
+               and a.attname in ('project_id', 'user_id', 'version_id')
+               and a.atttypid = 'varchar'::regtype and a.atttypmod > 4 and a.atttypmod < longest + 4) then
+        return;
+    end if;
     select a.attrelid::regclass::text as table_name, a.attname, a.atttypmod - 4 as most, v.what, v.field
       into found_at
       from (values ('project_id', 'The project id', project, 'project'),
@@ -38,28 +51,40 @@ create or replace function baton_check_version(kind text, project text, version 
 returns void language plpgsql as $$
 #variable_conflict use_variable
 declare
-    theirs text;
+    theirs        text;
+    one_a_project boolean;  -- the table takes each project only once
+    once          boolean;  -- and each version's id
 begin
-    if kind not in ('build', 'update') or exists (
-            select from project_versions v where v.project_id = project and v.version_id = version) then
+    if kind not in ('build', 'update') then
         return;
+    elsif version is not null then
+        if exists (select from project_versions v where v.project_id = project and v.version_id = version) then
+            return;
+        end if;
     end if;
-    select a.attname into theirs from pg_attribute a
-     where a.attrelid = 'project_versions'::regclass and a.attnum > 0 and not a.attisdropped
-       and a.attnotnull and not a.atthasdef and a.attidentity = ''
-       and a.attname not in ('project_id', 'version_id', 'ai_session_id',
-                             'ai_session_created_at', 'ai_session_last_used_at')
-     limit 1;
+    select min(a.attname) filter (where a.attnotnull and not a.atthasdef and a.attidentity = ''
+                                    and a.attname not in ('project_id', 'version_id', 'ai_session_id',
+                                        'ai_session_created_at', 'ai_session_last_used_at')),
+           bool_or(a.attname = 'project_id' and a.attnum = any(x.alone)),
+           bool_or(a.attname = 'version_id' and a.attnum = any(x.alone))
+      into theirs, one_a_project, once
+      from pg_attribute a cross join (
+           select array_agg(i.indkey[0]) as alone from pg_index i
+            where i.indrelid = 'project_versions'::regclass and i.indisunique and i.indnkeyatts = 1
+              and i.indpred is null) x
+     where a.attrelid = 'project_versions'::regclass and a.attnum > 0 and not a.attisdropped;
     if theirs is not null then
         perform baton_refuse('bad_version', format(
             'project_versions.%s is for your product to fill: insert the version first, and name it in the request.',
             theirs), 'version');
-    elsif baton_unique('project_id') and exists (
-            select from project_versions v where v.project_id = project) then
-        perform baton_refuse('bad_version',
-            'Your product''s project_versions has one row a project: name that version in the request.',
-            'version');
-    elsif version is not null and baton_unique('version_id') then
+    elsif one_a_project then
+        if exists (select from project_versions v where v.project_id = project) then
+            perform baton_refuse('bad_version',
+                'Your product''s project_versions has one row a project: name that version in the request.',
+                'version');
+        end if;
+    end if;
+    if version is not null and once then
         perform pg_advisory_xact_lock(hashtextextended('baton version ' || version, 0));
         if exists (select from project_versions v
                     where v.version_id = version and v.project_id <> project)
@@ -70,15 +95,4 @@ begin
                 version), 'version');
         end if;
     end if;
-end $$;
-
--- Whether the product's table of versions takes each value of this column only once.
-create or replace function baton_unique(name text) returns boolean language plpgsql stable as $$
-#variable_conflict use_variable
-begin
-    return exists (
-        select from pg_index i
-          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-         where i.indrelid = 'project_versions'::regclass and i.indisunique and i.indnkeyatts = 1
-           and i.indpred is null and a.attname = name);
 end $$;

@@ -67,11 +67,6 @@ GIVEN: LiteralString = """
         error => %(error)s, options => %(options)s, id => %(id)s, prompt_limit => %(prompt_limit)s"""
 ENQUEUE: LiteralString = "select baton_enqueue(" + GIVEN + ")"
 ENQUEUE_AS_OPERATOR: LiteralString = "select baton_enqueue(" + GIVEN + ", operator => true)"
-# The same, of an account's key: its id and state, in one statement, which commits by itself.
-ENQUEUE_FOR_ACCOUNT: LiteralString = (
-    "select made.id, baton_of_account(made.id, %(project)s, %(account)s)"
-    " from (select baton_enqueue(" + GIVEN + ") as id) made"
-)
 GET: LiteralString = "select " + COLUMNS + " from jobs where id = %s"
 
 

@@ -9,6 +9,8 @@ from typing import LiteralString
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row
 
+from db.jobs.jobs import GIVEN
+
 PREFIX = "bk_"
 SCOPES = ("jobs", "voice", "operate")
 
@@ -122,3 +124,29 @@ async def holder(conn: AsyncConnection, key: str) -> Holder | None:
     """Who comes with a key, which is used just now; None: it is unknown or revoked."""
     row = await (await conn.execute(HOLDER, (digest(key),))).fetchone()
     return Holder(row[0], frozenset(row[1]), row[2]) if row else None
+
+
+# Of a key that may ask for jobs, by its digest. No row: it is unknown, has ended, or may not.
+MAY_ASK: LiteralString = """
+    from api_keys k
+     where k.key_hash = %(holder)s and k.revoked_at is null
+       and coalesce(k.expires_at > now(), true) and 'jobs' = any(k.scopes)"""
+# The job's id and state, and whether the key's use is noted: one statement, which commits by itself.
+ENQUEUE: LiteralString = (
+    "select made.id, baton_of_account(made.id, %(project)s, made.account_id), made.noted"
+    " from (select k.account_id, baton_enqueue(" + GIVEN + ") as id,"
+    " coalesce(k.last_used_at >= now() - interval '1 minute', false) as noted"
+    + MAY_ASK
+    + ") made"
+)
+# The place of the project that is asked for; `known`: it is there.
+PLACE: LiteralString = (
+    "select p.project_id is not null as known, p.workspace, p.workspace_tree is not null as kept,"
+    " p.last_ai_session_id as head from (select k.id "
+    + MAY_ASK
+    + ") k left join projects p on p.project_id = %(project)s and p.user_id = %(user)s"
+)
+NOTE: LiteralString = """
+    update api_keys set last_used_at = now()
+     where key_hash = %(holder)s
+       and (last_used_at is null or last_used_at < now() - interval '1 minute')"""

@@ -3,7 +3,7 @@
     idle      connections that only hear heartbeats: how many, and the memory of each
     fan-out   ten who watch each project: from before a commit until the frame is here
     replay    a client that comes back with nothing: until it is live again
-    enqueue   HTTP, and beside it the SQL function, in the same run
+    enqueue   HTTP, and beside it the SQL function, in the same run (asking.py)
 
 One gateway, one Postgres, one Redis. A user may have ten connections and an address may say hello
 twenty times a minute, so the clients are many users at many loopback addresses.
@@ -34,6 +34,7 @@ from db.core import events
 from db.core.events import Event
 from db.core.migrate import migrate
 from db.live import keys
+from dev.bench import asking
 from dev.stack.processes import free_port
 from dev.stack.services import services
 from dev.stack.up import EXPECTED
@@ -45,8 +46,6 @@ WATCHING = 500
 COMMITS = 10  # of each project
 PAUSE = 0.02
 REPLAYED = 5_000
-ASKED = 2_000
-AT_ONCE = 16
 OF_A_USER = 10  # connections at a time; of an address twice as many hellos a minute
 TIMES = 5
 
@@ -78,7 +77,12 @@ def main(root: Path) -> int:
             os.environ |= {"DATABASE_URL": running.database_url, "REDIS_URL": running.redis_url}
             settings.cache_clear()
             with gateway(running.database_url) as door:
-                console.print(asyncio.run(_table(running.database_url, door)))
+                table = Table(title="One gateway; its clients share the machine with it")
+                for column in ("", "measured", "n"):
+                    table.add_column(column)
+                _ask(table, running.database_url, door)
+                asyncio.run(_watch(table, running.database_url, door))
+                console.print(table)
     except EXPECTED as exc:
         console.print(str(exc), markup=False)
         return 1
@@ -115,56 +119,27 @@ def _serves(url: str) -> bool:
         return False
 
 
-async def _table(database_url: str, door: Door) -> Table:
-    table = Table(title="One gateway; its clients share the machine with it")
-    for column in ("", "measured", "n"):
-        table.add_column(column)
+def _ask(table: Table, database_url: str, door: Door) -> None:
+    port = int(door.url.rpartition(":")[2])
+    for asked, what, how in (
+        (
+            asking.over_http(database_url, port, door.key, door.pid),
+            "over HTTP",
+            f"{asking.AT_ONCE} at once",
+        ),
+        (asking.in_sql(database_url), "by the SQL function", "one connection"),
+    ):
+        for row in asked.rows(f"enqueue {what}", how):
+            table.add_row(*row)
+
+
+async def _watch(table: Table, database_url: str, door: Door) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn:
-        table.add_row("enqueue over HTTP", *await _asked(door))
-        table.add_row("enqueue by the SQL function", *_asked_in_sql(conn))
         conn.execute("delete from jobs")
         _fill(conn)
         table.add_row(f"replay of {REPLAYED} events, until live", *await _replayed(door))
         table.add_row("fan-out, commit to frame", *await _fanned_out(conn, door))
         table.add_row("idle connections", *await _idle(door))
-    return table
-
-
-def spread(seconds: list[float]) -> str:
-    ordered = sorted(seconds)
-    p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
-    return f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
-
-
-async def _asked(door: Door) -> tuple[str, str]:
-    """Requests of `AT_ONCE` producers, each waiting for its answer before the next."""
-    took = list[float]()
-    began = time.perf_counter()
-    headers = {"Authorization": f"Bearer {door.key}"}
-
-    async def one(http: aiohttp.ClientSession, nth: int) -> None:
-        for n in range(ASKED // AT_ONCE):
-            body = {"kind": "build", "project": f"h{nth}-{n}", "user": "u0", "prompt": "go"}
-            at = time.perf_counter()
-            async with http.post(f"{door.url}/v1/jobs", json=body, headers=headers) as answer:
-                assert answer.status == 202, await answer.text()
-            took.append(time.perf_counter() - at)
-
-    async with aiohttp.ClientSession() as http:
-        await asyncio.gather(*(one(http, nth) for nth in range(AT_ONCE)))
-    rate = len(took) / (time.perf_counter() - began)
-    return f"{rate:.0f}/s, {spread(took)}", f"{len(took)}, {AT_ONCE} at once"
-
-
-def _asked_in_sql(conn: psycopg.Connection) -> tuple[str, str]:
-    took = list[float]()
-    began = time.perf_counter()
-    for n in range(ASKED):
-        at = time.perf_counter()
-        enqueue(conn, Build(project=f"s{n}", user="u0", prompt="go"))
-        took.append(time.perf_counter() - at)
-    rate = len(took) / (time.perf_counter() - began)
-    return f"{rate:.0f}/s, {spread(took)}", f"{ASKED}, one connection"
 
 
 def _fill(conn: psycopg.Connection) -> None:
@@ -199,7 +174,7 @@ async def _fanned_out(conn: psycopg.Connection, door: Door) -> tuple[str, str]:
             await asyncio.to_thread(_commit, conn, f"watched{n % (WATCHING // OF_A_USER)}")
             await asyncio.sleep(PAUSE)
         await heard
-    return spread(
+    return asking.spread(
         took
     ), f"{WATCHING} watching, {COMMITS} commits each, {1 / PAUSE:.0f} a second"
 

@@ -31,7 +31,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from config.settings import settings
 from db.core.migrate import migrate
-from dev.bench.live import gateway, spread
+from dev.bench.asking import spread
+from dev.bench.live import gateway
 from dev.stack.services import services
 from dev.stack.up import EXPECTED
 

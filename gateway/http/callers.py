@@ -1,7 +1,7 @@
 """Who calls over HTTP: the account of a bearer key, or the guest of a browser's cookie."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
 
@@ -41,10 +41,10 @@ class Caller:
 async def caller(request: Request) -> Caller:
     """Raises Problem 401 where neither a key nor a cookie counts."""
     here = await state(request)
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme:
+    if request.headers.get("authorization"):
+        key = bearer(request)
         async with here.pool.connection() as conn:
-            found = await keys.holder(conn, key.strip()) if scheme.lower() == "bearer" else None
+            found = await keys.holder(conn, key) if key else None
         if found is None:
             raise _unknown()
         if found.ended:
@@ -57,6 +57,12 @@ async def caller(request: Request) -> Caller:
             )
         return Caller(guest=guest)
     raise _unknown()
+
+
+def bearer(request: Request) -> str:
+    """The key that comes with it, whether it counts or not; empty: none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _named(request: Request) -> str | None:
@@ -98,6 +104,12 @@ async def producer(request: Request) -> Caller:
 
 
 Producer = Annotated[Caller, Depends(producer)]
+
+
+async def refuse(request: Request) -> NoReturn:
+    """Say why whoever came with no key that has the scope `jobs` may not ask."""
+    await producer(request)
+    raise _unknown()  # the key has been made just now
 
 
 async def check_project(here: State, who: Caller, project: str) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
@@ -13,53 +14,81 @@ from db.core.pool import connection
 from db.jobs import jobs as rows
 from db.live import owners
 from gateway.acts import decide, stop
-from gateway.http import forms
-from gateway.http.callers import Caller, Here, Producer, Who
+from gateway.http import bodies, forms
+from gateway.http.callers import Caller, Here, Producer, Who, bearer, producer, refuse
 from gateway.http.routes import got
 from gateway.problems import Problem, not_found
+from gateway.state import State
 from worker import client
-from worker.client import Build, ChatPlan, Compaction, Metadata, Repair, Update
+from worker.client import Build, ChatPlan, Compaction, Metadata, Refused, Repair, Update
 from worker.live.told import JOB, Job
 from worker.reports import waits
+from worker.requests import Request as Wanted
+from worker.requests import readable
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 KINDS = {kind.kind: kind for kind in (Build, Update, Repair, ChatPlan, Metadata, Compaction)}
 LOOK_EVERY = 0.1  # seconds between two looks of one who waits
 LONGEST = 60.0  # seconds that a request may wait
-KEY = {"minLength": 1, "maxLength": 200}  # of it the ledger judges
+KEY = {  # as the document has it; the ledger judges it
+    "name": "idempotency-key",
+    "in": "header",
+    "required": False,
+    "schema": {
+        "anyOf": [{"type": "string"}, {"type": "null"}],
+        "minLength": 1,
+        "maxLength": 200,
+        "title": "Idempotency-Key",
+    },
+}
 
 
-@router.post("", status_code=202)
-async def ask(
-    here: Here,
-    who: Producer,
-    request: Request,
-    asked: forms.Ask,
-    idempotency_key: Annotated[str | None, Header(json_schema_extra=KEY)] = None,
-) -> forms.Asked:
+@router.post(
+    "",
+    status_code=202,
+    response_model=forms.Asked,
+    openapi_extra={"parameters": [KEY], **bodies.told(forms.Ask)},
+)
+async def ask(request: Request) -> Response:
     """Ask for a job. Sent again with the same Idempotency-Key it is the same job."""
-    key = _key(request, idempotency_key)
-    fields: dict[str, Any] = asked.model_dump(exclude={"kind"}) | {"key": key}
-    wanted = KINDS[asked.kind](**fields)
-    async with here.pool.connection() as conn:
-        job, state = await client.enqueue_for_account(conn, wanted, who.account or "")
+    here: State = request.app.state.baton
+    body, made = await bodies.read(request), None
+    try:
+        wanted = _wanted(request, body)
+    except (RequestValidationError, Problem, Refused):
+        await producer(request)  # who may not ask is told that first
+        raise
+    if key := bearer(request):
+        async with here.pool.connection() as conn:
+            made = await client.enqueue_for_key(conn, wanted, key)
+    if made is None:
+        await refuse(request)
+    job, state = made
     here.feeds.ring()
-    return forms.Asked(id=job, chain=job, state=state)
+    asked = forms.Asked(id=job, chain=job, state=state)
+    return Response(asked.model_dump_json(), 202, media_type="application/json")
 
 
-def _key(request: Request, given: str | None) -> str | None:
+def _wanted(request: Request, body: Any) -> Wanted:
+    asked = bodies.fit(forms.Ask, body)
+    fields = asked.model_dump(exclude={"kind"}, exclude_unset=True)
+    return readable(KINDS[asked.kind](**fields, key=_key(request)))
+
+
+def _key(request: Request) -> str | None:
     """The key as other doors would be given it: text beyond ASCII comes as UTF-8, or in the Latin-1 of
     older HTTP."""
-    if len(request.headers.getlist("idempotency-key")) > 1:
+    given = request.headers.getlist("idempotency-key")
+    if len(given) > 1:
         raise Problem(
             422, "bad_input", "One Idempotency-Key is needed, not several.", field="key"
         )
-    if given is None:
+    if not given:
         return None
     try:
-        return given.encode("latin-1").decode()
+        return given[0].encode("latin-1").decode()
     except UnicodeDecodeError:
-        return given
+        return given[0]
 
 
 @got(router, "/{job}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, LiteralString
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg import Connection
 
@@ -17,6 +18,7 @@ from db.core.pool import PLAN_ONCE
 from db.projects import projects
 from db.transcripts import transcripts, usual
 from db.transcripts.usual import Writer
+from tests.databases import database
 from tests.explained import EXPLAINED
 from tests.ledger import advance, ask, claim, next_job, published, turn
 
@@ -46,33 +48,71 @@ GROWN: LiteralString = """
 
 
 @pytest.fixture
-def pooled(conn: Connection, dsn: str) -> Iterator[Own]:
-    """A connection as a pool's, on a new ledger: its tables were never counted, as they may have
-    been by now in a database that served other tests."""
-    tables = conn.execute(
-        "select string_agg(relname, ', ') from pg_class where relkind = 'r' and reltuples = 0"
-        " and relnamespace = 'public'::regnamespace"
-    ).fetchone()
-    if tables and tables[0]:
-        conn.execute(f"truncate {tables[0]} cascade".encode())
-    with Own.connect(dsn, autocommit=True, prepare_threshold=0) as own:
+def new_dsn(postgres: str, template: str) -> Iterator[str]:
+    """A new ledger: its tables were never counted, and have no room of rows that are gone, as those
+    of a database that served other tests."""
+    with database(postgres, f"template {template} strategy file_copy") as url:
+        yield url
+
+
+@pytest.fixture
+def pooled(new_dsn: str) -> Iterator[Own]:
+    """A connection as a pool's."""
+    with Own.connect(new_dsn, autocommit=True, prepare_threshold=0) as own:
         own.begin().execute(PLAN_ONCE, prepare=False)
         yield own
 
 
-def test_a_plan_made_of_an_empty_ledger_reads_no_more_of_a_large_one(pooled: Own, dsn: str):
+def test_a_plan_made_of_an_empty_ledger_reads_no_more_of_a_large_one(pooled: Own, new_dsn: str):
+    plans = _explained(pooled)
     _chain(pooled, "first")  # makes the plans
-    with Own.connect(dsn, autocommit=True) as own:
-        for statement in GROWN.split(";"):
-            own.execute(statement, prepare=False)
-    plans = list[str]()
-    pooled.add_notice_handler(lambda told: plans.append(told.message_primary or ""))
-    pooled.execute(EXPLAINED, prepare=False)
+    with Own.connect(new_dsn, autocommit=True) as own:
+        _grow(own)
     plans.clear()
     _chain(pooled, "second")
     assert len(plans) > 20, "all is explained"
     wrong = [found for plan in plans for found in _much_read(plan)]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("settings", [None, PLAN_ONCE], ids=["its own", "a pool's"])
+def test_a_producer_that_sends_keys_reads_no_more_of_a_large_ledger(
+    pooled: Own, new_dsn: str, settings: LiteralString | None
+):
+    """By the fifth request at the latest Postgres keeps its plans."""
+    with psycopg.connect(new_dsn, autocommit=True, prepare_threshold=0) as asker:
+        plans = _explained(asker)
+        if settings:
+            asker.execute(settings, prepare=False)
+        for n in range(10):
+            _ask_in_ways(asker, f"first-{n}")
+        _grow(pooled)
+        plans.clear()
+        _ask_in_ways(asker, "second")
+    assert len(plans) > 5, "all is explained"
+    wrong = [found for plan in plans for found in _much_read(plan)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _ask_in_ways(conn: Connection[Any], project: str) -> None:
+    for busy in ("enqueue", "reject", "replace", "interrupt"):
+        ask(conn, project=f"{project}-{busy}", key="a key", busy=busy)
+        ask(conn, project=f"{project}-{busy}", key="a key", busy=busy)
+    ask(conn, project=project, id=uuid4(), version="v1")
+    ask(conn, "update", project=project)
+
+
+def _explained(conn: Connection[Any]) -> list[str]:
+    """The plans of what the connection is asked from now on. (Said first: it has Postgres plan anew.)"""
+    plans = list[str]()
+    conn.add_notice_handler(lambda told: plans.append(told.message_primary or ""))
+    conn.execute(EXPLAINED, prepare=False)
+    return plans
+
+
+def _grow(conn: Connection[Any]) -> None:
+    for statement in GROWN.split(";"):
+        conn.execute(statement.encode(), prepare=False)
 
 
 def _much_read(plan: str) -> Iterator[str]:
@@ -85,7 +125,8 @@ def _much_read(plan: str) -> Iterator[str]:
 
 def _chain(conn: Own, project: str) -> None:
     """What a worker and the relay ask of Postgres for a chain of two jobs."""
-    asked = ask(conn, project=project, callback_url=None)
+    ask(conn, project=project, callback_url=None)
+    asked = ask(conn, project=project, callback_url=None, busy="interrupt")
     while asked not in (sent := published(conn)):
         assert sent
     following = next_job()
