@@ -42,6 +42,3 @@ def _describe(document: dict[str, Any]) -> None:
         told = Schema(**model.model_json_schema(ref_template="#/components/schemas/{model}"))
         schemas[model.__name__] = jsonable_encoder(told, by_alias=True, exclude_none=True)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
-    for place in document["paths"].values():
-        for operation in place.values():
-            operation["responses"] = operation.pop("responses")
