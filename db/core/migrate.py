@@ -3,6 +3,7 @@
     migrations/0008_branches.sql    applied once, in the order of their names, step by step
     functions/enqueue.sql           functions and views as they are today: applied again
                                     whenever their text has changed, after the migrations
+    migrations/0060_unused….sql     of these, what only takes away: after the functions
 
 How a file says in which steps it is applied: db/core/migration_files.py. How a step is applied so
 that nobody waits for long: db/core/migration_steps.py. A step that is done of a file that is not is noted under
@@ -63,10 +64,10 @@ def migrate(
             with _alone(turn, tell, patience):
                 hand = Hand(conn, Lookout(beside), tell, patience)
                 hand.gently("baton_migrations", lambda: _begin(conn))
-                applied = [
-                    each.name for each in migration_files.read(files) if _apply(hand, each)
-                ]
+                found = migration_files.read(files)
+                applied = [one.name for one in found if not one.late and _apply(hand, one)]
                 applied += _replace(hand, files)
+                applied += [one.name for one in found if one.late and _apply(hand, one)]
                 if with_roles:
                     roles.make(hand)
                 elif applied and roles.given(conn):

@@ -8,6 +8,9 @@
     -- step: by itself
     create index concurrently if not exists …;
 
+`-- when: after the functions` in a file puts it behind them and all other files: what takes away
+something that those who still work on the older schema go by.
+
 Steps are done in their order, each once. A step "in a transaction" is done or not. One "in
 batches" is a statement for the rows between two keys, committed each time: done again it must
 change nothing. One "by itself" is a single statement that Postgres takes outside of a
@@ -28,6 +31,7 @@ Kind = Literal["in a transaction", "in batches", "by itself"]
 
 STEP = re.compile(r"^-- step: (?P<how>.+)\n", re.MULTILINE)
 BATCHES = re.compile(r"in batches of (?P<size>\d+) rows of (?P<table>\w+) by (?P<key>\w+)")
+LATE = re.compile(r"^-- when: after the functions$", re.MULTILINE)
 WAS = re.compile(r"^-- was: (?P<digest>[0-9a-f]{64})$", re.MULTILINE)
 INDEX = re.compile(r"create\s+(?:unique\s+)?index\s+concurrently\s+if\s+not\s+exists\s+(\w+)")
 
@@ -58,11 +62,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A file: `digests` are those of its text and of the older ones that came to the same."""
+    """A file: `digests` are those of its text and of the older ones that came to the same; `late`:
+    it comes after the functions."""
 
     name: str
     digests: tuple[str, ...]
     steps: tuple[Step, ...]
+    late: bool = False
 
 
 def read(folder: Path) -> list[Migration]:
@@ -75,7 +81,8 @@ def parse(name: str, text: str) -> Migration:
     first, *more = STEP.split(text)
     steps = [Step("in a transaction", first)] if _says_something(first) or not more else []
     steps += [_step(name, how, part) for how, part in zip(more[::2], more[1::2], strict=True)]
-    return Migration(name, (digest(text), *WAS.findall(text)), tuple(steps))
+    digests = (digest(text), *WAS.findall(text))
+    return Migration(name, digests, tuple(steps), bool(LATE.search(text)))
 
 
 def digest(text: str) -> str:

@@ -1,5 +1,6 @@
 -- Order and fairness: the relay looks at each row once, keeps what is first in its lane ready, and
 -- chooses among the ready by priority, then between users in turn, then by age.
+-- was: 05f6d85f67477b5b91008492e83dd7e3ee8e45015a3c460e73fc47099a182e5d
 -- was: ec04e787c8fefe28dd40e46b876f1cc0922b6c9eb1e27eb9bf7eae61fcc59bf6
 
 alter table jobs
@@ -72,6 +73,3 @@ create index concurrently if not exists jobs_parked on jobs (credential) where s
 update jobs set scheduled = true
  where id between :first and :last
    and state = 'queued' and started_at is null and id = chain_id and run_at > now();
-
--- step: by itself
-drop index concurrently if exists jobs_due;

@@ -1,5 +1,6 @@
 -- What was spent in a day, added up as turns end: a budget's sum reads a row and the newest turns, not all
 -- turns of the day (db/sessions/budgets.py).
+-- was: 69f20ace2248b72d54af3061b72413edbfcdd6398c0838d42d1b9cd566813c1a
 
 -- step: in a transaction
 create table if not exists spent_by_day (
@@ -18,6 +19,3 @@ comment on column turns.counted_usd is 'How much of its cost is in spent_by_day;
 -- step: by itself
 create index concurrently if not exists turns_uncounted on turns (started_at)
     where counted_usd is distinct from greatest(cost_usd, spent_usd, 0::numeric);
-
--- step: by itself
-drop index concurrently if exists turns_started;

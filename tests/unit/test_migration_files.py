@@ -42,3 +42,9 @@ def test_what_is_done_by_itself_may_be_done_again(migration: Migration):
     for step in migration.steps:
         if step.kind == "by itself":
             assert step.index or "drop index concurrently if exists" in step.text, step.text
+
+
+@pytest.mark.parametrize("migration", MIGRATIONS, ids=lambda each: each.name)
+def test_an_index_that_an_older_fleet_reads_by_goes_when_all_else_is_done(migration: Migration):
+    text = "".join(step.text for step in migration.steps)
+    assert migration.late or "drop index" not in text
