@@ -4,7 +4,6 @@ Of an empty table the planner expects one row by whatever index. What it then jo
 up, costs each job more the more work was done before it, until the table is counted.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any, LiteralString
 from uuid import uuid4
@@ -19,12 +18,11 @@ from db.projects import projects
 from db.transcripts import transcripts, usual
 from db.transcripts.usual import Writer
 from tests.databases import database
-from tests.explained import EXPLAINED
+from tests.explained import explained, rows_of
 from tests.ledger import advance, ask, claim, next_job, published, turn
 
 MANY = 2000
 FEW = 1000  # rows that a step may read or pass over: the catalogue has some hundreds of constraints
-READ = re.compile(r"\(actual rows=(\d+)|Rows Removed by (?:Join )?Filter: (\d+)")
 # What a fleet leaves, as far as a chain of another project could come across it.
 GROWN: LiteralString = """
     insert into projects (project_id, user_id, workspace)
@@ -64,7 +62,7 @@ def pooled(new_dsn: str) -> Iterator[Own]:
 
 
 def test_a_plan_made_of_an_empty_ledger_reads_no_more_of_a_large_one(pooled: Own, new_dsn: str):
-    plans = _explained(pooled)
+    plans = explained(pooled)
     _chain(pooled, "first")  # makes the plans
     with Own.connect(new_dsn, autocommit=True) as own:
         _grow(own)
@@ -81,7 +79,7 @@ def test_a_producer_that_sends_keys_reads_no_more_of_a_large_ledger(
 ):
     """By the fifth request at the latest Postgres keeps its plans."""
     with psycopg.connect(new_dsn, autocommit=True, prepare_threshold=0) as asker:
-        plans = _explained(asker)
+        plans = explained(asker)
         if settings:
             asker.execute(settings, prepare=False)
         for n in range(10):
@@ -102,14 +100,6 @@ def _ask_in_ways(conn: Connection[Any], project: str) -> None:
     ask(conn, "update", project=project)
 
 
-def _explained(conn: Connection[Any]) -> list[str]:
-    """The plans of what the connection is asked from now on. (Said first: it has Postgres plan anew.)"""
-    plans = list[str]()
-    conn.add_notice_handler(lambda told: plans.append(told.message_primary or ""))
-    conn.execute(EXPLAINED, prepare=False)
-    return plans
-
-
 def _grow(conn: Connection[Any]) -> None:
     for statement in GROWN.split(";"):
         conn.execute(statement.encode(), prepare=False)
@@ -119,7 +109,7 @@ def _much_read(plan: str) -> Iterator[str]:
     """The steps of the plan that came across more than a few rows, each with the one above it."""
     lines = plan.splitlines()
     for n, line in enumerate(lines):
-        if any(int(a or b) > FEW for a, b in READ.findall(line)):
+        if any(rows > FEW for rows in rows_of(line)):
             yield "\n".join(lines[n - 1 : n + 3])
 
 
