@@ -21,6 +21,7 @@ from db.jobs import jobs
 from worker.client import Build
 from worker.requests import params
 
+WARM = 320  # before those that are counted: connections are made, statements planned
 ASKED = 2_000
 AT_ONCE = 16
 END = b"\r\n\r\n"
@@ -57,10 +58,11 @@ def over_http(database_url: str, port: int, key: str, pid: int) -> Asked:
     """Requests of `AT_ONCE` producers to the gateway of that process, each of which waits for its
     answer before the next."""
     took = list[float]()
+    uvloop.run(_all(port, key, [f"w{n}" for n in range(WARM)], []))
     with connect(database_url) as conn:
         before = _spent(conn, pid)
         began = time.perf_counter()
-        uvloop.run(_all(port, key, took))
+        uvloop.run(_all(port, key, [f"h{n}" for n in range(ASKED)], took))
         within = time.perf_counter() - began
         after = _spent(conn, pid)
     return Asked(took, within, {who: after[who] - before[who] for who in before})
@@ -83,13 +85,14 @@ def _processor(pid: int) -> float:
     return times.user + times.system
 
 
-async def _all(port: int, key: str, took: list[float]) -> None:
-    await asyncio.gather(*(_one(port, key, nth, took) for nth in range(AT_ONCE)))
+async def _all(port: int, key: str, projects: list[str], took: list[float]) -> None:
+    shares = (projects[nth::AT_ONCE] for nth in range(AT_ONCE))
+    await asyncio.gather(*(_one(port, key, share, took) for share in shares))
 
 
-async def _one(port: int, key: str, nth: int, took: list[float]) -> None:
+async def _one(port: int, key: str, projects: list[str], took: list[float]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for request in [_request(key, f"h{nth}-{n}") for n in range(ASKED // AT_ONCE)]:
+    for request in [_request(key, project) for project in projects]:
         at = time.perf_counter()
         writer.write(request)
         head = await reader.readuntil(END)
