@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
+import psutil
 import psycopg
 import pytest
 from psycopg import Connection
@@ -50,6 +52,13 @@ class Gateway:
             trust_env=False,
             timeout=30,
         )
+
+    @property
+    def callers(self) -> int:
+        """How many connections it has of those who call it, until it has noticed that they went."""
+        port = urlsplit(self.url).port
+        held = psutil.Process(self.process.pid).net_connections("tcp")
+        return sum(one.laddr.port == port and one.status != psutil.CONN_LISTEN for one in held)
 
     def ask(self, project: str, prompt: str = "go", **more: Any) -> str:
         """Ask for a build; the job's id."""
