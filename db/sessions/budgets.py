@@ -23,8 +23,8 @@ from config.settings import settings
 # What is not in spent_by_day yet: turns that run, and the newest that have ended. The condition is that
 # of the index. Read once, and materialized, so that no scope looks through all turns of its own.
 REST: LiteralString = """
-    with rest (project_id, user_id, usd, turns) as materialized (
-        select t.project_id, (select j.user_id from jobs j where j.id = t.job_id),
+    with rest (project_id, job_id, usd, turns) as materialized (
+        select t.project_id, t.job_id,
                greatest(t.cost_usd, t.spent_usd, 0) - coalesce(t.counted_usd, 0),
                (t.counted_usd is null)::int
           from turns t
@@ -41,7 +41,8 @@ SCOPES: dict[LiteralString, LiteralString] = {
         union all select usd, turns from rest where project_id = %(project)s""",
     "user": DAY
     + """ and s.project_id = '' and s.user_id = %(user)s
-        union all select usd, turns from rest where user_id = %(user)s""",
+        union all select usd, turns from rest
+         where (select j.user_id from jobs j where j.id = rest.job_id) = %(user)s""",
     # Whose the project is over HTTP; of one that is nobody's there is nothing to add up.
     "account": """
         select x.usd, x.turns
