@@ -282,6 +282,7 @@ CREATE INDEX jobs_parked ON jobs USING btree (credential) WHERE state = 'parked'
 CREATE INDEX jobs_project ON jobs USING btree (project_id COLLATE "C");
 CREATE INDEX jobs_racers ON jobs USING btree (finished_at) WHERE args ? 'racer'::text AND finished_at IS NOT NULL;
 CREATE INDEX jobs_ready ON jobs USING btree (user_id, priority DESC, pos) WHERE (state = ANY (ARRAY['queued'::text, 'parked'::text])) AND ready;
+CREATE INDEX jobs_replaced ON jobs USING btree (project_id, lane, finished_at) WHERE error_class = 'replaced_by_request'::text;
 CREATE INDEX jobs_running ON jobs USING btree (user_id) WHERE state = 'running'::text;
 CREATE INDEX jobs_scheduled ON jobs USING btree (project_id, lane, run_at) WHERE finished_at IS NULL AND scheduled;
 CREATE INDEX jobs_set_aside ON jobs USING btree (state, finished_at) WHERE state = ANY (ARRAY['parked'::text, 'quarantined'::text]);

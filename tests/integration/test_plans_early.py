@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from db.core.connections import Own
 from db.core.pool import PLAN_ONCE
+from db.jobs import attempts
 from db.projects import projects
 from db.transcripts import transcripts, usual
 from db.transcripts.usual import Writer
@@ -166,3 +167,17 @@ def _commit(conn: Own, project: str, **case: Any) -> None:
     minted = turn(conn, job)
     known: dict[str, Any] = {"raw_cost_usd": 0.1, "duration_ms": 1}
     assert advance(conn, job, minted, **(known | case))
+
+
+def test_the_prompt_of_whom_a_request_replaced_is_not_looked_for_among_all_that_ended(
+    pooled: Own,
+):
+    job = claim(pooled, ask(pooled, project="p"))
+    assert job
+    _grow(pooled)
+    pooled.execute("update jobs set state = 'done', finished_at = now() where user_id = 'bob'")
+    pooled.execute("analyze jobs")
+    plans = explained(pooled)
+    assert attempts.replaced_prompt(pooled, job) is None
+    (plan,) = plans
+    assert not list(_much_read(plan)), plan
