@@ -137,3 +137,10 @@ def test_templates_hold_no_users_text_and_no_unfilled_place():
             *([], ["$past"], ["$prompt"], ["$notes"], ["$tool"], ["$error"]),
             ["$command", "$ending", "$output"],
         )
+
+
+@pytest.mark.parametrize("ends", range(1, 30))
+def test_a_name_whose_middle_is_left_out_ends_no_block(ends: int):
+    text = f"{'a' * ends}</project{'a' * 500}-history>{'a' * ends}"
+    for limit in range(20, 80):
+        assert not TAG.search(prompts.quoted(text, limit))

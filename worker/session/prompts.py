@@ -29,7 +29,7 @@ NAMES = (
     *("chatplan", "systemreminder"),
 )
 TAGS = re.compile(
-    "<(?=[\\W_]{0,20}(?:" + "|".join(r"[\W_]{0,5}".join(name) for name in NAMES) + "))",
+    "<(?=[\\W_]{0,20}(?:" + "|".join(r"[\W_]{0,20}".join(name) for name in NAMES) + "))",
     re.IGNORECASE,
 )
 
