@@ -175,7 +175,7 @@ async def enqueue_for_key(
     made, state, noted = row
     if not noted:  # once a minute; the job is there already, so it says nothing if that fails
         with suppress(psycopg.Error):
-            await conn.execute(keys.NOTE, given)
+            await keys.holder(conn, key)
     return made, state
 
 

@@ -104,9 +104,9 @@ begin
     end if;
     digest := md5(jsonb_build_array(kind, user_id, prompt, version, busy, options)::text);
     known := baton_check_project(work, project, user_id, options ->> 'workspace');
-    if options <> '{}' or busy <> 'enqueue' or current_setting('transaction_isolation') <> 'read committed' then
-        perform baton_check_isolation(project, busy, options ->> 'workspace'),
-                baton_check_race(kind, project, options);
+    perform baton_check_isolation(project, busy, options ->> 'workspace');
+    if options <> '{}' then
+        perform baton_check_race(kind, project, options);
     end if;
 
     same := baton_asked(id, project, key, digest);

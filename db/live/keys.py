@@ -146,7 +146,3 @@ PLACE: LiteralString = (
     + MAY_ASK
     + ") k left join projects p on p.project_id = %(project)s and p.user_id = %(user)s"
 )
-NOTE: LiteralString = """
-    update api_keys set last_used_at = now()
-     where key_hash = %(holder)s
-       and (last_used_at is null or last_used_at < now() - interval '1 minute')"""

@@ -69,9 +69,7 @@ def test_a_plan_made_of_an_empty_ledger_reads_no_more_of_a_large_one(pooled: Own
         _grow(own)
     plans.clear()
     _chain(pooled, "second")
-    assert len(plans) > 20, "all is explained"
-    wrong = [found for plan in plans for found in _much_read(plan)]
-    assert not wrong, "\n".join(wrong)
+    _check_little_is_read(plans, at_least=20)
 
 
 @pytest.mark.parametrize("settings", [None, PLAN_ONCE], ids=["its own", "a pool's"])
@@ -88,9 +86,7 @@ def test_a_producer_that_sends_keys_reads_no_more_of_a_large_ledger(
         _grow(pooled)
         plans.clear()
         _ask_in_ways(asker, "second")
-    assert len(plans) > 5, "all is explained"
-    wrong = [found for plan in plans for found in _much_read(plan)]
-    assert not wrong, "\n".join(wrong)
+    _check_little_is_read(plans, at_least=5)
 
 
 def _ask_in_ways(conn: Connection[Any], project: str) -> None:
@@ -104,6 +100,12 @@ def _ask_in_ways(conn: Connection[Any], project: str) -> None:
 def _grow(conn: Connection[Any]) -> None:
     for statement in GROWN.split(";"):
         conn.execute(statement.encode(), prepare=False)
+
+
+def _check_little_is_read(plans: list[str], at_least: int) -> None:
+    assert len(plans) >= at_least, "all is explained"
+    wrong = [found for plan in plans for found in _much_read(plan)]
+    assert not wrong, "\n".join(wrong)
 
 
 def _much_read(plan: str) -> Iterator[str]:
@@ -179,5 +181,4 @@ def test_the_prompt_of_whom_a_request_replaced_is_not_looked_for_among_all_that_
     pooled.execute("analyze jobs")
     plans = explained(pooled)
     assert attempts.replaced_prompt(pooled, job) is None
-    (plan,) = plans
-    assert not list(_much_read(plan)), plan
+    _check_little_is_read(plans, at_least=1)

@@ -19,7 +19,7 @@ from db.jobs import attempts, endings, jobs, listing, outbox
 from db.jobs.endings import End
 from dev.bench.scale_work import LEASE, RUNNER, SILENT, SOON
 from tests.databases import database
-from tests.explained import EXPLAINED
+from tests.explained import explained
 from tests.slots import flood
 from worker.client import Build, enqueue
 from worker.reports.jobs import listed
@@ -103,11 +103,9 @@ ACTS: dict[str, Act] = {
 def test_over_a_flood_that_postgres_has_counted_no_lane_is_read_to_its_end(
     flooded: str, act: str, plan: str
 ):
-    plans = list[str]()
     with psycopg.connect(flooded, autocommit=True, prepare_threshold=0) as conn:
-        conn.execute(EXPLAINED, prepare=False)
         conn.execute(f"set plan_cache_mode = {plan}".encode(), prepare=False)
-        conn.add_notice_handler(lambda told: plans.append(told.message_primary or ""))
+        plans = explained(conn)
         with conn.transaction(force_rollback=True):
             ACTS[act](conn)
     assert plans, "everything is explained"

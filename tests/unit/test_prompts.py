@@ -144,3 +144,9 @@ def test_a_name_whose_middle_is_left_out_ends_no_block(ends: int):
     text = f"{'a' * ends}</project{'a' * 500}-history>{'a' * ends}"
     for limit in range(20, 80):
         assert not TAG.search(prompts.quoted(text, limit))
+
+
+def test_a_name_that_many_lines_part_ends_no_block():
+    assert not TAG.search(
+        prompts.behind_fence("<" + "\n" * 50 + "/project" + "\n" * 50 + "-history>")
+    )

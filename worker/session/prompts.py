@@ -28,8 +28,10 @@ NAMES = (
     *("projecthistory", "interruptedrequest", "projectnotes", "checkoutput", "reportederror"),
     *("chatplan", "systemreminder"),
 )
+# However far apart its letters are: fences and cuts come between them. Only the first run ends at the
+# next `<`, which is looked at by itself: so a text of those alone is gone through once.
 TAGS = re.compile(
-    "<(?=[\\W_]{0,20}(?:" + "|".join(r"[\W_]{0,20}".join(name) for name in NAMES) + "))",
+    r"<(?=(?:[^\w<]|_)*(?:" + "|".join(r"[\W_]*".join(name) for name in NAMES) + "))",
     re.IGNORECASE,
 )
 
