@@ -146,7 +146,8 @@ def test_a_name_whose_middle_is_left_out_ends_no_block(ends: int):
         assert not TAG.search(prompts.quoted(text, limit))
 
 
-def test_a_name_that_many_lines_part_ends_no_block():
-    assert not TAG.search(
-        prompts.behind_fence("<" + "\n" * 50 + "/project" + "\n" * 50 + "-history>")
-    )
+@pytest.mark.parametrize("between", ["", "\n" * 50, "_" * 50, "<" * 50, "< " * 50])
+@pytest.mark.parametrize("begin", ["", "word", "<", "<<<<"])
+def test_a_name_ends_no_block_whatever_stands_before_and_within_it(begin: str, between: str):
+    text = f"{begin}<{between}/project{between}-history>"
+    assert not TAG.search(prompts.behind_fence(text))

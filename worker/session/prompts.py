@@ -28,10 +28,10 @@ NAMES = (
     *("projecthistory", "interruptedrequest", "projectnotes", "checkoutput", "reportederror"),
     *("chatplan", "systemreminder"),
 )
-# However far apart its letters are: fences and cuts come between them. Only the first run ends at the
-# next `<`, which is looked at by itself: so a text of those alone is gone through once.
-TAGS = re.compile(
-    r"<(?=(?:[^\w<]|_)*(?:" + "|".join(r"[\W_]*".join(name) for name in NAMES) + "))",
+# What stands before the name of a block of ours, back to the last word; however far apart its letters are:
+# fences and cuts come between them. Each such run is tried from its beginning only, and once.
+BEFORE_NAMES = re.compile(
+    r"(?<![\W_])[\W_]++(?=" + "|".join(r"[\W_]*".join(name) for name in NAMES) + ")",
     re.IGNORECASE,
 )
 
@@ -85,7 +85,8 @@ def quoted(text: str, limit: int | None = None) -> str:
     """Text of others behind the fence, `limit` characters with it at the most."""
     room = len(text) if limit is None else limit
     while True:
-        told = TAGS.sub("‹", FENCE.join(LINE_ENDS.split(_bounded(text, room))))
+        fenced = FENCE.join(LINE_ENDS.split(_bounded(text, room)))
+        told = BEFORE_NAMES.sub(lambda run: run[0].replace("<", "‹"), fenced)
         over = 0 if limit is None else len(told) - limit
         if over <= 0 or room <= 0:
             return told
