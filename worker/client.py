@@ -207,17 +207,23 @@ def cancel(conn: Connection, job_id: UUID, *, user: str | None = None) -> Job | 
 
 
 def retry(
-    conn: Connection, job_id: UUID, *, user: str | None = None, fresh: bool = False
+    conn: Connection,
+    job_id: UUID,
+    *,
+    user: str | None = None,
+    fresh: bool = False,
+    key: str | None = None,
 ) -> Job | None:
     """Ask for a finished job once more; None as for `job`, or if it has not ended.
 
-    A build that is done makes a new version. Raises Refused, as `enqueue` does.
+    A build that is done makes a new version. Under a `key` (1 to 200 characters, one for a project) it
+    is one job, however often it is asked for. Raises Refused, as `enqueue` does.
     """
     with refusing():
         if not producers.is_one(conn):
-            return jobs.again(conn, job_id, fresh=fresh, user=user)
+            return jobs.again(conn, job_id, fresh=fresh, user=user, key=key)
         mine = job(conn, job_id, user=user)
-        new = producers.again(conn, job_id, fresh=fresh) if mine else None
+        new = producers.again(conn, job_id, fresh=fresh, key=key) if mine else None
     return jobs.get(conn, new) if new else None
 
 

@@ -22,6 +22,7 @@ drop function if exists baton_enqueue(text, text, text, text, text, text, text, 
                                       jsonb, uuid, timestamptz, float8, text, float8, float8, text, text,
                                       text, text, boolean, text, text, float8, text, text, float8, text,
                                       text[]);
+drop function if exists baton_again(uuid, uuid, jsonb, text);
 
 create or replace function baton_enqueue(
     kind                text,
@@ -262,14 +263,19 @@ end $$;
 -- A finished job once more, as a new one that names it, with what every request is held to; null: there
 -- is no such job of the user's (null: of anybody), or it has not ended. A build that has made its
 -- version makes another one.
-create or replace function baton_again(job uuid, new uuid, more jsonb default '{}', asked_by text default null)
+-- Under a key it is one job, however often it is asked for.
+create or replace function baton_again(job uuid, new uuid, more jsonb default '{}', asked_by text default null,
+                                       key text default null)
 returns uuid language plpgsql as $$
 #variable_conflict use_variable
 declare
     old     jobs;
+    same    uuid;
     version text;
     lane    text;
+    digest  text;
 begin
+    perform baton_check_key(key);
     select * into old from jobs j where j.id = job and j.user_id = coalesce(asked_by, j.user_id);
     if old.finished_at is null then
         return null;
@@ -279,17 +285,32 @@ begin
                     then null else old.version_id end;
     perform baton_check_project('update', old.project_id, old.user_id, null);
     perform baton_check_isolation(old.project_id, 'enqueue', null);
+    if key is not null then
+        digest := md5(jsonb_build_array('retry', old.id, more)::text);
+    end if;
+    same := baton_asked(new, old.project_id, key, digest);
+    if same is not null then
+        return same;
+    end if;
     perform baton_check_prompt(old.kind, old.args ->> 'prompt', null);
     perform baton_check_lengths(old.kind, old.project_id, old.user_id, version);
     lane := baton_lane_again(old.project_id, old.lane);
     if lane = 'main' then
         perform baton_check_version(old.kind, old.project_id, version);
     end if;
-    insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args, priority,
-                      version_id, previous_session_id, callback_url)
-    values (new, new, old.id, old.project_id, old.user_id, lane, old.kind,
-            (old.args - '{busy,fresh,answer,lost,check_answer,repair_at,racer}'::text[]) || more, old.priority, version,
-            old.previous_session_id, old.callback_url);
+    loop
+        insert into jobs (id, chain_id, retry_of, project_id, user_id, lane, kind, args, key, body_digest,
+                          priority, version_id, previous_session_id, callback_url)
+        values (new, new, old.id, old.project_id, old.user_id, lane, old.kind,
+                (old.args - '{busy,fresh,answer,lost,check_answer,repair_at,racer}'::text[]) || more, key, digest,
+                old.priority, version, old.previous_session_id, old.callback_url)
+        on conflict do nothing;
+        exit when found;
+        same := baton_asked(new, old.project_id, key, digest);  -- who was first has committed meanwhile
+        if same is not null then
+            return same;
+        end if;
+    end loop;
     perform baton_count_ask(old.user_id);
     return new;
 end $$;

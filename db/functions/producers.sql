@@ -68,14 +68,17 @@ begin
     return found;
 end $$;
 
--- Ask for a finished job of the connection's user once more; the new job's id. Null where it has not ended,
+drop function if exists baton_retry(uuid, boolean);
+
+-- Ask for a finished job of the connection's user once more; the new job's id, under a key always the same.
+-- Null where it has not ended,
 -- where there is no such job, and where it is another user's.
-create or replace function baton_retry(job uuid, fresh boolean default false)
+create or replace function baton_retry(job uuid, fresh boolean default false, key text default null)
 returns uuid language plpgsql security definer as $$
 begin
     perform baton_check_speaker(baton_user());
     return baton_again(job, gen_random_uuid(), case when fresh then '{"fresh": true}'::jsonb else '{}' end,
-                       baton_user());
+                       baton_user(), key);
 end $$;
 
 -- On the tables beside them, and nobody's but a producer's to call (db/core/roles.py grants it).

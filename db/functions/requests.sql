@@ -208,6 +208,13 @@ begin
 end $$;
 
 -- What every request says: all that can be judged without looking at the project.
+create or replace function baton_check_key(key text) returns void language plpgsql as $$
+begin
+    if length(key) > 200 or key = '' then
+        perform baton_refuse('bad_input', 'The key must be 1 to 200 characters.', 'key');
+    end if;
+end $$;
+
 create or replace function baton_check_request(
     kind text, version text, key text, busy text, priority float8, previous_session_id text
 ) returns void language plpgsql as $$
@@ -220,8 +227,8 @@ begin
     if version is not null then
         perform baton_check_name('The version id', version, 'version');
     end if;
-    if length(key) > 200 or key = '' then
-        perform baton_refuse('bad_input', 'The key must be 1 to 200 characters.', 'key');
+    if key is not null then
+        perform baton_check_key(key);
     end if;
     if previous_session_id is not null then
         perform baton_check_session('The previous session id', previous_session_id, 'previous_session_id');

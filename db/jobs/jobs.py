@@ -179,18 +179,23 @@ CANCEL: LiteralString = (
 
 
 def again(
-    conn: Connection, job_id: UUID, *, fresh: bool = False, user: str | None = None
+    conn: Connection,
+    job_id: UUID,
+    *,
+    fresh: bool = False,
+    user: str | None = None,
+    key: str | None = None,
 ) -> Job | None:
     """Ask for a finished job once more: a new job that names the old one.
 
     None if there is no such job (with `user`: of that user's) or it has not ended. The new one
     begins a chain of its own and is held to what every request is; what was asked for under a
-    key keeps its key at the old job. A build that has made its version makes a new one. One of a
+    key keeps its key at the old job. Asked again under the same `key` it is the same job. A build that has made its version makes a new one. One of a
     branch that was promoted goes to the main line; of one that was dropped it is refused.
     """
     row = conn.execute(
-        "select baton_again(%s, %s, %s, %s)",
-        (job_id, uuid4(), Jsonb({"fresh": True} if fresh else {}), user),
+        "select baton_again(%s, %s, %s, %s, %s)",
+        (job_id, uuid4(), Jsonb({"fresh": True} if fresh else {}), user, key),
     ).fetchone()
     return get(conn, row[0]) if row and row[0] else None
 

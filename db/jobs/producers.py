@@ -17,7 +17,7 @@ def cancel(conn: Connection, job_id: UUID) -> bool:
     return conn.execute("select baton_cancel(%s)", (job_id,)).fetchone() == (True,)
 
 
-def again(conn: Connection, job_id: UUID, *, fresh: bool) -> UUID | None:
+def again(conn: Connection, job_id: UUID, *, fresh: bool, key: str | None) -> UUID | None:
     """The new job; None if there is no such job of the user's, or it has not ended."""
-    row = conn.execute("select baton_retry(%s, %s)", (job_id, fresh)).fetchone()
+    row = conn.execute("select baton_retry(%s, %s, %s)", (job_id, fresh, key)).fetchone()
     return row[0] if row else None

@@ -146,17 +146,18 @@ async def cancel(here: Here, who: Who, job: UUID) -> Job:
         return await _shown(conn, await _visible(conn, who, job))
 
 
-@router.post("/{job}/retry", status_code=202)
+@router.post("/{job}/retry", status_code=202, openapi_extra={"parameters": [KEY]})
 async def retry(
-    here: Here, who: Producer, job: UUID, how: forms.Retry | None = None
+    request: Request, here: Here, who: Producer, job: UUID, how: forms.Retry | None = None
 ) -> forms.Asked:
-    """Ask for a finished job once more: a new job."""
+    """Ask for a finished job once more: a new job, under one Idempotency-Key always the same."""
+    key = _key(request)
     async with here.pool.connection() as conn:
         found = await _visible(conn, who, job)
 
     def work() -> rows.Job | None:
         with connection() as conn:
-            return client.retry(conn, job, fresh=bool(how and how.fresh))
+            return client.retry(conn, job, fresh=bool(how and how.fresh), key=key)
 
     new = await anyio.to_thread.run_sync(work)
     if new is None:

@@ -245,8 +245,12 @@ def test_cancel_retry_and_answer_do_what_the_command_line_does(
         )
         assert http.post(f"/v1/jobs/{asked}/cancel").json()["state"] == "cancelled"
         assert http.post(f"/v1/jobs/{asked}/cancel").json()["state"] == "cancelled"
+        http.headers["Idempotency-Key"] = "k"
         again = http.post(f"/v1/jobs/{asked}/retry")
         assert (again.status_code, again.json()["state"]) == (202, "queued")
+        assert http.post(f"/v1/jobs/{asked}/retry").json() == again.json()
+        other = http.post(f"/v1/jobs/{asked}/retry", json={"fresh": True})
+        assert (other.status_code, other.json()["code"]) == (409, "key_conflict")
         job = claim(ledger, UUID(again.json()["id"]))
         assert job
         finish(ledger, job, "failed")

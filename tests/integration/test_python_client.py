@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -242,7 +242,14 @@ def test_asyncio_has_the_same_calls(at: Gateway, project: str):
     asyncio.run(story())
 
 
-def test_a_gateway_that_is_away_for_a_moment_is_asked_again_and_makes_one_job(project: str):
+MAKE_A_JOB: dict[str, Callable[[Baton], object]] = {
+    "enqueue": lambda baton: baton.enqueue(Build(project="shop", user="ann", prompt="go")),
+    "retry": lambda baton: baton.retry(uuid4()),
+}
+
+
+@pytest.mark.parametrize("way", MAKE_A_JOB)
+def test_a_gateway_that_is_away_for_a_moment_is_asked_again_and_makes_one_job(way: str):
     keys, answers = list[str](), [httpx.ConnectError("away"), 503, 202]
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -255,7 +262,7 @@ def test_a_gateway_that_is_away_for_a_moment_is_asked_again_and_makes_one_job(pr
 
     http = httpx.Client(transport=httpx.MockTransport(handle))
     with Baton("http://baton", "bk_x", http=http) as baton:
-        baton.enqueue(Build(project=project, user="ann", prompt="go"))
+        MAKE_A_JOB[way](baton)
     assert (len(keys), len(set(keys))) == (3, 1)
 
 

@@ -1,5 +1,6 @@
 """A finished job once more: a request like any other, and never over what was done."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import psycopg
@@ -9,11 +10,25 @@ from psycopg import Connection, sql
 from db.jobs import jobs
 from tests.commandline import Baton, bare, baton
 from tests.conftest import Configure
-from tests.ledger import ask, begun, built, commit, finish, job_row, next_job, one
+from tests.ledger import (
+    ask,
+    at_once,
+    begun,
+    blocked,
+    built,
+    commit,
+    finish,
+    job_row,
+    next_job,
+    one,
+)
 from tests.running import AtWork
+from tests.waiting import wait_until
 from worker.client import (
+    BadInput,
     BadVersion,
     BeingDeleted,
+    KeyConflict,
     PromptTooLong,
     UnknownProject,
     cancel,
@@ -94,6 +109,52 @@ def test_a_retry_is_held_to_the_rules_of_today(conn: Connection):
     )
     with pytest.raises(BeingDeleted):
         retry(conn, failed.id)
+
+
+def test_under_a_key_a_retry_is_one_job(conn: Connection):
+    failed = begun(conn)
+    finish(conn, failed, "failed")
+    first = retry(conn, failed.id, key="k")
+    assert first
+    assert retry(conn, failed.id, key="k") == first
+    assert cancel(conn, first.id)
+    again = retry(conn, failed.id, key="k")
+    assert again
+    assert (again.id, again.state) == (first.id, "cancelled")
+    assert retry(conn, failed.id, key="k2") != first
+    with pytest.raises(KeyConflict):
+        retry(conn, failed.id, key="k", fresh=True)
+    with pytest.raises(KeyConflict):
+        retry(conn, first.id, key="k")
+    with pytest.raises(psycopg.Error, match="used for another request"):
+        ask(conn, key="k")
+    for wrong in ("", "k" * 201):
+        with pytest.raises(BadInput, match="1 to 200 characters"):
+            retry(conn, failed.id, key=wrong)
+    assert one(conn, "select count(*) from jobs") == 3
+
+
+def test_a_retry_that_eight_send_at_once_is_one_job(conn: Connection, dsn: str):
+    failed = begun(conn)
+    finish(conn, failed, "failed")
+    found = at_once(dsn, lambda own: retry(own, failed.id, key="k"))
+    assert {getattr(one, "retry_of", one) for one in found} == {failed.id}
+    assert one(conn, "select count(*) from jobs") == 2
+
+
+def test_a_retrys_key_holds_while_its_first_asker_is_undecided(conn: Connection, dsn: str):
+    failed = begun(conn)
+    finish(conn, failed, "failed")
+    with psycopg.connect(dsn) as first, ThreadPoolExecutor() as threads:
+        lost = retry(first, failed.id, key="k")
+        second = threads.submit(retry, conn, failed.id, key="k")
+        with psycopg.connect(dsn, autocommit=True) as looker:
+            wait_until(lambda: blocked(looker), description="the second asker waits")
+        first.rollback()
+        made = second.result(10)
+    assert lost
+    assert made
+    assert made.id != lost.id
 
 
 def test_a_foreign_job_is_as_one_that_is_not_there(conn: Connection):

@@ -27,6 +27,7 @@ from tests.running import AtWork, P, U
 from worker import relay
 from worker.client import (
     Build,
+    KeyConflict,
     Update,
     WrongUser,
     cancel,
@@ -224,8 +225,11 @@ def test_a_producer_cancels_and_retries_what_is_its_users_and_hears_nothing_of_a
         assert after
         assert after.state == "cancelled"
         assert ann.execute("select baton_cancel(%s)", (after.id,)).fetchone() == (False,)
-        again = retry(ann, after.id, fresh=True)
+        again = retry(ann, after.id, fresh=True, key="again")
         assert again
+        assert retry(ann, after.id, fresh=True, key="again") == again
+        with pytest.raises(KeyConflict):
+            retry(ann, after.id, key="again")
         assert (again.retry_of, again.user_id, again.state) == (after.id, "ann", "queued")
         assert retry(ann, after.id, user="bob") is None
     with speaking(url, None) as nobody:

@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { after, afterEach, before, beforeEach } from "node:test";
 
 import { conversing } from "./conversing.mjs";
-import { until } from "./scripted.mjs";
+import { PATIENCE, until } from "./scripted.mjs";
 
 const modules = process.env.BATON_NODE_MODULES ?? new URL("../../.baton/node/node_modules", import.meta.url).pathname;
 const { chromium } = createRequire(`${modules}/x.js`)("playwright-core");
@@ -18,6 +18,7 @@ after(() => browser.close());
 beforeEach(async () => {
   gate = await conversing();
   context = await browser.newContext({ viewport: { width: 1200, height: 800 } });
+  context.setDefaultTimeout(PATIENCE);
   faults = [];
 });
 afterEach(async () => {

@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { connect, createServer } from "node:net";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 
-import { until as soon } from "./scripted.mjs";
+import { PATIENCE, until } from "./scripted.mjs";
 
 const { chromium } = createRequire(`${process.env.BATON_NODE_MODULES}/x.js`)("playwright-core");
 const [program, ...words] = JSON.parse(process.env.GATEWAY);
@@ -15,10 +15,6 @@ const key = { authorization: `Bearer ${process.env.KEY}`, "content-type": "appli
 
 let browser, context, gateway, way, faults;
 let number = 0;
-
-async function until(check, what) {
-  return soon(check, what).catch(() => soon(check, what)).catch(() => soon(check, what)); // up to 30 s: two cores
-}
 
 async function start() {
   gateway = spawn(program, words, { stdio: ["ignore", "ignore", "inherit"] });
@@ -63,6 +59,7 @@ after(async () => {
 beforeEach(async () => {
   way = await between();
   context = await browser.newContext();
+  context.setDefaultTimeout(PATIENCE);
   faults = [];
 });
 afterEach(async () => {
@@ -83,7 +80,7 @@ async function open(project = `p${++number}`, from = context) {
   return page;
 }
 
-const is = (page, state) => page.waitForSelector(`body[data-state="${state}"]`, { timeout: 60_000 });
+const is = (page, state) => page.waitForSelector(`body[data-state="${state}"]`);
 const write = async (page, text) => {
   await page.fill("#composer", text);
   await page.click("#send");
@@ -91,7 +88,7 @@ const write = async (page, text) => {
 const texts = (page, role) => page.$$eval(`#messages .message[data-role="${role}"] .text`, (all) => all.map((one) => one.textContent));
 const users = (page, wanted) => until(async () => JSON.stringify(await texts(page, "user")) === JSON.stringify(wanted), `user: ${wanted}`);
 const answers = (page, count) => until(async () => (await texts(page, "assistant")).length === count, `${count} answers`);
-const unsent = (page, count) => page.waitForSelector(`#queue[data-count="${count}"]`, { state: "attached", timeout: 30_000 });
+const unsent = (page, count) => page.waitForSelector(`#queue[data-count="${count}"]`, { state: "attached" });
 const jobs = async ({ project }) => {
   const answer = await fetch(`${direct}/v1/projects/${project}/jobs`, { headers: key });
   return answer.ok ? (await answer.json()).items.filter(({ kind }) => ["build", "chat_plan"].includes(kind)) : [];
@@ -184,13 +181,13 @@ for (const [button, kept] of [["#start-new", "start_new"], ["#retry", "retry"]])
   test(`a session not found, ${kept}: the message is still there, and is answered`, async () => {
     const page = await begun();
     await write(page, "forget everything, then add a title");
-    await page.waitForSelector("#start-new:not([hidden])", { timeout: 30_000 });
+    await page.waitForSelector("#start-new:not([hidden])");
     assert.equal(await page.textContent("#trouble-text"), "Previous session not found. Starting fresh session...");
     await page.reload();
     await page.click(button);
     if (kept === "retry") { // it is still not there: asked again
       await until(() => page.isDisabled("#start-new").catch(() => false), "the answer is on its way");
-      await page.waitForSelector("#start-new:enabled", { timeout: 30_000 });
+      await page.waitForSelector("#start-new:enabled");
       await page.click("#start-new");
     }
     await answers(page, 2);
@@ -203,7 +200,7 @@ test("a tunnel without a sound: found out within 45 s, and left", async () => {
   const page = await begun();
   way.state.open = false;
   await write(page, "in the tunnel");
-  await page.waitForSelector('body:not([data-state="live"])', { timeout: 60_000 });
+  await page.waitForSelector('body:not([data-state="live"])');
   way.cut();
   way.state.open = true;
   await users(page, ["begin", "in the tunnel"]);

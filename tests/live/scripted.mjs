@@ -81,9 +81,11 @@ export const said = (seq, role, text, body = {}) => ({
   t: "event", seq, type: "chat.said", job: body.job ?? `j${seq}`, at: "2026-01-01T00:00:00Z", body: { role, text, session: "s", ...body },
 });
 
-/** Waits until `check()` gives something, or fails after ten seconds saying what was awaited. */
+export const PATIENCE = 120_000; // ms: a busy machine fails no test; a quiet one needs seconds
+
+/** Waits until `check()` gives something, or fails saying what was awaited. */
 export async function until(check, what = String(check)) {
-  for (const end = Date.now() + 10_000; Date.now() < end; ) {
+  for (const end = Date.now() + PATIENCE; Date.now() < end; ) {
     const found = await check();
     if (found) return found;
     await new Promise((done) => setTimeout(done, 5));

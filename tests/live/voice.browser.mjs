@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 
-import { until as soon } from "./scripted.mjs";
+import { PATIENCE, until } from "./scripted.mjs";
 
 const ask = createRequire(`${process.env.BATON_NODE_MODULES}/x.js`);
 const { chromium } = ask("playwright-core");
@@ -15,10 +15,6 @@ const QUIET = Buffer.alloc(800, 0xff).toString("base64");
 
 let browser, context, page, faults, phones, sockets;
 
-async function until(check, what) {
-  return soon(check, what).catch(() => soon(check, what)).catch(() => soon(check, what)); // up to 30 s: two cores
-}
-
 before(async () => {
   const args = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${speech}`];
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
@@ -26,6 +22,7 @@ before(async () => {
 after(() => browser.close());
 beforeEach(async () => {
   context = await browser.newContext({ viewport: { width: 1000, height: 800 } });
+  context.setDefaultTimeout(PATIENCE);
   faults = [];
   phones = [];
   sockets = new Set();
@@ -53,8 +50,8 @@ async function open() {
   return made;
 }
 
-const state = (wanted) => page.waitForSelector(`body[data-state="${wanted}"]`, { timeout: 30_000 });
-const step = (wanted) => page.waitForSelector(`#log [data-step="${wanted}"]`, { state: "attached", timeout: 30_000 });
+const state = (wanted) => page.waitForSelector(`body[data-state="${wanted}"]`);
+const step = (wanted) => page.waitForSelector(`#log [data-step="${wanted}"]`, { state: "attached" });
 const steps = () => page.$$eval("#log li", (all) => all.map((one) => one.dataset.step));
 const said = (role) => page.$$eval(`#messages [data-role="${role}"] .text`, (all) => all.map((one) => one.textContent));
 const spoken = (role, wanted) => until(async () => (await said(role)).some((text) => wanted.test(text)), `${role}: ${wanted}`);
@@ -162,7 +159,7 @@ test("the gateway is killed in the middle of an answer: the page comes back by i
   process.kill(Number(process.env.PID), "SIGKILL");
   await step("lost");
   await state("reconnecting");
-  await page.waitForSelector('body[data-state="listening"]', { timeout: 120_000 });
+  await page.waitForSelector('body[data-state="listening"]');
   assert.equal(await page.$$eval("#messages [aria-busy=true]", (all) => all.length), 0, "nothing waits for the rest of what was cut off");
   await say("Are you there?");
   await spoken("assistant", /You said: Are you there\?/);

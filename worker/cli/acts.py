@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
+import typer
 from psycopg.errors import LockNotAvailable
 
 from db.jobs import jobs, messages
@@ -47,12 +48,13 @@ def cancel_job(job: Id, _json: AsJson = False) -> None:
 def try_again(
     job: Id,
     fresh: Annotated[bool, flag("--fresh", "In a fresh session.")] = False,
+    key: Annotated[str | None, typer.Option(help="Asking again under it adds nothing.")] = None,
     _json: AsJson = False,
 ) -> None:
     """Ask for a finished job once more."""
     with ledger() as conn:
         old = known_job(conn, job)
-        new = jobs.again(conn, old.id, fresh=fresh)
+        new = jobs.again(conn, old.id, fresh=fresh, key=key)
         if new is None:
             raise Failed(
                 f"Job {old.id} is {old.state}: wait for its end, or `baton cancel` it."

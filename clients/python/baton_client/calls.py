@@ -45,19 +45,24 @@ def enqueue(ask: Ask) -> Call[Asked]:
     ask = ask.readable()
     body = ask.model_dump(mode="json", exclude_none=True, exclude={"key"})
     return Call(
-        "POST", "/v1/jobs", of_model(Asked), json={**body, "kind": ask.kind},
-        headers={"Idempotency-Key": str(uuid4()) if ask.key is None else _header(ask.key)},
-    )  # fmt: skip
+        "POST",
+        "/v1/jobs",
+        of_model(Asked),
+        json={**body, "kind": ask.kind},
+        headers=_key(ask.key),
+    )
 
 
-def _header(key: str) -> str:
+def _key(key: str | None) -> dict[str, str]:
+    if key is None:
+        return {"Idempotency-Key": str(uuid4())}
     if key != key.strip(" \t") or any(one < " " or one == "\x7f" for one in key):
         raise Refused(
             "bad_input",
             "Over HTTP a key has no line breaks and no spaces around it: take them out.",
             "key",
         )
-    return key
+    return {"Idempotency-Key": key}
 
 
 def job(job_id: UUID, wait: float = 0) -> Call[Job]:
@@ -68,9 +73,9 @@ def cancel(job_id: UUID) -> Call[Job]:
     return Call("POST", f"/v1/jobs/{job_id}/cancel", of_model(Job))
 
 
-def retry(job_id: UUID, fresh: bool) -> Call[Asked]:
+def retry(job_id: UUID, fresh: bool, key: str | None) -> Call[Asked]:
     path = f"/v1/jobs/{job_id}/retry"
-    return Call("POST", path, of_model(Asked), json={"fresh": fresh}, safe=False)
+    return Call("POST", path, of_model(Asked), json={"fresh": fresh}, headers=_key(key))
 
 
 def answer(job_id: UUID, choice: str) -> Call[Job]:

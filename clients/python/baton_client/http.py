@@ -1,7 +1,7 @@
 """Baton over HTTP: `Baton`, and `AsyncBaton` for asyncio. Both have the same calls.
 
-What is safe to send twice is sent again when the gateway does not answer; a request for a job is,
-since it has a key.
+What is safe to send twice is sent again when the gateway does not answer; a request for a job and
+a retry are, since each has a key.
 """
 
 import asyncio
@@ -75,9 +75,9 @@ class Baton:
         """Cancel the job and what follows in its chain."""
         return self._do(calls.cancel(job_id))
 
-    def retry(self, job_id: UUID, *, fresh: bool = False) -> Asked:
-        """Ask for a finished job once more: a new job."""
-        return self._do(calls.retry(job_id, fresh))
+    def retry(self, job_id: UUID, *, fresh: bool = False, key: str | None = None) -> Asked:
+        """Ask for a finished job once more: a new job, under one `key` always the same."""
+        return self._do(calls.retry(job_id, fresh, key))
 
     def answer(self, job_id: UUID, choice: Choice) -> Job:
         """Tell a job that asked what to do about its lost session."""
@@ -166,9 +166,11 @@ class AsyncBaton:
         """Cancel the job and what follows in its chain."""
         return await self._do(calls.cancel(job_id))
 
-    async def retry(self, job_id: UUID, *, fresh: bool = False) -> Asked:
-        """Ask for a finished job once more: a new job."""
-        return await self._do(calls.retry(job_id, fresh))
+    async def retry(
+        self, job_id: UUID, *, fresh: bool = False, key: str | None = None
+    ) -> Asked:
+        """Ask for a finished job once more: a new job, under one `key` always the same."""
+        return await self._do(calls.retry(job_id, fresh, key))
 
     async def answer(self, job_id: UUID, choice: Choice) -> Job:
         """Tell a job that asked what to do about its lost session."""
