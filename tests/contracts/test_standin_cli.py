@@ -273,10 +273,11 @@ def test_the_demo_builds_a_site_whose_links_lead_somewhere(
     built = run("Build a small website for a trail guide: an overview and a packing list.")
     head = metadata_and_compaction(built.result.session_id, "two static pages")
     update = run("Add a contact page and make the header dark green.", head=head)
-    head = metadata_and_compaction(update.result.session_id, "three pages")
+    mended = run("packing.html has no link to contact.html", head=update.result.session_id)
+    head = metadata_and_compaction(mended.result.session_id, "three pages")
     answer = run("What did we change last, and why?", head=head)
 
-    assert "Not everything worked" not in built.text + update.text
+    assert "Not everything worked" not in built.text + update.text + mended.text
     assert "Add a contact page and make the header dark green." in answer.text
     assert "Build a small website" in answer.text
     assert "contact.html" in (site / "DOCUMENTATION.md").read_text()

@@ -170,7 +170,7 @@ test("the gateway is killed in the middle of an answer: the page comes back by i
   await state("hearing");
   await page.keyboard.press("Escape");
   await state("ended");
-  assert.equal(sockets.size, 0);
+  await until(() => sockets.size === 0, "its socket is closed");
 });
 
 // The seed's manual tests, one to five, and its `test:session-cleanup`.
