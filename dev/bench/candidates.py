@@ -64,7 +64,7 @@ def _every(place: Path) -> list[Candidate]:
     dbos = "dev.bench.peers.dbos_app"
     procrastinate = "dev.bench.peers.procrastinate_app"
     ours = [
-        (*CELERY, "dev.bench.worker", "worker", "--without-mingle", "-l", "WARNING"),
+        (*CELERY, "dev.bench.worker", "worker", "-l", "WARNING"),
         (sys.executable, "-m", "worker.relay"),
     ]
 

@@ -87,7 +87,7 @@ class Host:
 
     def _start(self, log: Path) -> None:
         celery = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-        command = [*celery, "-n", f"{self.name}@%h", "--without-mingle"]
+        command = [*celery, "-n", f"{self.name}@%h"]
         with log.open("ab") as out:
             self.egress = self._begun([sys.executable, "-m", "egress"], out)
             self.worker = self._begun(command, out)

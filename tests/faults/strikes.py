@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-WORKERS = "celery -A dev.faults.worker worker --loglevel INFO --without-mingle --without-gossip"
+WORKERS = "celery -A dev.faults.worker worker --loglevel INFO"
 RELAY = "python -m dev.faults.strikes"
 
 

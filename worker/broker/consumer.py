@@ -1,7 +1,7 @@
 """What a worker's main process makes of a message before a child of the pool has it.
 
 Consumer   what is no task of ours is refused (worker/broker/refused_messages.py). Celery would drop it, and
-           write its body, prompts included, into the log
+           write its body, prompts included, into the log. Nor does it mingle or gossip
 Request    of a message that is taken, events, Flower and `inspect` show ids alone. One that asks
            for messages after it (link, chain, chord) is refused: they would go out with the
            worker's own rights, to any queue and to every worker
@@ -113,7 +113,15 @@ def _shown(value: Any) -> Any:
 
 
 class Consumer(CelerysConsumer):
-    """Celery's own, but for what it does with messages that are nothing for us."""
+    """Celery's own, but for what it does with messages that are nothing for us. It asks no other worker
+    what was revoked, since the ledger says it: while it waits for their answers it takes no work, and
+    each message of upkeep makes it wait a second more."""
+
+    def __init__(
+        self, *args: Any, worker_options: dict[str, Any] | None = None, **more: Any
+    ) -> None:
+        alone = {"without_mingle": True, "without_gossip": True}
+        super().__init__(*args, worker_options={**(worker_options or {}), **alone}, **more)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._refuse(message, "no_task", NO_TASK)
