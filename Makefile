@@ -42,7 +42,7 @@ demo: $(READY) ## Build a small site, update it and ask about it, each job resum
 	@$(RUN) exec baton demo
 
 test: $(READY) ## Run the tests (some of them: make test TESTS=tests/unit; another Python: PYTHON=python3.13)
-	@$(RUN) exec pytest -n 4 --dist loadscope -o tmp_path_retention_policy=failed \
+	@$(RUN) exec pytest -n 5 --dist loadscope -o tmp_path_retention_policy=failed \
 	    -o tmp_path_retention_count=1 $(TESTS)
 
 up: $(READY) ## Run every process of the Procfile, with a database and a broker, until Ctrl-C

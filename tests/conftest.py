@@ -95,8 +95,10 @@ def template(postgres: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(postgres: str, template: str) -> Databases:
-    return Databases(postgres, template)
+def databases(postgres: str, template: str) -> Iterator[Databases]:
+    made = Databases(postgres, template)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -44,50 +44,58 @@ SEQUENCES: LiteralString = """
 
 
 class Databases:
-    """The copies of one server's template that no test has just now."""
+    """The copies of one server's template that no test has just now. Each is emptied on a connection that
+    stays with it: a new one costs as much as all the rest."""
 
     def __init__(self, server: str, template: str) -> None:
         self._server, self._template = server, template
-        self._free = list[str]()
+        self._free = list[tuple[str, psycopg.Connection]]()
         self._shape: tuple[object, ...] | None = None  # of an untouched copy
         self._tables = list[str]()
 
     @contextmanager
     def one(self) -> Generator[str]:
         """The URL of a database with our schema and no rows, until the block ends."""
-        name = self._free.pop() if self._free else self._copied()
+        name, own = self._free.pop() if self._free else self._copied()
         try:
             yield within(self._server, name)
         finally:
-            if self._is_as_it_was(name):
-                self._free.append(name)
+            if self._is_as_it_was(own):
+                self._free.append((name, own))
             else:
+                own.close()
                 execute(self._server, f"drop database {name} with (force)")
 
-    def _copied(self) -> str:
+    def close(self) -> None:
+        """End the connections."""
+        while self._free:
+            self._free.pop()[1].close()
+
+    def _copied(self) -> tuple[str, psycopg.Connection]:
         name = f"test_{uuid4().hex}"
         execute(
             self._server, f"create database {name} template {self._template} strategy file_copy"
         )
+        own = psycopg.connect(within(self._server, name), autocommit=True)
+        own.execute(
+            "set session_replication_role = replica"
+        )  # rows go without triggers and keys
         if self._shape is None:
-            with psycopg.connect(within(self._server, name), autocommit=True) as conn:
-                self._shape = conn.execute(SHAPE).fetchone()
-                self._tables = [table for (table,) in conn.execute(TABLES)]
-        return name
+            self._shape = own.execute(SHAPE).fetchone()
+            self._tables = [table for (table,) in own.execute(TABLES)]
+        return name, own
 
-    def _is_as_it_was(self, name: str) -> bool:
+    def _is_as_it_was(self, own: psycopg.Connection) -> bool:
         """End who is still connected, take all rows out; whether that leaves it untouched."""
         try:
-            with psycopg.connect(within(self._server, name), autocommit=True) as conn:
-                wait_until(lambda: not conn.execute(OTHERS).fetchall(), description="all to go")
-                if conn.execute(SHAPE).fetchone() != self._shape:
-                    return False
-                looks = ", ".join(f"exists (select from {table})" for table in self._tables)
-                filled = conn.execute(f"select {looks}".encode()).fetchone() or ()
-                full = [table for table, rows in zip(self._tables, filled, strict=True) if rows]
-                conn.execute("set session_replication_role = replica")  # no trigger, no key
-                conn.execute("; ".join(f"delete from {table}" for table in full).encode())
-                conn.execute(SEQUENCES)
+            wait_until(lambda: not own.execute(OTHERS).fetchall(), description="all to go")
+            if own.execute(SHAPE).fetchone() != self._shape:
+                return False
+            looks = ", ".join(f"exists (select from {table})" for table in self._tables)
+            filled = own.execute(f"select {looks}".encode()).fetchone() or ()
+            full = [table for table, rows in zip(self._tables, filled, strict=True) if rows]
+            own.execute("; ".join(f"delete from {table}" for table in full).encode())
+            own.execute(SEQUENCES)
         except (psycopg.Error, AssertionError):
             return False
         return True
