@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -48,6 +48,7 @@ log = structlog.get_logger()
 UNKNOWN = 4  # messages out while no worker was heard of: one that comes finds work
 RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 NO_LIMIT = 2**31 - 1  # rescues
+LOOKS = 10  # of some hundred jobs each, before what is ready goes out: a flood delays nobody's message
 TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials that work again
 STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
 # Who asks once asks again: for some seconds after work it looks sooner than BATON_RELAY_POLL says,
@@ -75,10 +76,12 @@ def run_once() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look came to. `full`: no slot is free, and who frees one rings."""
+    """What a look came to. `full`: no slot is free, and who frees one rings. `more`: there is more to look
+    at, at once."""
 
     sent: int = 0
     full: bool = False
+    more: bool = False
 
 
 def look_once() -> Looked:
@@ -87,14 +90,13 @@ def look_once() -> Looked:
         owed = outbox.owes(conn, older_than=RECALL_AFTER)
         if owed.tell:
             outbox.tell_ends(conn)
-        if owed.look:
-            _look(conn)
+        more = owed.look and _look(conn)
         if not (owed.ready or owed.look or owed.lost):
             return Looked()
         has = outbox.room(conn, silent_after=settings().worker_silent_after)
     if _room(has, 0) <= 0 and not owed.lost:
-        return Looked(full=True)
-    return _publish(has, lost=owed.lost)
+        return Looked(full=True, more=more)
+    return replace(_publish(has, lost=owed.lost), more=more)
 
 
 def _publish(has: outbox.Room, *, lost: bool) -> Looked:
@@ -128,11 +130,14 @@ def _room(has: outbox.Room, waiting: int) -> int:
     return has.slots - has.busy - max(waiting, has.out)
 
 
-def _look(conn: Connection) -> None:
-    """Until there is nothing more to look at now; what was told is copied for watchers."""
-    while told := outbox.look(conn):
+def _look(conn: Connection) -> bool:
+    """Look at what is due, a few times; whether there may be more. What was told is copied for watchers."""
+    for _ in range(LOOKS):
+        if not (told := outbox.look(conn)):
+            return False
         for project_id, written in told:
             copy(project_id, [written])
+    return True
 
 
 def tend_once(*, after_outage: bool = False) -> int:
@@ -194,7 +199,7 @@ def _take(conn: Connection, job_id: UUID, attempt: UUID | None, limit: int) -> i
     return 1
 
 
-def _patiently(work: Callable[[], int], ended: threading.Event) -> bool:
+def _patiently(work: Callable[[], object], ended: threading.Event) -> bool:
     """Do it, or pause if that is not possible now. Whether Postgres answered."""
     try:
         work()
@@ -238,15 +243,13 @@ def main() -> None:
 def _loop(ended: threading.Event) -> None:
     looked = looked_for_strays = 0.0
     away, strays, bell = float("-inf"), Strays(), Bell()
-    busy_until, full, pace = 0.0, False, settings().relay_poll.total_seconds()
+    busy_until, last, pace = 0.0, Looked(), settings().relay_poll.total_seconds()
 
-    def look() -> int:
-        nonlocal busy_until, full
-        looked = look_once()
-        full = looked.full
-        if looked.sent:
+    def look() -> None:
+        nonlocal busy_until, last
+        last = look_once()
+        if last.sent:
             busy_until = time.monotonic() + FOR
-        return looked.sent
 
     while not ended.is_set():
         answered = True
@@ -260,8 +263,8 @@ def _loop(ended: threading.Event) -> None:
             _patiently(strays.put_back, ended)
         if not (_patiently(look, ended) and answered):
             away = time.monotonic()
-        soon = time.monotonic() < busy_until and not full
-        bell.wait(min(pace, SOONER) if soon else pace, ended)
+        soon = time.monotonic() < busy_until and not last.full
+        bell.wait(0 if last.more else min(pace, SOONER) if soon else pace, ended)
     with contextlib.suppress(*SERVICES_AWAY), connection() as conn:
         relays.leave(conn, RELAY_ID)
 

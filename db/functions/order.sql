@@ -95,14 +95,15 @@ create or replace function baton_my_turn() returns boolean language sql volatile
 $$;
 
 -- A request that interrupts takes the place of what waits before it, also of what went to wait
--- after the request had looked (its worker could not see the request yet).
+-- after the request had looked (its worker could not see the request yet), or began before its time had come.
 create or replace function baton_clear_way(looked uuid[]) returns void language plpgsql as $$
 declare
     newer jobs;
 begin
     -- One after the other: joined, lanes may be read first, and each of their jobs be looked for among these.
     for newer in select * from jobs i where i.id = any(looked) and i.args ->> 'busy' = 'interrupt'
-                                        and i.started_at is null and i.id = i.chain_id loop
+                                        and i.started_at is null and i.id = i.chain_id
+                                        and i.run_at <= now() loop
         update jobs j
            set state = 'cancelled', finished_at = now(), untold = true, ready = false,
                error_class = 'replaced_by_request', error = 'A newer request took its place.'
@@ -110,7 +111,8 @@ begin
             select o.id from jobs o
              where o.project_id = newer.project_id and o.lane = newer.lane
                and o.finished_at is null and o.state in ('queued', 'parked')
-               and o.chain_id <> newer.chain_id and o.pos < newer.pos and not o.scheduled
+               and o.chain_id <> newer.chain_id and not o.scheduled
+               and (o.pos < newer.pos or o.started_at is not null or o.id <> o.chain_id)
                for update of o skip locked);
     end loop;
 end $$;

@@ -55,8 +55,8 @@ class Listed(Job):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which jobs: empty and None are all. `kinds` may have `update`: a build that was asked
-    for as one. `since`: asked for, or ended, then or later."""
+    """Which jobs: empty and None are all. `kinds` may have `update` and `repair`: a build that
+    was asked for as one. `since`: asked for, or ended, then or later."""
 
     project: str | None = None
     user: str | None = None
@@ -72,8 +72,8 @@ class Wanted:
 FILTERS: dict[str, LiteralString] = {
     "user": 'user_id collate "C" = %(user)s',  # as its index has it
     "states": "state = any(%(states)s)",
-    "kinds": """(case when kind = 'build' and args ->> 'asked' = 'update' then 'update'
-                      else kind end) = any(%(kinds)s)""",
+    "kinds": """(case when kind = 'build' and args ->> 'asked' in ('update', 'repair')
+                      then args ->> 'asked' else kind end) = any(%(kinds)s)""",
 }
 
 

@@ -68,6 +68,7 @@ def cancel_revoked(conn: Connection) -> int:
         """
         select r.job_id from revoked_tasks r join jobs j on j.id = r.job_id
          where r.applied_at is null and r.at > now() - %s order by r.at limit %s
+           for update of j skip locked
         """,
         (IN_TIME, AT_ONCE),
     ).fetchall()

@@ -1,6 +1,7 @@
 """/v1/jobs: asking for work, and what became of it."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -129,7 +130,15 @@ async def _shown(conn: AsyncConnection[Any], job: rows.Job) -> Job:
         told = await (await cur.execute(JOB, (job.id,))).fetchone()
     if told is None:  # it was deleted meanwhile
         raise not_found("job")
+    if told.state in ("queued", "parked"):
+        told.waits = await anyio.to_thread.run_sync(_why, job.id)
     return told
+
+
+def _why(job_id: UUID) -> dict[str, Any] | None:
+    with connection() as conn:
+        found = waits.of_one(conn, job_id)
+    return asdict(found) if found else None
 
 
 @router.post("/{job}/cancel")

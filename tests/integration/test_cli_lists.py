@@ -39,6 +39,9 @@ def test_jobs_are_listed_by_project_user_state_kind_and_time(baton: Baton, conn:
     yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
     assert listed(baton, "--since", yesterday) == [update, chat, done]
     assert listed(baton, "--since", "5d", "--state", "failed") == [str(broken)]
+    repair = str(ledger.ask(conn, "repair", error="It broke."))
+    assert listed(baton, "--kind", "repair") == [repair]
+    assert listed(baton, "--kind", "update", "--kind", "repair") == [update, repair]
 
 
 @pytest.mark.parametrize(

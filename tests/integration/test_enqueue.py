@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from db.core import events, ledger_settings
 from db.core.codes import refusal
+from db.jobs import outbox
 from tests.conftest import Configure
 from tests.ledger import (
     advance,
@@ -482,6 +483,22 @@ def test_busy_interrupt_ends_what_waits_of_a_chain_that_has_begun(conn: Connecti
     assert job_row(conn, tried.id, "state, error_class") == ("cancelled", "replaced_by_request")
     assert job_row(conn, waiting, "state, error_class") == ("cancelled", "replaced")
     assert claim(conn, newest)
+
+
+def test_an_interrupt_for_later_ends_what_began_before_its_time(conn: Connection):
+    later = ask(conn, busy="interrupt", run_at=datetime.now(UTC) + timedelta(hours=1))
+    began = begun(conn)
+    conn.execute(
+        "update jobs set state = 'parked', lease_until = null where id = %s", (began.id,)
+    )
+    outbox.look(conn)
+    assert job_row(conn, began.id) == "parked", "its time has not come"
+    conn.execute(
+        "update jobs set run_at = now(), publish_after = now() where id = %s", (later,)
+    )
+    outbox.look(conn)
+    assert job_row(conn, began.id, "state, error_class") == ("cancelled", "replaced_by_request")
+    assert claim(conn, later)
 
 
 def test_a_request_that_is_refused_replaces_nothing(conn: Connection, dsn: str):

@@ -171,9 +171,12 @@ def test_a_job_is_waited_for_and_told_with_its_session_and_cost(
     with at.http as http:
         waits = http.get(f"/v1/jobs/{asked}", params={"wait": 0.3}).json()
         assert (waits["state"], waits["ended"]) == ("queued", False)
+        assert waits["waits"]["code"] == "no_worker"
+        assert "start one" in waits["waits"]["sentence"]
         outbox.look(ledger)
         job = claim(ledger, UUID(asked))
         assert job
+        assert http.get(f"/v1/jobs/{asked}").json()["waits"] is None
         minted = turn(ledger, job)
         advance(ledger, job, minted, raw_cost_usd=0.25, result={"text": "made"}, input_tokens=7)
         told = http.get(f"/v1/jobs/{asked}", params={"wait": 20}).json()

@@ -105,6 +105,20 @@ def test_a_cancel_by_hand_waits_for_a_while_and_is_done_when_its_job_is_let_go(
     assert job_row(conn, job) == "cancelled"
 
 
+def test_many_revoked_jobs_that_somebody_holds_stand_in_nobodys_way(
+    conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "AT_ONCE", 2)
+    held, free = [ask(conn, project=f"p{n}") for n in range(2)], ask(conn)
+    for job in (*held, free):
+        messages.revoke(conn, [job])
+    with psycopg.connect(dsn) as producer:
+        producer.execute("select from jobs where id = any(%s) for update", (held,))
+        assert messages.cancel_revoked(conn) == 1
+        assert job_row(conn, free) == "cancelled"
+    assert messages.cancel_revoked(conn) == 2
+
+
 def test_a_job_that_is_revoked_before_its_producer_commits_is_cancelled_then(
     conn: Connection, dsn: str
 ):

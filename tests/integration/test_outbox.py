@@ -330,6 +330,21 @@ def test_the_relay_lets_a_message_out_for_each_slot_that_is_free(
     assert relay.run_once() == 1
 
 
+def test_a_flood_that_is_looked_at_delays_nobodys_message(
+    services: Any, conn: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(outbox, "MANY", 5)
+    monkeypatch.setattr(relay, "LOOKS", 2)
+    for n in range(30):
+        ask(conn, project=f"p{n}")
+    first = relay.look_once()
+    assert (first.sent, first.more) == (relay.UNKNOWN, True)
+    assert one(conn, "select count(*) from jobs where announced") < 30
+    looks = [relay.look_once() for _ in range(5)]
+    assert not looks[-1].more
+    assert one(conn, "select count(*) from jobs where announced") == 30
+
+
 def test_a_ring_wakes_the_relay(services: Any, redis_url: str):
     bell, ended = Bell(), threading.Event()
     bell.wait(0, ended)  # it listens from now on

@@ -1,7 +1,8 @@
 """Every command, where it is, and what `baton --help` says of it.
 
 Only the module of the command that was asked for is imported, and what that needs: so the
-first line comes within 0.3 s of a core (tests/integration/test_cli_start.py counts modules).
+first line takes less than 0.3 s of a core (docs/performance.md; tests/integration/test_cli_start.py counts
+modules).
 """
 
 from difflib import get_close_matches

@@ -25,10 +25,11 @@ from worker.reports import jobs as documents
 
 
 class Kind(StrEnum):
-    """What was asked for; `build` is a first one, `update` one of a project that was there."""
+    """What was asked for; `build` is a first one, `update` and `repair` one of a project that was there."""
 
     BUILD = "build"
     UPDATE = "update"
+    REPAIR = "repair"
     METADATA = "metadata"
     COMPACTION = "compaction"
     CHAT_PLAN = "chat-plan"

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 
 class Job(BaseModel):
-    """A job as it stands. Costs are in USD; tokens are of all its turns."""
+    """A job as it stands. Costs are in USD; tokens are of all its turns. `waits`: why, while it does (a `code`
+    and a `sentence`, and `until` if that is known); a webhook, which tells of an end, has none."""
 
     id: UUID
     chain: UUID
@@ -31,6 +32,7 @@ class Job(BaseModel):
     cost_usd: Decimal | None
     tokens: dict[str, int]
     checks: list[dict[str, Any]] = []
+    waits: dict[str, Any] | None = None
 
 
 # A row with the fields of `Job`: the same text for a plain and an async connection.

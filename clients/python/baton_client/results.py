@@ -17,7 +17,8 @@ class Asked(BaseModel):
 
 
 class Job(BaseModel):
-    """A job as it stands. Costs are in USD; tokens are of all its turns."""
+    """A job as it stands. Costs are in USD; tokens are of all its turns. `waits`: why, while it does (a `code`
+    and a `sentence`, and `until` if that is known)."""
 
     id: UUID
     chain: UUID
@@ -39,6 +40,7 @@ class Job(BaseModel):
     cost_usd: Decimal | None
     tokens: dict[str, int]
     checks: list[dict[str, Any]] = []
+    waits: dict[str, Any] | None = None
 
 
 class Page(BaseModel):
