@@ -32,6 +32,7 @@ def main() -> None:
         http=Head,
         ws=Wire,
         ws_max_size=FRAME,
+        ws_per_message_deflate=False,  # a small frame may become a thousand times as long
         log_config=None,
         access_log=False,
         server_header=False,

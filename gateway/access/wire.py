@@ -1,20 +1,16 @@
-"""A WebSocket of uvicorn's on `wsproto`, with two things less for each message: uvicorn stops to read the
-socket and begins again, and compresses. Voice has 25 messages a second each way. And it ends: uvicorn waits
-for ever for a client that reads nothing.
+"""A WebSocket of uvicorn's on `wsproto`, with one thing less for each message: uvicorn stops to read the
+socket and begins again. Voice has 25 messages a second each way. A message is bounded where sound comes, and
+more narrowly where text does. And it ends: uvicorn waits for ever for a client that reads nothing.
 """
-
-from copy import copy
 
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.events import BytesMessage, Request, TextMessage
 
 AHEAD = 16  # messages that may wait for their reader before the socket is no longer read
 SMALL = 65_536  # bytes of one of them
-AUDIO = (
-    "/v1/realtime",
-    "/v1/calls/",
-)  # base64 of sound: compressing it costs more than all else
+VOICE = ("/v1/realtime", "/v1/calls/")  # sound and pictures
 CALLS = "/v1/calls/"
+LONGEST = 512 * 1024  # bytes of a message anywhere else, before anybody knows whose it is
 ANSWER = 1.5  # seconds in which a side of a call may answer that it is closed
 LAST = 2.0  # seconds for what a client has not read yet when all is over
 
@@ -23,10 +19,9 @@ class Wire(WSProtocol):
     """One connection."""
 
     def handle_connect(self, event: Request) -> None:
-        """Offer no compression where audio comes."""
-        if event.target.startswith(AUDIO):
-            self.config = copy(self.config)
-            self.config.ws_per_message_deflate = False
+        """Take what it is for as it needs."""
+        if not event.target.startswith(VOICE):
+            self.buffer.max_length = LONGEST
         if event.target.startswith(CALLS):
             self.close_timeout = ANSWER
         super().handle_connect(event)

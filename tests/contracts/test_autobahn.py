@@ -1,6 +1,6 @@
 """Autobahn's fuzzing client against what a gateway stands on, and against a gateway.
 
-It needs Python 2.7, so it has an environment of its own (docs/decisions/0036-autobahn.md):
+It needs Python 2.7, so it has an environment of its own (docs/decisions/0036-others-suites.md):
 
     WSTEST=…/bin/wstest make faults TESTS=tests/contracts/test_autobahn.py
 """

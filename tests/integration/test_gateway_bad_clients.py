@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import socket
 import time
+from collections.abc import AsyncGenerator
 
 import httpx
 import psutil
@@ -12,6 +13,7 @@ import pytest
 from itsdangerous import TimestampSigner
 from psycopg import Connection
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from db.core.events import Event, append
 from tests.bare import bare, held, told
@@ -53,6 +55,28 @@ def test_a_frame_that_is_none_closes_the_connection_and_no_other(
             assert (await one.closed())[0] == code
             await other.say(t="cancel", job="\ud800")  # half of a pair, which nothing can send
             assert (await other.next("nack"))["code"] == "unknown_job"
+
+    talk(story)
+
+
+def test_a_message_that_does_not_end_is_refused_and_not_collected(at: Gateway):
+    memory = psutil.Process(at.process.pid).memory_info
+
+    async def pieces() -> AsyncGenerator[str]:
+        for _ in range(200):
+            yield "x" * 50_000
+
+    async def story() -> None:
+        before = memory().rss
+        address = at.url.replace("http", "ws") + "/v1/live"
+        async with connect(address, proxy=None) as one:
+            with contextlib.suppress(ConnectionClosed):
+                await one.send(pieces())
+            with pytest.raises(ConnectionClosed) as closed:
+                await one.recv()
+        assert closed.value.rcvd
+        assert closed.value.rcvd.code == 1009
+        assert memory().rss - before < 5_000_000
 
     talk(story)
 
