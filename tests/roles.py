@@ -8,6 +8,7 @@ from psycopg import sql
 
 from db.core import migrate
 from tests.databases import execute
+from tests.waiting import wait_until
 
 
 def login(dsn: str, role: str, *, rights: str = "") -> str:
@@ -31,6 +32,11 @@ def speaking(url: str, user: str | None) -> psycopg.Connection:
 
 def gone(url: str, dsn: str) -> None:
     """Take the login away."""
-    name = sql.Identifier(urlsplit(url).username or "")
+    name = urlsplit(url).username or ""
+    here = "select from pg_stat_activity where usename = %s"
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(sql.SQL("drop role {}").format(name))
+        # A session that has just ended may still be taking its temporary tables away.
+        wait_until(
+            lambda: not conn.execute(here, (name,)).rowcount, description="it to be gone"
+        )
+        conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
