@@ -103,10 +103,14 @@ def _lies_in(place: Path, path: Path) -> bool:
 
 
 def write(path: Path, how: object, *_: Path) -> None:
-    # Into a pipe that nobody reads it would wait for ever: ENXIO is an OSError as any other here.
-    how_to = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
-    with os.fdopen(os.open(path, how_to, 0o666), "wb") as file:
-        file.write(CONTENT.get(path.name, how if isinstance(how, bytes) else b""))
+    put(path, CONTENT.get(path.name, how if isinstance(how, bytes) else b""))
+
+
+def put(path: Path, data: bytes) -> None:
+    """Raises OSError also for a pipe that nobody reads, where it would wait for ever."""
+    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
+    with os.fdopen(os.open(path, how, 0o666), "wb") as file:
+        file.write(data)
 
 
 def special(kind: int) -> Callable[..., None]:
@@ -149,7 +153,7 @@ def repository(path: Path, how: object, _: Path, sample: Path) -> None:
         case "bare":
             shutil.copytree(sample / REPOSITORY, path, dirs_exist_ok=True)
         case "file":
-            own.write_text(f"gitdir: {sample / REPOSITORY}\n")
+            put(own, f"gitdir: {sample / REPOSITORY}\n".encode())
         case "empty":
             own.mkdir()
         case _:
