@@ -262,8 +262,7 @@ end $$;
 
 -- A finished job once more, as a new one that names it, with what every request is held to; null: there
 -- is no such job of the user's (null: of anybody), or it has not ended. A build that has made its
--- version makes another one.
--- Under a key it is one job, however often it is asked for.
+-- version makes another one. Under a key it is one job, however often it is asked for.
 create or replace function baton_again(job uuid, new uuid, more jsonb default '{}', asked_by text default null,
                                        key text default null)
 returns uuid language plpgsql as $$

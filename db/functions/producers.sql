@@ -71,8 +71,7 @@ end $$;
 drop function if exists baton_retry(uuid, boolean);
 
 -- Ask for a finished job of the connection's user once more; the new job's id, under a key always the same.
--- Null where it has not ended,
--- where there is no such job, and where it is another user's.
+-- Null where it has not ended, where there is no such job, and where it is another user's.
 create or replace function baton_retry(job uuid, fresh boolean default false, key text default null)
 returns uuid language plpgsql security definer as $$
 begin

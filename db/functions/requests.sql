@@ -207,7 +207,6 @@ begin
     end if;
 end $$;
 
--- What every request says: all that can be judged without looking at the project.
 create or replace function baton_check_key(key text) returns void language plpgsql as $$
 begin
     if length(key) > 200 or key = '' then
@@ -215,6 +214,7 @@ begin
     end if;
 end $$;
 
+-- What every request says: all that can be judged without looking at the project.
 create or replace function baton_check_request(
     kind text, version text, key text, busy text, priority float8, previous_session_id text
 ) returns void language plpgsql as $$

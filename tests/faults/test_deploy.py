@@ -17,7 +17,7 @@ from tests.acceptance.outside import Baton, baton_up
 from tests.faults.agents import children
 from tests.faults.conftest import Tally
 from tests.invariants import violations
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 from worker.client import Build
 
 pytestmark = pytest.mark.timeout(360)
@@ -139,7 +139,7 @@ def test_nothing_of_a_worker_outlives_its_main_process(running: Baton, tally: Ta
             told = time.monotonic()
             running.gone([process for process in before if process])
             tally.recovered(took := time.monotonic() - told)
-            assert took <= GONE * PATIENCE
+            assert took <= GONE
     finally:
         running.up.supervisor.resume("worker")
     assert running.over(job)["rescues"] == 1

@@ -11,7 +11,7 @@ from tests.faults.apart import STUBBORN, living
 from tests.faults.conftest import Tally
 from tests.faults.driving import running, wrong
 from tests.running import AtWork, P, U
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 from worker.client import Build
 
 GONE = 5.0  # seconds after a cancel
@@ -21,7 +21,7 @@ def asked(at_work: AtWork) -> UUID:
     return at_work.ask(Build(project=P, user=U, prompt=STUBBORN))
 
 
-def test_a_cancelled_turn_leaves_nothing_alive(at_work: AtWork, tally: Tally):
+def test_a_cancelled_turn_leaves_nothing_alive(at_work: AtWork, tally: Tally, long: bool):
     tally.fault = "cancel of a running job, twice"
     job = asked(at_work)
     with running(at_work, job) as attempt:
@@ -31,7 +31,7 @@ def test_a_cancelled_turn_leaves_nothing_alive(at_work: AtWork, tally: Tally):
         wait_until(lambda: not living(attempt), description="nothing to be alive")
         tally.recovered(took := time.monotonic() - began)
     tally.ran()
-    assert took <= GONE * PATIENCE
+    assert took <= GONE or not long, "the short run shares its processors"
     assert at_work.job(job).state == "cancelled"
     assert len(at_work.events("job.cancelled")) == 1
     tally.check(wrong(at_work))

@@ -25,7 +25,7 @@ from tests.faults.history import broken, heard_by
 from tests.faults.reading import Request, heard_by_deeds, history_of, texts
 from tests.faults.strikes import RELAY, WORKERS
 from tests.invariants import violations
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 from worker.client import Build
 
 # Seconds; half of the reruns begin sooner. (Where ten are killed a second they wait for a slot.)
@@ -186,7 +186,7 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed_in_mid_turn(
         with watching() as agents:
             kill(field, 60, pause=0.5, with_agent=True)
         told(field, tally)
-        assert median(tally.recoveries) <= BEGUN_AGAIN * PATIENCE
+        assert median(tally.recoveries) <= BEGUN_AGAIN
         history = history_of(baton.conn, field.requests, heard_by(baton.model.requests))
         for project in field.projects:
             history.files[project] = texts(baton.workspace(project))

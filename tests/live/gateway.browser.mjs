@@ -135,7 +135,7 @@ test("killed between commit and ack: one job, and the queue is empty again", asy
 test("a restart says 1012, and the page goes on", async () => {
   const page = await begun();
   await kill("SIGTERM");
-  await page.waitForSelector('body:not([data-state="live"])');
+  await page.waitForSelector('body:not([data-state="live"])', { timeout: 60_000 });
   await write(page, "meanwhile");
   await unsent(page, 1);
   await start();

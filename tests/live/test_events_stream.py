@@ -114,7 +114,7 @@ def test_the_read_side_of_their_conformance_suite_holds(at: Gateway, dsn: str, t
             vitest = SUITE / "vitest" / "vitest.mjs"
             how = ("-t", CHOSEN, "--reporter=json", "--outputFile=told.json")
             subprocess.run(
-                ["node", vitest, "run", "suite.test.mjs", *how, "--testTimeout=60000", "--retry=3"],
+                ["node", vitest, "run", "suite.test.mjs", *how, "--testTimeout=60000"],
                 cwd=tmp_path, capture_output=True, check=False, timeout=1000,
             )  # fmt: skip
         finally:
