@@ -1,5 +1,6 @@
 """What a piece of work costs, counted from outside of it: statements and waits on the wire to
-Postgres, processes by Python's audit hook, trips to Redis by Redis' own count.
+Postgres, processes by Python's audit hook, trips to Redis by Redis' own count; and what a connection
+reads of our tables, by Postgres' own count.
 
     with counting(wire, redis_url) as counted:
         ...
@@ -11,11 +12,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 import redis
+from psycopg import Connection
 
 from tests.faults.wire import Wire
+
+# Of the transaction that asks: what others read, and what is not yet reported, is not in it.
+READ: LiteralString = """
+    select coalesce(sum(pg_stat_get_xact_tuples_returned(oid)), 0)::int from pg_class
+     where relnamespace = 'public'::regnamespace and relkind in ('r', 'i')"""
 
 
 @dataclass
@@ -67,3 +74,25 @@ def counting(wire: Wire, redis_url: str) -> Generator[Counted]:
 
 def _reads(client: "redis.Redis") -> int:
     return cast(dict[str, int], client.info("stats"))["total_reads_processed"]
+
+
+@dataclass
+class Read:
+    """Rows of tables, and entries of indexes, that were read."""
+
+    rows: int = 0
+
+
+@contextmanager
+def reading(conn: Connection) -> Generator[Read]:
+    """Count what this connection reads inside the block, one transaction; complete once it has ended."""
+    read = Read()
+    with conn.transaction():
+        before = _rows(conn)
+        yield read
+        read.rows = _rows(conn) - before
+
+
+def _rows(conn: Connection) -> int:
+    ((count,),) = conn.execute(READ).fetchall()
+    return count

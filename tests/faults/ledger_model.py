@@ -118,9 +118,13 @@ class Model(Races):
         return job.begun or job.state != "queued" or job.run_at <= self.now
 
     def may_be_replaced(self, job: Job) -> bool:
-        """Whether it waits, and a newer request of its lane interrupts what is before it."""
+        """Whether it waits, and a newer request of its lane, or one whose time came after it began,
+        interrupts what is before it."""
         return job.waits and any(
-            o.busy == "interrupt" and not o.begun and o.run_at <= self.now and o.pos > job.pos
+            o.busy == "interrupt"
+            and not o.begun
+            and o.run_at <= self.now
+            and (o.pos > job.pos or job.begun)
             for o in self.lane(job.project, job.lane)
             if o.chain != job.chain
         )
@@ -235,7 +239,7 @@ class Model(Races):
         job.end(state)
         if following is None or not goes_on:
             return set()
-        self._add(following, job.chain, job.project, "metadata")
+        self._add(following, job.chain, job.project, "metadata").lane = job.lane
         return {following}
 
     def put_back(

@@ -11,6 +11,7 @@ from tests import ledger
 from tests.commandline import Baton, failed
 from tests.commandline import bare as bare
 from tests.commandline import baton as baton
+from tests.counting import reading
 
 A, B = "1a2b3c4d-0000-4000-8000-000000000001", "1a2b3c4d-0000-4000-8000-000000000002"
 
@@ -138,22 +139,9 @@ def test_looking_for_a_beginning_reads_a_few_entries_of_an_index(conn: Connectio
     conn.execute("analyze jobs, project_ai_session_metrics")
     some = ledger.one(conn, "select id from jobs limit 1")
     session = ledger.one(conn, "select session_id from project_ai_session_metrics limit 1")
-    before = read(conn)
-    assert names.jobs(conn, str(some)[:8]) == [some]
-    assert names.sessions(conn, session[:8]) == [session]
-    assert len(names.shortest_of_jobs(conn, [some])[some]) == 8
-    assert len(names.shortest_of_sessions(conn, [session])[session]) == 8
-    assert read(conn) - before < 50, "of 10000 rows"
-
-
-def read(conn: Connection) -> int:
-    """How many rows, and entries of indexes, were read of the two tables."""
-    conn.execute("select pg_stat_force_next_flush()")
-    (row,) = conn.execute(
-        """
-        select (select sum(seq_tup_read) from pg_stat_user_tables where relname = any(%(names)s))
-             + (select sum(idx_tup_read) from pg_stat_user_indexes where relname = any(%(names)s))
-        """,
-        {"names": ["jobs", "project_ai_session_metrics"]},
-    ).fetchall()
-    return int(row[0])
+    with reading(conn) as read:
+        assert names.jobs(conn, str(some)[:8]) == [some]
+        assert names.sessions(conn, session[:8]) == [session]
+        assert len(names.shortest_of_jobs(conn, [some])[some]) == 8
+        assert len(names.shortest_of_sessions(conn, [session])[session]) == 8
+    assert read.rows < 50, "of 10000 rows"

@@ -21,6 +21,7 @@ from db.jobs.endings import Wait
 from db.jobs.jobs import NEVER
 from db.jobs.outbox import Room
 from db.jobs.workers import Worker
+from tests.counting import reading
 from tests.invariants import violations
 from tests.ledger import (
     LEASE,
@@ -253,26 +254,17 @@ def _reads(conn: Connection, scheduled: int) -> int:
     )
     conn.execute("vacuum analyze jobs")
     due = [ask(conn, project=project) for _ in range(5)]
-    before = _read(conn)
-    published(conn)
-    for job in due:
-        claim(conn, job)
-    conn.execute("select id from jobs j where " + INTERRUPTED, (project,))
-    return _read(conn) - before
+    with reading(conn) as read:
+        published(conn)
+        for job in due:
+            claim(conn, job)
+        conn.execute("select id from jobs j where " + INTERRUPTED, (project,))
+    return read.rows
 
 
 INTERRUPTED: LiteralString = """
     project_id = %s and lane = 'main' and finished_at is null and started_at is null
     and args ->> 'busy' = 'interrupt'"""
-
-
-def _read(conn: Connection) -> int:
-    """Rows that this connection has read so far."""
-    conn.execute("select pg_stat_force_next_flush()")
-    return one(
-        conn,
-        "select coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::int from pg_stat_user_tables",
-    )
 
 
 def test_a_user_who_has_nothing_ready_is_in_nobodys_way(conn: Connection):
@@ -447,8 +439,6 @@ def test_an_end_in_a_lane_costs_the_same_whatever_its_future_holds(conn: Connect
     )
     conn.execute("analyze jobs")
     conn.execute("set enable_seqscan = off")  # as in a table that is larger than one lane
-    read = "select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables where relname = 'jobs'"
-    with conn.transaction():
-        before = one(conn, read)
+    with reading(conn) as read:
         assert one(conn, "select count(*) from baton_waiting('p', 'main')") == 1
-        assert one(conn, read) - before < 20
+    assert read.rows < 20
