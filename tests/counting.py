@@ -85,7 +85,10 @@ class Read:
 
 @contextmanager
 def reading(conn: Connection) -> Generator[Read]:
-    """Count what this connection reads inside the block, one transaction; complete once it has ended."""
+    """Count what this connection reads inside the block, one transaction; complete once it has ended.
+
+    Vacuum first: an index of a test's database has entries of rows that tests before have deleted.
+    """
     read = Read()
     with conn.transaction():
         before = _rows(conn)

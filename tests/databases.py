@@ -97,10 +97,6 @@ class Databases:
             filled = own.execute(f"select {looks}".encode()).fetchone() or ()
             full = [table for table, rows in zip(self._tables, filled, strict=True) if rows]
             own.execute("; ".join(f"delete from {table}" for table in full).encode())
-            if (
-                full
-            ):  # else an index keeps entries of rows that are gone, and who counts reads them
-                own.execute(f"vacuum {', '.join(full)}".encode())
             own.execute(SEQUENCES)
         except (psycopg.Error, AssertionError):
             return False

@@ -45,7 +45,8 @@ def _of_the_oldest(statement: str) -> str:
 
 
 # Who, which session after which, when. The month of finished jobs has 29 days, so that nothing
-# is due to be cleared; what is archived is of the second month before it.
+# is due to be cleared; what is archived is of the first days of one month before, so that no part
+# of the archive is so small that it is read whole.
 BUILDS: LiteralString = """
     create temporary table builds on commit drop as
     select p, k, 'project-' || p as project_id, 'user-' || p %% (1 + %(projects)s / 4) as user_id,
@@ -55,7 +56,7 @@ BUILDS: LiteralString = """
            md5('tree ' || p || ' ' || k) || '00000000' as tree,
            1 + k * %(projects)s::bigint + p as number,
            case when k < %(archived)s
-                then now() - interval '70 days' + interval '9 days'
+                then date_trunc('month', now() - interval '52 days', 'UTC') + interval '9 days'
                      * ((k * %(projects)s::float8 + p) / (%(archived)s * %(projects)s))
                 else now() - interval '29 days' * (1 - ((k - %(archived)s) * %(projects)s::float8 + p)
                                                        / (%(done)s * %(projects)s)) end as at

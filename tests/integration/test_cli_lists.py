@@ -250,7 +250,7 @@ def test_a_list_of_jobs_reads_what_it_shows(conn: Connection):
           from (select gen_random_uuid() as id, n from generate_series(1, 20000) n) made
         """
     )
-    conn.execute("analyze jobs")
+    conn.execute("vacuum analyze jobs")
     with reading(conn) as read:
         page = listing.jobs(conn, Wanted(limit=20))
         behind = listing.jobs(conn, Wanted(limit=20, after=page[-1].place))

@@ -136,7 +136,7 @@ def test_looking_for_a_beginning_reads_a_few_entries_of_an_index(conn: Connectio
         select gen_random_uuid()::text, 'p' from generate_series(1, 5000)
         """
     )
-    conn.execute("analyze jobs, project_ai_session_metrics")
+    conn.execute("vacuum analyze jobs, project_ai_session_metrics")
     some = ledger.one(conn, "select id from jobs limit 1")
     session = ledger.one(conn, "select session_id from project_ai_session_metrics limit 1")
     with reading(conn) as read:

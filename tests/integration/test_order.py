@@ -437,7 +437,7 @@ def test_an_end_in_a_lane_costs_the_same_whatever_its_future_holds(conn: Connect
           from (select gen_random_uuid() as id from generate_series(1, 3000)) new
         """
     )
-    conn.execute("analyze jobs")
+    conn.execute("vacuum analyze jobs")
     conn.execute("set enable_seqscan = off")  # as in a table that is larger than one lane
     with reading(conn) as read:
         assert one(conn, "select count(*) from baton_waiting('p', 'main')") == 1
