@@ -67,6 +67,7 @@ export type Work = {
     job: string;
     tools: Tool[];
     texts: string[];
+    writing?: string;
     retry?: number;
 };
 export type Conversation = {
@@ -133,7 +134,7 @@ export type Storage = {
  * @typedef {{id?: string, name: string, about: string, done?: boolean, error?: boolean}} Tool
  * @typedef {{kind?: string, chain?: string, state: string, error?: string|null,
  *   error_class?: string|null, attempt?: number, until?: string|null, cost?: number|null, choices?: string[]}} Job
- * @typedef {{job: string, tools: Tool[], texts: string[], retry?: number}} Work
+ * @typedef {{job: string, tools: Tool[], texts: string[], writing?: string, retry?: number}} Work
  * @typedef {{messages: Message[], jobs: Record<string, Job>, turns: Record<string, Job>,
  *   work: Record<string, Work>, head: string|null, version: string|null,
  *   versions: Record<string, "unchecked"|"passing"|"failing">,

@@ -9,6 +9,7 @@ from psycopg.rows import class_row, dict_row
 
 from db.core.events import Row
 from db.jobs.checks import choices
+from db.operations.receipts import DIGEST
 
 PAGE = 500  # events
 
@@ -43,19 +44,32 @@ class Project:
 
 async def project(conn: AsyncConnection, name: str) -> Project | None:
     """The project; None: there is none. `epoch` changes when it is another project under the id,
-    or another database: a cursor of before means nothing then."""
+    another database, or one that a dump was restored to (the log is another file then): a cursor of
+    before means nothing then."""
     async with conn.cursor(row_factory=class_row(Project)) as cur:
         await cur.execute(
             """
             select p.user_id, p.event_seq as head,
                    md5(concat_ws(' ', (select system_identifier from pg_control_system()),
                                  (select timeline_id from pg_control_checkpoint()),
-                                 p.project_id, p.created_at)) as epoch
+                                 pg_relation_filenode('events'), p.project_id, p.created_at)) as epoch
               from projects p where p.project_id = %s
             """,
             (name,),
         )
         return await cur.fetchone()
+
+
+async def was_deleted(conn: AsyncConnection, project: str, user: str) -> bool:
+    """Whether a deletion of the project, or of its user, was begun: it is not told when."""
+    for what, subject in (("project", project), ("user", user)):
+        found = await conn.execute(
+            "select 1 from deletions where what = %(what)s and digest =" + DIGEST + " limit 1",
+            {"what": what, "subject": subject},
+        )
+        if await found.fetchone():
+            return True
+    return False
 
 
 async def running_chains(conn: AsyncConnection, project_id: str) -> list[tuple[UUID, UUID]]:

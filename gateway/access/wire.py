@@ -3,6 +3,8 @@ socket and begins again. Voice has 25 messages a second each way. A message is b
 more narrowly where text does. And it ends: uvicorn waits for ever for a client that reads nothing.
 """
 
+import socket
+
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.events import BytesMessage, Request, TextMessage
 
@@ -11,6 +13,9 @@ SMALL = 65_536  # bytes of one of them
 VOICE = ("/v1/realtime", "/v1/calls/")  # sound and pictures
 CALLS = "/v1/calls/"
 LONGEST = 512 * 1024  # bytes of a message anywhere else, before anybody knows whose it is
+UNREAD = (
+    256 * 1024
+)  # bytes there that the kernel keeps for a reader; left alone, it keeps megabytes
 ANSWER = 1.5  # seconds in which a side of a call may answer that it is closed
 LAST = 2.0  # seconds for what a client has not read yet when all is over
 
@@ -22,6 +27,8 @@ class Wire(WSProtocol):
         """Take what it is for as it needs."""
         if not event.target.startswith(VOICE):
             self.buffer.max_length = LONGEST
+            own = self.transport.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
         if event.target.startswith(CALLS):
             self.close_timeout = ANSWER
         super().handle_connect(event)

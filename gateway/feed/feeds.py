@@ -93,6 +93,20 @@ class Feed:
         if chain in self.progress and chain not in self.running.values():
             self.progress[chain].clear()
 
+    def told(self, chain: str, entries: list[Entry]) -> None:
+        """Its agents did this. Pieces of a text are not shown any more once it is there."""
+        shown = self.progress[chain]
+        for position, body in entries:
+            if body.get("what") == "text":
+                piece = ("writing", body.get("job"))
+                kept = [
+                    one for one in shown if (one[1].get("what"), one[1].get("job")) != piece
+                ]
+                shown.clear()
+                shown.extend(kept)
+            shown.append((position, body))
+        self.wake()
+
     def wake(self) -> None:
         """Something is new."""
         for watcher in self.watchers:
@@ -188,8 +202,7 @@ class Feeds:
     def _told(self, chain: str, entries: list[Entry]) -> None:
         for feed in self._feeds.values():
             if chain in feed.progress:
-                feed.progress[chain].extend(entries)
-                feed.wake()
+                feed.told(chain, entries)
 
     async def _look(self) -> None:
         """What Redis did not ring for: one question for all projects."""

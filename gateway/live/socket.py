@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import psycopg
 import psycopg_pool
+from psycopg import AsyncConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from config.log import log as logger
@@ -87,6 +88,8 @@ class Socket:
             found = await log.project(conn, guest.project)
             if found is not None and found.user_id != guest.user:
                 raise Closed(4404, "There is no such project.")
+            if found is None and hello.epoch:  # it had begun when the client heard of it last
+                await self._check_deleted(conn, guest)
             self.begun = found is not None
             begun = await connections.begin(
                 conn,
@@ -189,12 +192,12 @@ class Socket:
             if not self.begun and watcher.feed.head:
                 await self._check_owner(guest)
             while self.last < watcher.feed.head or not self.live:
-                await self._catch_up(watcher)
+                await self._catch_up(watcher, guest)
             for chain, body in watcher.progress():
                 await self._send({"t": "progress", "chain": chain, **body})
             await watcher.news.wait()
             if watcher.feed.head < self.last:
-                raise Closed(1012, "The log is another one now: connect again.")
+                await self._lose_log(guest)
 
     async def _check_owner(self, guest: Guest) -> None:
         """The project has begun meanwhile: perhaps it is another user's. Raises Closed."""
@@ -204,14 +207,14 @@ class Socket:
             raise Closed(4404, "There is no such project.")
         self.begun = found is not None
 
-    async def _catch_up(self, watcher: Watcher) -> None:
+    async def _catch_up(self, watcher: Watcher, guest: Guest) -> None:
         found = watcher.feed.after(self.last)
         if found is None:
             async with self.here.pool.connection() as conn:
                 rows = await log.since(conn, watcher.feed.project, self.last)
             found = [(row.seq, frame(row)) for row in rows]
             if not found:  # events went with their project
-                raise Closed(1012, "The log is another one now: connect again.")
+                await self._lose_log(guest)
         for seq, text in found:
             if seq != self.last + 1:
                 raise Closed(1012, "An event is missing here: connect again.")
@@ -220,6 +223,18 @@ class Socket:
         if not self.live and self.last >= watcher.feed.head:
             self.live = True
             await self._send({"t": "live", "head": self.last})
+
+    async def _lose_log(self, guest: Guest) -> NoReturn:
+        """What was told before is no part of the log any more. Raises Closed."""
+        async with self.here.pool.connection() as conn:
+            if await log.project(conn, guest.project) is None:
+                await self._check_deleted(conn, guest)
+        raise Closed(1012, "The log is another one now: connect again.")
+
+    async def _check_deleted(self, conn: AsyncConnection, guest: Guest) -> None:
+        """Of a project that is not there: raises Closed if it was deleted."""
+        if await log.was_deleted(conn, guest.project, guest.user):
+            raise Closed(4410, "This project was deleted.")
 
     async def _listen(self, desk: Desk) -> None:
         while True:

@@ -30,7 +30,7 @@
  * @typedef {{id?: string, name: string, about: string, done?: boolean, error?: boolean}} Tool
  * @typedef {{kind?: string, chain?: string, state: string, error?: string|null,
  *   error_class?: string|null, attempt?: number, until?: string|null, cost?: number|null, choices?: string[]}} Job
- * @typedef {{job: string, tools: Tool[], texts: string[], retry?: number}} Work
+ * @typedef {{job: string, tools: Tool[], texts: string[], writing?: string, retry?: number}} Work
  * @typedef {{messages: Message[], jobs: Record<string, Job>, turns: Record<string, Job>,
  *   work: Record<string, Work>, head: string|null, version: string|null,
  *   versions: Record<string, "unchecked"|"passing"|"failing">,
@@ -133,7 +133,7 @@ export const conversation = {
       const message = { seq, role: said.role, text: String(said.text ?? ""), session: said.session ?? null, job: id, at };
       const work = said.role === "assistant" && workOf(view, id);
       add(view, work && work.tools.length ? { ...message, tools: work.tools } : message);
-      if (work) Object.assign(work, { tools: [], texts: [] });
+      if (work) Object.assign(work, NOTHING());
     } else if (OPEN[type]) {
       if (type !== "job.queued" || !view.jobs[id]) {
         const known = view.jobs[id] ?? {};
@@ -143,7 +143,7 @@ export const conversation = {
       if (view.lost?.job === id && type !== "job.parked") view.lost = null;
       if (type === "job.started") inOrderOfWork(view, id);
       const work = type === "job.queued" ? null : workOf(view, id);
-      if (work) Object.assign(work, { tools: [], texts: [] });
+      if (work) Object.assign(work, NOTHING());
     } else if (OVER[type]) {
       end(view, id, OVER[type], said);
       const proof = said.result?.check?.status === "passing" && view.messages.findLast((one) => one.role === "check" && one.job === id);
@@ -168,10 +168,11 @@ export const conversation = {
     const job = String(frame.job ?? "");
     if (view.turns[job]) return; // it was slower than the commit
     const chain = String(races(job, view.jobs[job]) ? job : (frame.chain ?? job));
-    const work = (view.work[chain] ??= { job, tools: [], texts: [] });
-    if (work.job !== job) Object.assign(work, { job, texts: [] });
-    if (frame.what === "turn.began") Object.assign(work, { tools: [], texts: [], retry: 0 });
-    else if (frame.what === "text") work.texts.push(String(frame.text ?? ""));
+    const work = (view.work[chain] ??= { job, ...NOTHING() });
+    if (work.job !== job) Object.assign(work, { job, texts: [], writing: "" });
+    if (frame.what === "turn.began") Object.assign(work, { ...NOTHING(), retry: 0 });
+    else if (frame.what === "writing") work.writing = written(work.writing ?? "", Number(frame.from ?? 0), String(frame.text ?? ""));
+    else if (frame.what === "text") Object.assign(work, { texts: [...work.texts, String(frame.text ?? "")], writing: "" });
     else if (frame.what === "model.retry") work.retry = frame.attempt ?? 1;
     else if (frame.what === "tool" && !work.tools.some((tool) => tool.id && tool.id === frame.id)) {
       work.tools.push({ id: frame.id, name: String(frame.name ?? "Tool"), about: String(frame.about ?? "") });
@@ -181,6 +182,12 @@ export const conversation = {
     }
   },
 };
+
+/** What is shown of a turn that has just begun. */
+const NOTHING = () => ({ tools: [], texts: [], writing: "" });
+
+/** The text so far with its next piece. Where something is missing between them, only the piece is sure. */
+const written = (text, from, piece) => (from === 0 ? "" : from === text.length ? text : "… ") + piece;
 
 /** Whether the job is one of a race: how the request went the race's own job tells. */
 const races = (id, job) => job?.kind === "build" && Boolean(job.chain) && job.chain !== id;
@@ -634,6 +641,7 @@ export class Live {
   #stop(/** @type {number} */ code, /** @type {string} */ reason) {
     this.#drop();
     this.#wants = false;
+    if (code === 4410) this.#begin(null); // it was deleted, and so is what is kept of it here
     this.#turn("closed", SAID[code] ?? (reason || "The server closed the conversation."), code);
   }
 

@@ -108,7 +108,7 @@ export function underWay(id, job, work, open, cancel) {
     make("span", { className: "pulse", aria: { hidden: "true" } }),
     make("span", { textContent: how + retry }), later ? null : stop);
   const why = job.error && !asks && job.state !== "started" ? make("p", { className: "why", textContent: job.error }) : null;
-  const text = (!later && work?.texts.join("\n\n")) || "";
+  const text = later || !work ? "" : [...work.texts, work.writing ?? ""].filter(Boolean).join("\n\n");
   const done = !later && work?.tools.length ? steps(work.tools, open) : null;
   const said = text && make("div", { className: "message streaming", data: { role: "assistant", streaming: "" } },
     make("p", { className: "who", textContent: WHO.assistant }), done, make("div", { className: "text" }, prose(text)));

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,29 @@ def test_an_answer_that_streams_for_longer_than_the_limit_is_awaited(at_work: At
     assert (job.state, job.error) == ("done", None)
     took = at_work.value("select extract(epoch from ended_at - started_at) from turns")
     assert took > 6, "the answer was to last longer than the limit"
+
+
+def test_a_text_is_told_as_it_is_written_and_then_whole(at_work: AtWork):
+    words = " ".join(f"word{n}" for n in range(30))
+    at_work.model.fault("slow", pace=0.05)
+    job_id = at_work.ask(Build(project=P, user=U, prompt=f"say {words}"))
+    seen, chain = dict[str, dict[str, Any]](), at_work.job(job_id).chain_id
+    running = threading.Thread(target=at_work.run, args=(job_id,))
+    running.start()
+    while running.is_alive():
+        seen |= dict(progress.follow(chain))
+    told = [body for body in seen.values() if body["what"] in ("writing", "text")]
+    *pieces, whole = told
+    assert {piece["what"] for piece in pieces} == {"writing"}
+    assert len(pieces) > 3
+    so_far = ""
+    for piece in pieces:
+        assert piece["from"] == len(so_far)
+        so_far += piece["text"]
+    assert (whole["what"], whole["text"]) == ("text", words)
+    assert words.startswith(so_far)
+    left = [body["what"] for _, body in progress.follow(chain)]
+    assert (left.count("writing"), left.count("text")) == (0, 1)
 
 
 @pytest.mark.parametrize(

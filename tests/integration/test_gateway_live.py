@@ -16,12 +16,13 @@ from psycopg import Connection
 from db.core.events import Event, append
 from db.jobs import outbox
 from tests.conftest import Configure
-from tests.gateways import Gateway, gateway, opened, tab, talk
+from tests.gateways import Gateway, Tab, gateway, opened, tab, talk
 from tests.gateways import ledger as ledger
 from tests.gateways import project as project
 from tests.gateways import url as url
 from tests.waiting import wait_until
 from worker.broker import publish
+from worker.cleanup import deletion as deleting
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,65 @@ def test_whoever_watches_a_project_that_is_deleted_is_told(
             assert (await one.closed())[0] == 1012
         async with await tab(at, project, last=2, epoch=welcome["epoch"]) as again:
             assert (await again.next("welcome"))["mode"] == "snapshot"
+
+    talk(story)
+
+
+@pytest.mark.parametrize("what", ["project", "user"])
+def test_a_conversation_that_was_deleted_has_ended(
+    at: Gateway, ledger: Connection, url: str, redis_url: str, configure: Configure, what: str
+):
+    configure(DATABASE_URL=url, REDIS_URL=redis_url)
+    project, user = f"shop-{uuid4().hex[:8]}", f"ann-{uuid4().hex[:8]}"
+    at.ask(project, user=user)
+    outbox.look(ledger)
+    ticket = at.ticket(project, user)
+
+    async def hello(one: Tab, last: int = 0, epoch: str | None = None) -> Tab:
+        await one.say(
+            **HELLO | {"project": project, "ticket": ticket, "last": last, "epoch": epoch}
+        )
+        return one
+
+    async def story() -> None:
+        async with await hello(await opened(at)) as one:
+            welcome = await one.next("welcome")
+            await one.next("live")
+            subject = project if what == "project" else user
+            await asyncio.to_thread(deleting.delete, ledger, what, subject)
+            assert await one.closed() == (4410, "This project was deleted.")
+        async with await hello(await opened(at), last=1, epoch=welcome["epoch"]) as again:
+            assert (await again.closed())[0] == 4410
+        async with await hello(
+            await opened(at)
+        ) as anew:  # who knows nothing of it may begin it
+            assert (await anew.next("welcome"))["epoch"] == ""
+
+    talk(story)
+
+
+def test_a_log_that_was_restored_into_its_database_is_another_one(
+    at: Gateway, project: str, ledger: Connection
+):
+    """As pg_restore does it: the same rows, from before the newest, in tables that are new."""
+
+    def restore() -> None:
+        with ledger.transaction():
+            ledger.execute("create temporary table kept on commit drop as select * from events")
+            ledger.execute("truncate events")
+            ledger.execute("insert into events select * from kept where seq = 1")
+            ledger.execute("update projects set event_seq = 1")
+
+    async def story() -> None:
+        async with await tab(at, project) as one:
+            welcome = await one.next("welcome")
+            await one.next("live")
+            await asyncio.to_thread(restore)
+            assert (await one.closed())[0] == 1012
+        await asyncio.to_thread(append, ledger, project, [Event("noise", None, {})] * 5)
+        async with await tab(at, project, last=one.seqs[-1], epoch=welcome["epoch"]) as again:
+            welcome = await again.next("welcome")
+            assert (welcome["mode"], welcome["at"]) == ("snapshot", 6)
 
     talk(story)
 
@@ -311,11 +371,9 @@ def test_what_the_agent_does_is_shown_as_it_happens_and_once(
     chain = str(uuid4())
     body = {"kind": "build", "chain": chain}
 
-    def does(text: str) -> None:
+    def does(text: str, what: str = "text") -> None:
         with redis.Redis.from_url(f"{redis_server.rpartition('/')[0]}/2") as client:
-            client.xadd(
-                f"progress:{chain}", {"body": json.dumps({"what": "text", "text": text})}
-            )
+            client.xadd(f"progress:{chain}", {"body": json.dumps({"what": what, "text": text})})
             client.expire(f"progress:{chain}", 60)
 
     async def story() -> None:
@@ -329,9 +387,14 @@ def test_what_the_agent_does_is_shown_as_it_happens_and_once(
             assert (await one.next("progress"))["text"] == "one"
             async with await tab(at, project) as late:
                 assert (await late.next("progress"))["text"] == "one"
+            await asyncio.to_thread(does, "tw", "writing")
+            assert (await one.next("progress"))["text"] == "tw"
             await asyncio.to_thread(does, "two")
             assert (await one.next("progress"))["text"] == "two"
-        assert [f["text"] for f in one.got if f["t"] == "progress"] == ["one", "two"]
+            async with await tab(at, project) as late:
+                assert (await late.next("progress"))["text"] == "one"
+                assert (await late.next("progress"))["text"] == "two"
+        assert [f["text"] for f in one.got if f["t"] == "progress"] == ["one", "tw", "two"]
 
     talk(story)
 

@@ -19,6 +19,7 @@ export async function conversing({ port = 0, slow = false } = {}) {
     for (const talk of talks) if (talk.socket.readyState === 1) talk.send(frame);
   };
   const event = (type, job, body = {}) => tell({ t: "event", seq: log.length + 1, type, job, at: new Date().toISOString(), body: { kind: "update", chain: `c-${job}`, ...body } });
+  const does = (job, what, more) => tell({ t: "progress", chain: `c-${job}`, job, what, ...more });
   const speak = (role, text, job) => tell({ ...said(log.length + 1, role, text, { job, chain: `c-${job}` }), at: new Date().toISOString() });
 
   function work(job, text) {
@@ -28,8 +29,8 @@ export async function conversing({ port = 0, slow = false } = {}) {
       event("session.resume_failed", job, { code: "not_found", text: "Previous session not found. Starting fresh session...", choices: ["retry", "start_new"] });
       return event("job.parked", job, { error_class: "ask", error: "Answer retry or start_new." });
     }
-    tell({ t: "progress", chain: `c-${job}`, job, what: "tool", id: `t-${job}`, name: "Write", about: "index.html" });
-    tell({ t: "progress", chain: `c-${job}`, job, what: "text", text: `I am working on: ${text}` });
+    does(job, "tool", { id: `t-${job}`, name: "Write", about: "index.html" });
+    does(job, "text", { text: `I am working on: ${text}` });
     return behaviour.slow || finish(job, text);
   }
   function finish(job, text) {
@@ -84,5 +85,5 @@ export async function conversing({ port = 0, slow = false } = {}) {
     return server.stop();
   };
   await start();
-  return { url: server.url, log, jobs, answered, behaviour, finish, start, stop, event, speak, answers, cut: () => talks.forEach(({ socket }) => socket.terminate()), connections: () => server.connections() };
+  return { url: server.url, log, jobs, answered, behaviour, finish, start, stop, event, does, speak, answers, cut: () => talks.forEach(({ socket }) => socket.terminate()), connections: () => server.connections() };
 }

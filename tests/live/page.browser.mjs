@@ -36,6 +36,26 @@ test("a message is sent and answered", async () => {
   assert.equal(await unsent(page), "0");
 });
 
+test("a text appears while it is written, and the whole one takes its place", async () => {
+  gate.behaviour.slow = true;
+  const page = await open();
+  await live(page);
+  await page.fill("#composer", "A shop");
+  await page.press("#composer", "Enter");
+  const shows = (words) => page.waitForFunction((all) => document.querySelector(".streaming .text")?.textContent === all, words);
+  const before = "I am working on: A shop\n\n";
+  await shows(before.trim());
+  gate.does("job-1", "writing", { from: 0, text: "It has **one" });
+  await shows(`${before}It has **one`);
+  gate.does("job-1", "writing", { from: 12, text: " page** n" });
+  await shows(`${before}It has **one page** n`);
+  assert.equal(await page.textContent(".streaming strong"), "**one page**");
+  gate.does("job-1", "text", { text: "It has **one page** now." });
+  await shows(`${before}It has **one page** now.`);
+  gate.finish("job-1", "a shop");
+  await sees(page, "assistant", ["Done: a shop"]);
+});
+
 test("a reload between typing and sending, and at once after sending", async () => {
   const page = await open();
   await live(page);

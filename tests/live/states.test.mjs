@@ -159,6 +159,22 @@ for (const code of [1001, 1006, 1011, 1012, 1013, 4429, 1000]) {
   });
 }
 
+test("of a conversation that was deleted nothing stays here but what was not sent", async () => {
+  const storage = inMemory();
+  const server = await serve((talk, n) => {
+    if (n === 2) return talk.close(4410, "This project was deleted.");
+    talk.welcome({ head: 1 });
+    talk.events(1, 1);
+    talk.send({ t: "live", head: 1 });
+    setTimeout(() => talk.close(1012, ""), 20);
+  });
+  const live = open(server, { storage });
+  await until(() => live.view.messages.length === 1, "what was said");
+  await until(() => live.state === "closed", "closed");
+  assert.deepEqual([live.code, live.epoch, live.view.messages], [4410, null, []]);
+  await until(async () => (await storage.load("shop\n"))?.view.messages.length !== 1, "forgotten");
+});
+
 for (const code of [4400, 4401, 4404, 4410, 4412]) {
   test(`close ${code}: not again, and a sentence says why`, async () => {
     const server = await serve((talk) => talk.close(code));
@@ -391,6 +407,21 @@ test("steps and words of a turn go into its answer, and late ones are not shown 
   conversation.progress(view, { ...frame, what: "text", text: "late" });
   assert.deepEqual(view.work, {});
   assert.deepEqual(view.messages[0].tools, [{ id: "t", name: "Write", about: "a.txt", done: true, error: true }]);
+});
+
+test("a text appears as it is written, and the whole one replaces it", () => {
+  const view = conversation.start();
+  const does = (what, more = {}) => conversation.progress(view, { chain: "c", job: "a", what, ...more });
+  does("turn.began");
+  does("writing", { from: 0, text: "I wr" });
+  does("writing", { from: 4, text: "ite" });
+  assert.equal(view.work.c.writing, "I write");
+  does("writing", { from: 12, text: "the rest" }); // Redis was away between the two
+  assert.equal(view.work.c.writing, "… the rest");
+  does("writing", { from: 0, text: "Once more" }); // the model is asked again
+  assert.equal(view.work.c.writing, "Once more");
+  does("text", { text: "Once more, and whole." });
+  assert.deepEqual([view.work.c.texts, view.work.c.writing], [["Once more, and whole."], ""]);
 });
 
 test("that a request was cancelled is told once, not for each job that would have followed", () => {

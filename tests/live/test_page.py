@@ -17,7 +17,7 @@ pytestmark = [needs_node, needs_packages, needs_chromium]
 
 def test_messages_are_sent_and_answered_and_checks_shown_in_chromium():
     _run(
-        "a message is sent|while the (message before it|other writes)|more than is kept"
+        "a message is sent|a text appears|while the (message before it|other writes)|more than is kept"
         "|checks of a turn|good: repair|check of its own|a race:"
     )
 

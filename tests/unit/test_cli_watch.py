@@ -13,7 +13,7 @@ from worker.text.units import clean
 
 EVENTS = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 TYPES = re.findall(r"^\| `([a-z_.]+)` \|", EVENTS, re.MULTILINE)
-WITHIN = ("turn.began", "turn.ended", "tool", "tool.done", "text", "model.retry")
+WITHIN = ("turn.began", "turn.ended", "tool", "tool.done", "writing", "text", "model.retry")
 
 
 def seen(what: str, **body: object) -> Happening:

@@ -22,6 +22,7 @@ from claude_agent_sdk import (
 
 from worker.agent import compacting
 from worker.agent.usage import weight
+from worker.agent.writing import Writing
 from worker.failures.errors import AgentFailed, JobError
 from worker.failures.vocabulary import STARTUP, SUBTYPES, WHOLE
 from worker.sandbox.bounds import EXCEEDED
@@ -41,6 +42,7 @@ class Report:
 
     result: ResultMessage | None = None
     messages: int = 0
+    writing: Writing = field(default_factory=Writing)
     seen_ids: list[str] = field(default_factory=list[str])
     cli_version: str | None = None
     model: str | None = None

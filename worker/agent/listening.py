@@ -18,6 +18,7 @@ from claude_agent_sdk import (
     MirrorErrorMessage,
     RateLimitEvent,
     ResultMessage,
+    StreamEvent,
     SystemMessage,
     TextBlock,
     ToolResultBlock,
@@ -65,6 +66,8 @@ def note(message: object, watch: Watch, report: Report, cwd: Path) -> None:
             report.mirror_error = error  # the SDK goes on; a head must not
         case SystemMessage(subtype=subtype, data=data):
             _note_system(subtype, data, watch, report)
+        case StreamEvent(event=event, parent_tool_use_id=None):
+            report.writing.hear(event, watch)
         case AssistantMessage():
             _note_assistant(message, watch, report, cwd)
         case UserMessage(content=list(blocks)):

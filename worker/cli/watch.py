@@ -39,8 +39,8 @@ class Happening:
     """One thing that happened in a chain.
 
     `what` is an event's type as in docs/events.md (`job.started`, `session.moved`,
-    `job.done`, …), or, within a turn: `turn.began`, `tool`, `text`, `model.retry`,
-    `turn.ended`. `kind` is the job's (`build`, `metadata`, …), `step` the turn's name.
+    `job.done`, …), or, within a turn: `turn.began`, `tool`, `tool.done`, `writing`, `text`,
+    `model.retry`, `turn.ended`. `kind` is the job's (`build`, `metadata`, …), `step` the turn's name.
     `body` is as the event or the agent gave it: data of others, to be shown escaped.
 
     Three are no events but what was seen when one looked: `waits` (another reason than before;
@@ -180,10 +180,11 @@ def _progress(chain: UUID, after: str) -> tuple[list[Happening], str]:
 
 
 def worth_a_line(seen: Happening) -> bool:
-    """Whether people want to read of it: a tool call that ended well says nothing new."""
+    """Whether people want to read of it: a tool call that ended well says nothing new, nor do the
+    pieces of a text that comes whole."""
     if seen.what == "tool.done":
         return bool(seen.body.get("error"))
-    return seen.what != PULSE
+    return seen.what not in (PULSE, "writing")
 
 
 def line(seen: Happening) -> str:

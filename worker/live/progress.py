@@ -1,7 +1,8 @@
 """What the agent is doing right now, for those who watch: a Redis stream, and no more.
 
 High-rate and volatile: tool calls and text as they come. What matters is in Postgres
-at the commit. The stream of a chain is capped and lives an hour.
+at the commit. The stream of a chain is capped and lives an hour. The pieces of a text that
+is being written stay until it is whole.
 
 Beside it, for each job whose agent runs, for how long it has been silent: noted when its
 turn begins and with each renewal of its hold.
@@ -10,6 +11,7 @@ turn begins and with each renewal of its hold.
 import json
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +25,8 @@ from worker.process import crash_points
 
 QUIET = 10.0  # seconds in which a Redis that is away is not asked again
 KEPT = 500  # entries of one chain's stream
-TEXT = 2_000  # characters of one entry
+TEXT = 8_000  # characters of one entry
+WRITING = "writing"  # a piece of a text
 BEGAN, ENDED = "turn.began", "turn.ended"  # between them an agent runs, and may be silent
 NOTED = 120_000  # milliseconds for which a silence is known, if it is not noted again
 
@@ -35,31 +38,46 @@ def key(chain_id: UUID) -> str:
 
 def of_step(job: Claimed, step: str) -> Callable[[str, dict[str, Any]], None]:
     """A function that tells what happens in this step. It never raises and never waits long."""
-    name = key(job.chain_id)
-    quiet_until = 0.0
+    return _Teller(job, step).tell
 
-    def saw(what: str, body: dict[str, Any]) -> None:
-        nonlocal quiet_until
+
+@dataclass(slots=True)
+class _Teller:
+    job: Claimed
+    step: str
+    quiet_until: float = 0.0
+    pieces: list[str] = field(default_factory=list[str])  # of a text that is not whole: places
+
+    def tell(self, what: str, body: dict[str, Any]) -> None:
         crash_points.reach(what)
-        if time.monotonic() < quiet_until:
+        if time.monotonic() < self.quiet_until:
             return
-        told = {"what": what, "job": str(job.id), "kind": job.kind, "step": step, **body}
+        try:
+            place = self._added(what, body)
+        except redis.RedisError as exc:
+            self.quiet_until = time.monotonic() + QUIET
+            log.debug("progress.not_told", error=type(exc).__name__)
+            return
+        if what == WRITING:
+            self.pieces.append(place)
+
+    def _added(self, what: str, body: dict[str, Any]) -> str:
+        job, name = self.job, key(self.job.chain_id)
+        told = {"what": what, "job": str(job.id), "kind": job.kind, "step": self.step, **body}
         if isinstance(text := told.get("text"), str):
             told["text"] = text[:TEXT]
-        try:
-            with client(PROGRESS).pipeline(transaction=True) as pipe:
-                pipe.xadd(name, {"body": json.dumps(told)}, maxlen=KEPT, approximate=True)
-                pipe.expire(name, settings().checkpoint_ttl)
-                if what == BEGAN:
-                    pipe.set(_silence(job.id), "0.0", px=NOTED)
-                elif what == ENDED:
-                    pipe.unlink(_silence(job.id))
-                pipe.execute()
-        except redis.RedisError as exc:
-            quiet_until = time.monotonic() + QUIET
-            log.debug("progress.not_told", error=type(exc).__name__)
-
-    return saw
+        with client(PROGRESS).pipeline(transaction=True) as pipe:
+            pipe.xadd(name, {"body": json.dumps(told)}, maxlen=KEPT, approximate=True)
+            pipe.expire(name, settings().checkpoint_ttl)
+            if what == BEGAN:
+                pipe.set(_silence(job.id), "0.0", px=NOTED)
+            elif what == ENDED:
+                pipe.unlink(_silence(job.id))
+            if self.pieces and not (what == WRITING and body["from"]):
+                pipe.xdel(name, *self.pieces)
+                self.pieces.clear()
+            place, *_ = pipe.execute()
+        return place
 
 
 def _silence(job_id: UUID) -> str:
