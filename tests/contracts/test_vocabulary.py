@@ -22,6 +22,10 @@ LISTS = re.compile(rb'\[(?:"\w+",?){2,}\]')
 SYSTEM = re.compile(rb'type:[\w$]+\("system"\),subtype:[\w$]+\("(\w+)"\)')
 MESSAGE = re.compile(rb'\((\{type:[\w$]+\("([a-z_]+)"\))')
 OF_A_SESSION = re.compile(rb"[,{](session_id|uuid):[\w$]+\(")
+FIELD = re.compile(
+    rb"\b(compact_result|compact_metadata:[\w$]+\(\{trigger):[\w$]+\((\[[^\]]*\])\)"
+)
+STATUS = re.compile(rb'\(\[((?:[\w$]+\("\w+"\),)*[\w$]+\("compacting"\)[^\]]*)\]\)')
 MESSAGES = Path(__file__).with_name("messages.txt")
 LARGEST = 80_000  # bytes of one description
 
@@ -32,6 +36,7 @@ class Words:
 
     lists: list[list[str]]
     messages: set[str]
+    fields: dict[str, set[str]]  # the values of some
 
     def among(self, *known: str) -> set[str]:
         """The words of the lists that have all of these."""
@@ -54,7 +59,12 @@ def words() -> Words:
         for found in MESSAGE.finditer(source)
         if OF_A_SESSION.search(_object(source, found.start(1)))
     }
-    return Words(lists, of_system | of_type)
+    fields = {
+        found[1].decode().partition(":")[0]: set(re.findall(r'"(\w+)"', found[2].decode()))
+        for found in FIELD.finditer(source)
+    }
+    fields["status"] = set(re.findall(r'"(\w+)"', b"".join(STATUS.findall(source)).decode()))
+    return Words(lists, of_system | of_type, fields)
 
 
 def _object(source: bytes, begin: int) -> bytes:
@@ -97,6 +107,15 @@ def test_each_word_for_an_ending_has_a_class(
     words: Words, table: dict[str, str | None], known: tuple[str, ...]
 ):
     assert words.among(*known) - table.keys() == set()
+
+
+def test_what_a_compaction_can_come_to_and_a_session_be_busy_with_is_known(words: Words):
+    """worker/agent/listening.py takes any result but `failed` as a success, and no status as an end."""
+    assert words.fields == {
+        "compact_result": {"success", "failed"},
+        "compact_metadata": {"manual", "auto"},
+        "status": {"compacting", "requesting"},
+    }
 
 
 def test_of_each_message_it_is_said_what_becomes_of_it(words: Words):
