@@ -152,8 +152,19 @@ def sweep() -> None:
             "directories": sweep_directories(walk.until),
             "branches": branch_places.sweep(conn, walk),
             "checkpoints": sweep_checkpoints(walk.until),
-            "live_connections": connections.sweep(conn, LIVE_KEPT, PAGE),
-            "voice": voice.sweep(conn, settings().jobs_kept, PAGE),
+            "live_connections": _pages(
+                lambda: connections.sweep(conn, LIVE_KEPT, PAGE), walk.until
+            ),
+            "voice": _pages(lambda: voice.sweep(conn, settings().jobs_kept, PAGE), walk.until),
         }
 
     _periodic("sweep", work)
+
+
+def _pages(page: Callable[[], int], until: float) -> int:
+    """Page after page until one has nothing, or the time is over; how much was done."""
+    done = some = page()
+    while some and time.monotonic() < until:
+        some = page()
+        done += some
+    return done

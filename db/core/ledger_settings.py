@@ -18,6 +18,7 @@ def here() -> dict[str, Any]:
     return {
         "prompt_limit": settings().prompt_limit,
         "user_rate": settings().user_rate,
+        "user_slots": settings().user_slots,
         "callback_hosts": settings().callbacks_to,
         "check": settings().check,
         "workspaces": list(dict.fromkeys((str(root.resolve()), str(root)))),

@@ -298,7 +298,7 @@ $$;
 
 -- Choose up to `room` ready jobs, and note that their messages go out. The most urgent first; among
 -- equals the user who has the fewest running or on their way, then who was served longest ago,
--- then the oldest request. No user gets more than `user_slots` (0: no limit).
+-- then the oldest request. No user gets more than `user_slots` (0: no limit), or the ledger's number.
 -- A message that nobody claims is owed again after `pause`, twice that, … at most `longest`.
 create or replace function baton_publish(
     room int, user_slots int, pause interval, longest interval
@@ -311,6 +311,7 @@ declare
     idle   text[];
     chosen uuid[];
     behind uuid[];
+    most   constant int := baton_user_slots(user_slots);
 begin
     if room <= 0 or not baton_my_turn() then
         return;
@@ -346,7 +347,7 @@ begin
              where t.user_id not in (select k.user_id from ranked k)),
            array_agg(r.id) into asked, idle, chosen
       from (select * from ranked
-             where user_slots = 0 or nth <= user_slots
+             where most = 0 or nth <= most
              order by priority desc, nth, more, served_at nulls first, pos, id limit room) r;
     exit when idle is null;
     perform baton_note_ready(idle);  -- what they had ready went another way

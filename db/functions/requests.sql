@@ -43,6 +43,12 @@ begin
     return (select s.value from baton_settings s where s.name = name);
 end $$;
 
+-- How many jobs of one user may be at work: as the newest worker said; else what the asker goes by.
+create or replace function baton_user_slots(own int) returns int language plpgsql stable as $$
+begin
+    return coalesce((baton_setting('user_slots') #>> '{}')::int, own);
+end $$;
+
 create or replace function baton_check_name(what text, value text, field text default '')
 returns void language plpgsql as $$
 begin

@@ -166,7 +166,7 @@ CLAIM: LiteralString = (
     """
     with due_job as (  -- of two that ask at once, one gets it; baton_races_only asks what we know
         select id, chain_id, project_id, user_id, lane, pos, kind, retry_of, args, priority,
-               rescues, started_at, announced from jobs
+               rescues, started_at, announced, baton_user_slots(%(user_slots)s) as most from jobs
          where id = %(id)s and state in ('queued', 'parked') and run_at <= now()
            and (not args ?| array['race', 'racer'] or set_config('baton.knows', 'races', true) <> '')
            for update skip locked
@@ -181,7 +181,7 @@ CLAIM: LiteralString = (
     + BESIDE
     + """)
            and (%(chosen)s or not baton_waits_ahead(q.user_id, q.priority, q.pos))
-           and (%(user_slots)s = 0 or %(user_slots)s > (
+           and (q.most = 0 or q.most > (
                 select count(*) from jobs r where r.user_id = q.user_id and r.state = 'running'))
            and not exists (select from limits l
                             where l.credential = %(credential)s and l.until > now())

@@ -61,6 +61,7 @@ class Fleet:
     limit_until: datetime | None  # if every credential of theirs is limited: until when
     limit_reason: str | None
     relay_silent_s: float | None  # since the latest relay was heard of; None: of none ever
+    user_slots: int  # of one user; 0: no limit
 
 
 FACTS: LiteralString = """
@@ -103,8 +104,9 @@ def facts(conn: Connection, ids: Sequence[UUID]) -> list[Facts]:
         return cur.execute(FACTS, {"ids": list(ids)}).fetchall()
 
 
-def fleet(conn: Connection, *, silent_after: timedelta) -> Fleet:
-    """Who is there to take a job; a worker is online that was heard of within `silent_after`."""
+def fleet(conn: Connection, *, silent_after: timedelta, user_slots: int) -> Fleet:
+    """Who is there to take a job; a worker is online that was heard of within `silent_after`.
+    `user_slots`: what is gone by while no worker has told the ledger."""
     with conn.cursor(row_factory=class_row(Fleet)) as cur:
         found = cur.execute(
             """
@@ -124,13 +126,14 @@ def fleet(conn: Connection, *, silent_after: timedelta) -> Fleet:
                      where state = 'running' and last_chance) as last_chances,
                    first_lifted.limit_until, first_lifted.limit_reason,
                    (select extract(epoch from now() - max(seen_at))::float from relays)
-                       as relay_silent_s
+                       as relay_silent_s,
+                   baton_user_slots(%s) as user_slots
               from (select 1) one
               left join lateral (select limit_until, limit_reason from online
                                   where not exists (select from able)
                                   order by limit_until limit 1) first_lifted on true
             """,
-            (silent_after,),
+            (silent_after, user_slots),
         ).fetchone()
     assert found
     return found

@@ -141,14 +141,15 @@ def drop_branches(
 ) -> list[Dropped]:
     """End branches that had no turn and no job for so long, the longest unused first; before them those
     of races that were cancelled."""
-    dropped = branches.drop_lost(conn, limit=ROWS)
+    walk = walk or Walk()
+    dropped = branches.drop_lost(conn, walk.until)
 
     def page(after: Key | None) -> tuple[int, Key | None]:
         done, last = branches.drop_unused(conn, unused, limit=PROJECTS, after=after)
         dropped.extend(done)
         return len(done), last
 
-    (walk or Walk()).go(page)
+    walk.go(page)
     return dropped
 
 

@@ -8,10 +8,12 @@ Whoever asks for a job of a branch holds its row until that is committed (baton_
 ends it takes the row alone, and then looks for open jobs. So no job is left without its branch.
 """
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, LiteralString
 
 import psycopg
@@ -166,8 +168,9 @@ UNUSED: LiteralString = """
                             or j.finished_at >= clock_timestamp() - %(unused)s))"""
 
 
-def drop_lost(conn: Connection, *, limit: int) -> list[Dropped]:
-    """End branches of races that are over, and that no race has ended: of those that were cancelled."""
+def drop_lost(conn: Connection, until: float = float("inf")) -> list[Dropped]:
+    """End branches of races that are over, and that no race has ended: of those that were cancelled.
+    One after the other, up to `until` (monotonic seconds)."""
     found = conn.execute(
         """
         select b.project_id, b.lane
@@ -175,10 +178,10 @@ def drop_lost(conn: Connection, *, limit: int) -> list[Dropped]:
          where j.args ? 'racer' and j.finished_at > clock_timestamp() - interval '1 day'
            and """
         + LOST
-        + " order by j.finished_at limit %s",
-        (limit,),
+        + " order by j.finished_at"
     ).fetchall()
-    dropped = [_drop_if(conn, project, lane, LOST, {}, why="race") for project, lane in found]
+    in_time = takewhile(lambda _: time.monotonic() < until, found)
+    dropped = (_drop_if(conn, project, lane, LOST, {}, why="race") for project, lane in in_time)
     return [each for each in dropped if each]
 
 

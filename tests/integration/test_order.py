@@ -15,12 +15,14 @@ import psycopg
 import pytest
 from psycopg import Connection
 
+from db.core import ledger_settings
 from db.core.events import Event
 from db.jobs import attempts, endings, limits, outbox, relays, workers
 from db.jobs.endings import Wait
 from db.jobs.jobs import NEVER
 from db.jobs.outbox import Room
 from db.jobs.workers import Worker
+from tests.conftest import Configure
 from tests.counting import reading
 from tests.invariants import violations
 from tests.ledger import (
@@ -168,6 +170,19 @@ def test_no_user_runs_more_than_the_limit(conn: Connection, slots: Slots):
     slots.end(0)
     (again,) = slots.fill(user_slots=2)
     assert job_row(conn, again, "user_id") == "ann"
+
+
+def test_the_limit_of_a_user_is_the_ledgers_for_the_relay_and_for_who_claims(
+    conn: Connection, configure: Configure, slots: Slots
+):
+    slots.many = 6
+    flood(conn, 10, 10)
+    configure(BATON_USER_SLOTS="2")
+    ledger_settings.tell(conn)
+    configure(BATON_USER_SLOTS=None)
+    assert len(slots.fill(user_slots=5)) == 2, "a relay that was told another number"
+    (another,) = conn.execute("select id from jobs where ready limit 1").fetchall()
+    assert claim(conn, another[0]) is None, "a worker that was told none"
 
 
 @dataclass

@@ -253,3 +253,19 @@ def test_every_key_without_an_end_gets_one_however_many_there_are(
     assert sweep_checkpoints(time.monotonic() - 1) == 0, "its time was up"
     assert sweep_checkpoints() == 1200
     assert sweep_checkpoints() == 0
+
+
+def test_a_run_sweeps_all_connections_that_have_gone(
+    conn: Connection, dsn: str, redis_url: str, configure: Configure
+):
+    configure(DATABASE_URL=dsn, REDIS_URL=redis_url)
+    conn.execute(
+        """
+        insert into live_connections (conn, project_id, user_id, gateway, status, last_active_at)
+        select gen_random_uuid(), 'p', 'u', 'g', 'disconnected', now() - interval '2 days'
+          from generate_series(1, 12000)
+        """
+    )
+    periodic.sweep()
+    assert one(conn, "select count(*) from live_connections") == 0
+    assert one(conn, "select (result ->> 'live_connections')::int from ticks") == 12_000

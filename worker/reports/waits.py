@@ -50,7 +50,11 @@ def of(conn: Connection, ids: Iterable[UUID]) -> dict[UUID, Waits]:
     found = waiting.facts(conn, list(ids))
     if not found:
         return {}
-    fleet = waiting.fleet(conn, silent_after=settings().worker_silent_after)
+    fleet = waiting.fleet(
+        conn,
+        silent_after=settings().worker_silent_after,
+        user_slots=settings().user_slots,
+    )
     before = {fact.before_id for fact in found if fact.before_id}
     ahead = {fact.id: why(fact, fleet) for fact in waiting.facts(conn, list(before))}
     short = names.shortest_of_jobs(conn, list(before | {fact.id for fact in found}))
@@ -218,8 +222,8 @@ def _all_limited(_: Facts, fleet: Fleet) -> Waits | None:
     )
 
 
-def _users_limit(fact: Facts, _: Fleet) -> Waits | None:
-    limit = settings().user_slots
+def _users_limit(fact: Facts, fleet: Fleet) -> Waits | None:
+    limit = fleet.user_slots
     if not limit or fact.users_others < limit or fact.out_s is not None:
         return None
     many = f"{fact.users_others} jobs" if fact.users_others > 1 else "a job"
