@@ -6,6 +6,7 @@ its prompts are lines such as `write ok.txt: yes`.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ import pytest
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from config.settings import Settings
 from db.core.codes import refusal
 from db.jobs import checks, jobs
 from dev.stack.processes import alive, carrying
@@ -70,6 +72,29 @@ def test_a_version_that_passes_is_told_so_and_its_chain_goes_on(at_work: AtWork)
     assert chain[0].result
     assert chain[0].result["check"] == {"status": "passing", "repairs": 0}
     assert chain[0].result["files_created"] == ["b.txt"]
+
+
+def test_a_job_whose_checks_take_long_goes_on_in_another_process_and_spends_no_try(
+    at_work: AtWork, monkeypatch: pytest.MonkeyPatch
+):
+    """Else Celery ends it after some hours, which counts as a worker's death."""
+    at_work.begin("write a.txt: a")
+    asked = at_work.ask(Update(project=P, user=U, prompt="write b.txt: b", check=MENDED))
+    with monkeypatch.context() as then:
+        then.setattr(Settings, "hard_limit", timedelta(0))
+        assert at_work.run(asked).error_class == "long_job"
+    first = at_work.job(asked)
+    assert (first.state, first.attempts) == ("queued", 0)
+    assert rounds(at_work) == []
+    with monkeypatch.context() as then:
+        times = iter([timedelta(hours=6), *[timedelta(0)] * 9])
+        then.setattr(Settings, "hard_limit", property(lambda _: next(times)))
+        assert at_work.run(asked).error_class == "long_job"
+    assert rounds(at_work) == [(0, 1, "failed")]
+    assert at_work.run(asked).state == "done"
+    assert at_work.job(asked).attempts == 1
+    assert rounds(at_work) == [(0, 1, "failed"), (1, 1, "passed")]
+    assert at_work.value("select count(*) from turns where step = 'repair:1'") == 1
 
 
 def test_what_fails_is_mended_by_the_session_that_made_it(at_work: AtWork):

@@ -74,6 +74,7 @@ STOP_TEXTS = {
     "cancelled": "Cancelled on request.",
     "replaced_by_request": "Stopped for a newer request.",
     "drained": "Its worker was stopped; another goes on with it.",
+    "long_job": "It takes long: it goes on in a process of its own.",
     "lease_lost": "Its worker lost the job to another.",
     "turn_timeout": "The agent ran longer than BATON_TURN_TIMEOUT allows.",
     "idle_timeout": "The agent said nothing for as long as BATON_IDLE_TIMEOUT allows.",

@@ -21,7 +21,7 @@ class Verdict(Enum):
     FRESH = "fresh"  # resumed in vain: once more in a fresh session
     FAIL = "fail"  # trying again would only repeat it
     CANCELLED = "cancelled"
-    DRAINED = "drained"  # a deploy: back to the queue, no attempt is spent
+    DRAINED = "drained"  # a deploy, a long job: back to the queue, no attempt is spent
     LOST = "lost"  # the attempt was replaced: write nothing
 
 
@@ -130,6 +130,7 @@ STOPS = {
     "cancelled": Verdict.CANCELLED,
     "replaced_by_request": Verdict.CANCELLED,
     "drained": Verdict.DRAINED,
+    "long_job": Verdict.DRAINED,
     "lease_lost": Verdict.LOST,
     "turn_timeout": Verdict.RETRY,
     "idle_timeout": Verdict.RETRY,

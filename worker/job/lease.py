@@ -23,6 +23,7 @@ from config.settings import settings
 from db.core.pool import connection
 from db.jobs import attempts
 from db.jobs.attempts import Claimed
+from worker.failures.errors import Stopped
 from worker.process import crash_points, drain, identity
 from worker.process.fence import fenced
 from worker.process.reaper import reap
@@ -49,6 +50,7 @@ class Lease:
     ending_since: float | None = None
     cut_off: bool = False  # whether Postgres did not answer in time since the last renewal
     renew_at: float = 0.0
+    began: float = field(default_factory=identity.now)
     done: threading.Event = field(default_factory=threading.Event)
 
     def alive(self) -> None:
@@ -66,6 +68,12 @@ class Lease:
     def stop(self, reason: str) -> None:
         """Stop the turn; the first reason counts."""
         self.stopped = self.stopped or reason
+
+    def check_time(self) -> None:
+        """Between two parts of a job, each of which is committed. Raises Stopped when this process has had
+        half of what Celery gives it: another attempt goes on, with a process of its own."""
+        if identity.now() - self.began > settings().hard_limit.total_seconds() / 2:
+            raise Stopped("long_job")
 
     def excuse(self) -> None:
         """A turn ran into its own limit of time, and is over: another may begin."""

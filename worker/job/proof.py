@@ -60,6 +60,7 @@ def prove(at: Attempt, asked: list[str], *, here: bool) -> None:
         stand = _stand(at)
         if (why := _enough(at, stand, failed)) is not None:
             raise _unproven(at, stand, failed, why)
+        at.lease.check_time()
         _repair(at, stand, failed)
         stand = _stand(at)
     _settle(at, checked=bool(asked))
@@ -87,6 +88,8 @@ def _check(at: Attempt, stand: Stand, asked: list[str]) -> Result | None:
     """One round of the commands, but for those that came to an end already; the one that failed."""
     done = {one.number: one for one in stand.of_round(stand.repairs)}
     for number, line in enumerate(asked, start=1):
+        if number not in done:
+            at.lease.check_time()
         found = done.get(number) or _run(at, stand.repairs, number, line)
         if number not in done:
             _record(at, found, last=number == len(asked))
