@@ -754,6 +754,7 @@ create table webhooks (
     constraint webhooks_state_check CHECK (state = ANY (ARRAY['waiting'::text, 'delivered'::text, 'given_up'::text]))
 );
 CREATE INDEX webhooks_due ON webhooks USING btree (host, try_at) WHERE state = 'waiting'::text;
+CREATE INDEX webhooks_held ON webhooks USING btree (host) WHERE held_until IS NOT NULL;
 CREATE INDEX webhooks_project ON webhooks USING btree (project_id);
 CREATE INDEX webhooks_undelivered ON webhooks USING btree (since DESC) WHERE state <> 'delivered'::text;
 CREATE INDEX webhooks_user ON webhooks USING btree (user_id);

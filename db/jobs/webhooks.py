@@ -34,10 +34,19 @@ def take(conn: Connection, many: int) -> list[Due]:
         return cur.execute(TAKE, {"many": many, "at_once": AT_ONCE, "hold": HOLD}).fetchall()
 
 
-TAKE: LiteralString = """
-    with due as (
-        select w.chain_id from (select distinct host from webhooks
-                                 where state = 'waiting' and try_at <= now()) h
+# One step an entry of the index `webhooks_due`, not all that waits. The last is null.
+HOSTS: LiteralString = """
+    hosts as (
+        select min(host) as host from webhooks where state = 'waiting'
+         union all
+        select (select min(w.host) from webhooks w where w.state = 'waiting' and w.host > h.host)
+          from hosts h where h.host is not null
+    )"""
+TAKE: LiteralString = (
+    "with recursive"
+    + HOSTS
+    + """, due as (
+        select w.chain_id from hosts h
          cross join lateral (
             select chain_id from webhooks
              where state = 'waiting' and host = h.host and try_at <= now()
@@ -50,8 +59,9 @@ TAKE: LiteralString = """
          limit %(many)s
     )
     update webhooks w set held_until = now() + %(hold)s, tries = w.tries + 1
-      from due where w.chain_id = due.chain_id
+     where w.chain_id = any(array(select chain_id from due))
     returning w.chain_id, w.url, w.host, now() - w.since as age, w.tries"""
+)
 
 
 def delivered(conn: Connection, one: Due, status: int) -> None:
@@ -115,9 +125,9 @@ def undelivered(conn: Connection, *, limit: int = 200) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What was not delivered, of the newest that were not. `failing`: tried in vain, to be tried
-    again; `overdue_s`: for how long the one that is due longest has been; `host`, `error`: of the
-    newest that failed."""
+    """What was not delivered. `overdue_s`: for how long the one that is due longest has been. The rest is
+    of the newest only: `failing` were tried in vain, to be tried again; `host`, `error`: of the newest
+    that failed."""
 
     failing: int
     given_up: int
@@ -134,13 +144,20 @@ def standing(conn: Connection, *, limit: int = 1000) -> Standing:
     return found
 
 
-STANDING: LiteralString = """
+STANDING: LiteralString = (
+    "with recursive"
+    + HOSTS
+    + """
     select count(*) filter (where state = 'waiting' and error is not null) as failing,
            count(*) filter (where state = 'given_up' and ended_at > now() - interval '1 day')
                as given_up,
-           extract(epoch from max(now() - try_at) filter (
-               where state = 'waiting' and try_at < now()
-                 and (held_until is null or held_until <= now())))::float8 as overdue_s,
+           (select extract(epoch from max(now() - w.try_at))::float8 from hosts h
+             cross join lateral (
+                select try_at from webhooks
+                 where state = 'waiting' and host = h.host and try_at < now()
+                   and (held_until is null or held_until <= now())
+                 order by try_at limit 1) w) as overdue_s,
            (array_agg(host order by since desc) filter (where error is not null))[1] as host,
            (array_agg(error order by since desc) filter (where error is not null))[1] as error
       from (select * from webhooks where state <> 'delivered' order by since desc limit %s) newest"""
+)

@@ -25,6 +25,7 @@ from tests.commandline import Baton
 from tests.commandline import bare as bare
 from tests.commandline import baton as baton
 from tests.conftest import Configure
+from tests.counting import reading
 from tests.gateways import gateway
 from tests.ledger import advance, ask, begun, claim, finish, next_job, one, turn
 from tests.receivers import Receiver, receiver
@@ -385,6 +386,33 @@ def test_many_senders_take_each_once_and_one_host_leaves_room_for_others(
     hosts = set(one(conn, "select array_agg(distinct host) from webhooks where tries > 0"))
     assert "b.example" in hosts | later
     assert one(conn, "select count(*) from webhooks where tries = 0") > 0, "a.example waits"
+
+
+def test_what_is_not_due_costs_a_sender_nothing_and_hides_nothing(conn: Connection):
+    """Two hosts that are away with thousands of webhooks, and one whose only one is due and the oldest."""
+    conn.execute(
+        """
+        with new as (select gen_random_uuid() as id, n from generate_series(0, 6000) n), j as (
+            insert into jobs (id, chain_id, project_id, user_id, kind, state, finished_at)
+            select id, id, 'p', 'u', 'build', 'done', now() from new returning id)
+        insert into webhooks (chain_id, project_id, user_id, url, host, since, tries, try_at, error)
+        select id, 'p', 'u', 'https://h/', case when n = 0 then 'z.example' else 'a' || n % 2 end,
+               now() - case when n = 0 then interval '2 h' else interval '1 h' end, 1,
+               now() + case when n = 0 then interval '-2 h' else interval '1 h' end, 'away'
+          from new join j using (id)
+        """
+    )
+    conn.execute("vacuum analyze webhooks")
+    standing = webhooks.standing(conn)
+    assert standing.overdue_s
+    assert standing.overdue_s > 7000, "it stands behind the 1000 newest"
+    with reading(conn) as read:
+        (due,) = webhooks.take(conn, 32)
+    assert due.host == "z.example"
+    assert read.rows < 50, "of 6001"
+    with reading(conn) as read:
+        assert webhooks.take(conn, 32) == []
+    assert read.rows < 50, "of 6001"
 
 
 def test_a_certificate_is_for_the_name_and_not_for_the_address_it_leads_to(
