@@ -101,15 +101,27 @@ def test_a_cli_of_another_version_is_named(
     program = tmp_path / "claude"
     program.write_text(f"#!/bin/sh\necho '{says}'\n")
     program.chmod(0o755)
-    version.cli_version.cache_clear()
-    try:
-        found = checks(BATON_CLI_PATH=str(program))["agent CLI"]
-        with capture_logs() as logged:
-            version.warn_of_another()  # as a worker starts
-    finally:
-        version.cli_version.cache_clear()
+    found = checks(BATON_CLI_PATH=str(program))["agent CLI"]
+    with capture_logs() as logged:
+        version.warn_of_another()  # as a worker starts
     assert (found[0], sentence in found[1]) == (state, True), found
     assert [sentence in line["why"] for line in logged] == ([] if state == "ok" else [True])
+
+
+def test_a_cli_that_could_not_tell_once_is_asked_again_after_a_while(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program = tmp_path / "claude"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    configure(BATON_CLI_PATH=str(program))
+    assert version.cli_version() is None
+    program.write_text("#!/bin/sh\necho 2.1.7\n")
+    assert version.cli_version() is None, "not by each who wants to know"
+    monkeypatch.setattr(version, "AGAIN", version.AGAIN / 1000)
+    assert version.cli_version() == "2.1.7"
+    program.unlink()
+    assert version.cli_version() == "2.1.7"
 
 
 def test_the_cli_that_the_sdk_brings_along_is_the_one_that_is_tested():

@@ -7,7 +7,8 @@ on was seen in one version, the one that the SDK brings along.
 
 import re
 import subprocess
-from functools import cache
+import time
+from functools import lru_cache
 
 import structlog
 
@@ -16,15 +17,27 @@ from worker.sandbox.leash import cli
 
 log = structlog.get_logger()
 
+AGAIN = 300.0  # seconds until a program that told nothing is asked again
 TESTED = "2.1.332"  # a test holds that it is the version of the pinned SDK
 
 
-@cache
+_told = dict[str, str]()  # by the program's path
+
+
 def cli_version() -> str | None:
-    """As `claude --version` says it (`2.1.327`); None if the program cannot be run."""
+    """As `claude --version` says it (`2.1.327`); None if the program cannot be run: it is asked again
+    then, but not by each who wants to know."""
+    path = cli()
+    if path not in _told and (version := _asked(path, int(time.monotonic() // AGAIN))):
+        _told[path] = version
+    return _told.get(path)
+
+
+@lru_cache(maxsize=1)
+def _asked(path: str, _: int) -> str | None:
     try:
         done = subprocess.run(
-            [cli(), "--version"], capture_output=True, text=True, timeout=30, check=False
+            [path, "--version"], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
