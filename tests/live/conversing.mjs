@@ -7,7 +7,7 @@ export async function conversing({ port = 0, slow = false } = {}) {
   const jobs = new Map(); // id → {text, job}
   const talks = new Set();
   const answered = []; // what people chose
-  const behaviour = { loseAck: false, loseSession: false, slow, refuse: null, closeWith: null, epoch: "e1" };
+  const behaviour = { loseAck: false, loseSession: false, slow, refuse: null, closeWith: null, holds: null, epoch: "e1" };
   const answers = {
     "/v1/session": { body: JSON.stringify({ project: "shop", user: "ann" }) },
     "/v1/projects/shop/events": (query) => ({ body: JSON.stringify(log.slice(Number(query.get("offset"))).slice(0, 500).map(({ t: _, ...event }) => event)) }),
@@ -41,11 +41,13 @@ export async function conversing({ port = 0, slow = false } = {}) {
 
   async function serve(talk) {
     if (behaviour.closeWith) return talk.close(behaviour.closeWith);
+    if (behaviour.holds === "connecting") return undefined;
     talks.add(talk);
     talk.socket.on("close", () => talks.delete(talk));
     const { last, epoch } = talk.hello;
     talk.welcome({ head: log.length, epoch: behaviour.epoch });
     for (const frame of log.slice(epoch === behaviour.epoch ? last : 0)) talk.send(frame);
+    if (behaviour.holds === "replaying") return undefined;
     talk.send({ t: "live", head: log.length });
     for (;;) {
       const frame = await talk.next();

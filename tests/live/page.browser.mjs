@@ -351,6 +351,55 @@ test("no connection after all tries: failed, with Retry and Start new", async ()
   assert.deepEqual(await texts(page, "assistant"), ["Done: before"]);
 });
 
+const BRING = {
+  connecting: () => (gate.behaviour.holds = "connecting", gate.cut()),
+  replaying: () => (gate.behaviour.holds = "replaying", gate.cut()),
+  live: () => {},
+  reconnecting: () => gate.stop(),
+  failed: async (page) => {
+    await page.clock.install();
+    await gate.stop();
+    await until(async () => (await page.clock.runFor(2000), (await page.getAttribute("body", "data-state")) === "failed"), "failed");
+    await page.clock.resume();
+  },
+  closed: () => (gate.behaviour.closeWith = 4401, gate.cut()),
+};
+const AFTERWARDS = {
+  reconnecting: () => gate.start(),
+  failed: () => gate.start(),
+  closed: async (page) => {
+    await page.waitForSelector('body[data-state="closed"]');
+    gate.behaviour.closeWith = null;
+    await page.click("#retry");
+  },
+};
+for (const [state, bring] of Object.entries(BRING)) {
+  test(`a reload while ${state}: the conversation is there, a message is sent once, a draft is kept`, async () => {
+    const page = await open();
+    await live(page);
+    await write(page, "before");
+    await sees(page, "assistant", ["Done: before"]);
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    await until(() => page.evaluate(async () => Boolean(await caches.match("/app/_shell"))), "the shell is kept");
+    await until(async () => (await views(page)).includes("Done: before"), "the conversation is kept");
+    await bring(page);
+    await page.waitForSelector(`body[data-state="${state}"]`);
+    await write(page, "meanwhile");
+    await page.fill("#composer", "half a thou");
+    await page.reload();
+    await until(async () => (await texts(page, "assistant"))[0] === "Done: before", "the conversation");
+    assert.equal(await page.inputValue("#composer"), "half a thou");
+    gate.behaviour.holds = null;
+    gate.cut();
+    await AFTERWARDS[state]?.(page);
+    await live(page);
+    await sees(page, "user", ["before", "meanwhile"]);
+    await empty(page);
+    assert.deepEqual(stored(), ["before", "meanwhile"]);
+    assert.equal(await page.inputValue("#composer"), "half a thou");
+  });
+}
+
 test("the database was restored: the new history is shown, and it is said", async () => {
   const page = await open();
   await live(page);
