@@ -436,6 +436,41 @@ def test_a_copy_in_redis_that_lacks_an_event_hides_none(
     talk(story)
 
 
+def test_two_gateways_side_by_side_are_one(
+    at: Gateway, url: str, redis_server: str, project: str, ledger: Connection, tmp_path: Path
+):
+    said = {"t": "msg", "id": str(uuid4()), "kind": "update", "text": "Make it blue"}
+    ticket = at.ticket(project)  # of the one; it counts at both
+
+    async def story(other: Gateway) -> None:
+        async with await opened(at) as here, await opened(other) as there:
+            for one in (here, there):
+                await one.say(**HELLO | {"project": project, "ticket": ticket})
+                await one.next("live")
+            await asyncio.gather(here.say(**said), there.say(**said))
+            acks = [await here.next("ack"), await there.next("ack")]
+            assert sorted(ack["dup"] for ack in acks) == [False, True]
+            await asyncio.to_thread(outbox.look, ledger)
+            query = "select event_seq from projects where project_id = %s"
+            ((head,),) = ledger.execute(query, (project,)).fetchall()
+            assert head > 2
+            for one in (here, there):
+                while one.seqs[-1:] != [head]:
+                    await one.next("event")
+            other.process.send_signal(signal.SIGTERM)
+            assert (await there.closed())[0] == 1012
+            await asyncio.to_thread(tell, ledger, project, 3)
+            hello = {"project": project, "ticket": ticket, "last": there.seqs[-1]}
+            async with await opened(at) as again:  # where the balancer sends it now
+                await again.say(**HELLO | hello)
+                while again.seqs[-1:] != [head + 3]:
+                    await again.next("event")
+                assert there.seqs + again.seqs == list(range(1, head + 4))
+
+    with gateway(url, redis_server, tmp_path / "other") as other:
+        talk(lambda: story(other))
+
+
 def test_a_gateway_that_stops_says_so_and_one_that_is_killed_loses_no_message(
     url: str, redis_server: str, project: str, ledger: Connection, tmp_path: Path
 ):
