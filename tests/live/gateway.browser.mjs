@@ -27,10 +27,11 @@ async function kill(how = "SIGKILL") {
   await gone;
 }
 
-/** What lies between the browser and the gateway: it can swallow what comes back, or everything. */
+/** What lies between the browser and the gateway: it can swallow what comes back, or everything, or
+ *  take its time: `slow` is how many bytes a second come back, each piece 0.3 s late. */
 async function between() {
   const all = new Set();
-  const state = { answers: true, open: true };
+  const state = { answers: true, open: true, slow: 0 };
   const server = createServer((near) => {
     const far = connect(port, "127.0.0.1");
     for (const socket of [near, far]) {
@@ -41,7 +42,14 @@ async function between() {
       });
     }
     near.on("data", (data) => state.open && far.write(data));
-    far.on("data", (data) => state.open && state.answers && near.write(data));
+    let before = Promise.resolve();
+    far.on("data", (data) => {
+      if (!state.open || !state.answers) return;
+      if (!state.slow) return void near.write(data);
+      far.pause();
+      before = before.then(() => new Promise((done) => setTimeout(done, 300 + (1000 * data.length) / state.slow)))
+        .then(() => (near.write(data), far.resume()));
+    });
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   return { state, url: `http://127.0.0.1:${server.address().port}`, cut: () => all.forEach((socket) => socket.destroy()),
@@ -158,6 +166,22 @@ test("twenty messages while connections are cut and gateways killed: each once, 
   assert.equal((await jobs(page)).length, 21);
   const seqs = await page.evaluate(() => [...document.querySelectorAll("#messages .message")].map(({ dataset }) => dataset.key));
   assert.equal(new Set(seqs).size, seqs.length);
+});
+
+test("a slow link: 20 kB a second, and nothing is lost or doubled", async () => {
+  const page = await begun();
+  way.state.slow = 20_000;
+  const wanted = ["begin", "one", "two", "three"];
+  for (const text of wanted.slice(1)) await write(page, text);
+  await answers(page, 4);
+  way.cut();
+  await write(page, "four");
+  await page.reload();
+  await is(page, "live");
+  await users(page, [...wanted, "four"]);
+  await answers(page, 5);
+  await unsent(page, 0);
+  assert.equal((await jobs(page)).length, 5);
 });
 
 test("two tabs and two projects in one browser", async () => {
