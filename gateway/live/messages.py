@@ -42,16 +42,16 @@ class Desk:
         """The ack or nack for a frame."""
         name = told.get("t")
         about = {n: plain(told[n]) for n in ("id", "job") if isinstance(told.get(n), str)}
+        if wait := self.window.wait():
+            text = f"More than {MESSAGES[0]} messages in {MESSAGES[1]} s: send it again later."
+            return _nack(
+                about, "too_many_messages", text, retry=True, retry_after=round(wait, 1)
+            )
         if name not in ("msg", "answer", "cancel"):
             return _nack(
                 about,
                 "unknown_frame",
                 f"There is no frame {str(name)[:40]!r}: see docs/live.md.",
-            )
-        if wait := self.window.wait():
-            text = f"More than {MESSAGES[0]} messages in {MESSAGES[1]} s: send it again later."
-            return _nack(
-                about, "too_many_messages", text, retry=True, retry_after=round(wait, 1)
             )
         try:
             done = await (self._message(told) if name == "msg" else self._act(name, told))

@@ -512,8 +512,9 @@ def test_a_gateway_that_stops_says_so_and_one_that_is_killed_loses_no_message(
     assert ledger.execute(count, (number,)).fetchone() == (1,)
 
 
+@pytest.mark.parametrize(("name", "code"), [("cancel", "unknown_job"), ("x", "unknown_frame")])
 def test_too_many_messages_and_too_many_connections_are_told_when_to_come_again(
-    at: Gateway, project: str, ledger: Connection
+    at: Gateway, project: str, ledger: Connection, name: str, code: str
 ):
     ledger.execute(
         "insert into live_connections (conn, project_id, user_id, gateway)"
@@ -525,15 +526,15 @@ def test_too_many_messages_and_too_many_connections_are_told_when_to_come_again(
         async with await tab(at, project) as one:
             await one.next("live")
             for _ in range(31):
-                await one.say(t="cancel", job="x")
+                await one.say(t=name, job="x")
             for _ in range(30):
-                assert (await one.next("nack"))["code"] == "unknown_job"
+                assert (await one.next("nack"))["code"] == code
             last = await one.next("nack")
             assert (last["code"], last["retry"]) == ("too_many_messages", True)
             assert 0 < last["retry_after"] <= 10
             async with await tab(at, project) as more:
-                code, reason = await more.closed()
-                assert (code, "retry_after=" in reason) == (4429, True)
+                closed, reason = await more.closed()
+                assert (closed, "retry_after=" in reason) == (4429, True)
         wait_until(
             lambda: (
                 ledger.execute(
