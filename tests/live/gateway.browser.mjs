@@ -140,7 +140,7 @@ test("killed between commit and ack: one job, and the queue is empty again", asy
   assert.equal((await jobs(page)).length, 2);
 });
 
-test("a restart says 1012, and the page goes on", async () => {
+test("server restart: it says 1012, and the page goes on", async () => {
   const page = await begun();
   await kill("SIGTERM");
   await page.waitForSelector('body:not([data-state="live"])', { timeout: 60_000 });
@@ -168,14 +168,33 @@ test("twenty messages while connections are cut and gateways killed: each once, 
   assert.equal(new Set(seqs).size, seqs.length);
 });
 
-test("a slow link: 20 kB a second, and nothing is lost or doubled", async () => {
+test("network interruption of 30 s: what was written meanwhile is sent once, in order", async () => {
+  const page = await begun();
+  way.state.open = false;
+  for (const text of ["one", "two"]) await write(page, text);
+  await new Promise((done) => setTimeout(done, 30_000));
+  await unsent(page, 2);
+  way.state.open = true;
+  await users(page, ["begin", "one", "two"]);
+  await answers(page, 3);
+  await unsent(page, 0);
+  assert.equal((await jobs(page)).length, 3);
+});
+
+test("mobile simulation: a phone on 20 kB a second, off and on again; nothing is lost or doubled", async () => {
+  await context.close();
+  context = await browser.newContext({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 3 });
+  context.setDefaultTimeout(PATIENCE);
   const page = await begun();
   way.state.slow = 20_000;
   const wanted = ["begin", "one", "two", "three"];
   for (const text of wanted.slice(1)) await write(page, text);
   await answers(page, 4);
-  way.cut();
+  await context.setOffline(true);
   await write(page, "four");
+  await unsent(page, 1);
+  await context.setOffline(false);
+  way.cut();
   await page.reload();
   await is(page, "live");
   await users(page, [...wanted, "four"]);
@@ -202,7 +221,7 @@ test("two tabs and two projects in one browser", async () => {
 });
 
 for (const [button, kept] of [["#start-new", "start_new"], ["#retry", "retry"]]) {
-  test(`a session not found, ${kept}: the message is still there, and is answered`, async () => {
+  test(`session not found, ${kept}: the message is still there, and is answered`, async () => {
     const page = await begun();
     await write(page, "forget everything, then add a title");
     await page.waitForSelector("#start-new:not([hidden])");

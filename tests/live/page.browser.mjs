@@ -374,7 +374,7 @@ const AFTERWARDS = {
   },
 };
 for (const [state, bring] of Object.entries(BRING)) {
-  test(`a reload while ${state}: the conversation is there, a message is sent once, a draft is kept`, async () => {
+  test(`browser reload while ${state}: the conversation is there, a message is sent once, a draft is kept`, async () => {
     const page = await open();
     await live(page);
     await write(page, "before");
