@@ -133,6 +133,7 @@ def _report_for_good(name: str, slots: int) -> None:
             with pool.connect() as conn:
                 if not told:
                     ledger_settings.tell(conn)
+                    messages.renew(conn)
                     told = True
                 workers.report(conn, _myself(name, slots))
                 reap_of_the_dead(conn)  # there may be no relay on this host

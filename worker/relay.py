@@ -50,7 +50,8 @@ RECALL_AFTER = timedelta(seconds=2)  # an empty queue says a message is lost
 NO_LIMIT = 2**31 - 1  # rescues
 LOOKS = 10  # of some hundred jobs each, before what is ready goes out: a flood delays nobody's message
 TEND_EVERY = 1.0  # seconds between two looks for the dead, and for credentials that work again
-STRAYS_EVERY = 30.0  # seconds between two looks for plain messages that were lost with a worker
+# Seconds between two looks for plain messages that were lost with a worker, and for revokes of long ago.
+STRAYS_EVERY = 30.0
 # Who asks once asks again: for some seconds after work it looks sooner than BATON_RELAY_POLL says,
 # while a slot is free.
 SOONER, FOR = 0.01, 2.0  # seconds
@@ -186,6 +187,12 @@ def cancel_revoked() -> int:
         return messages.cancel_revoked(conn)
 
 
+def renew_revoked() -> int:
+    """Take up what was revoked over an hour ago and is still there; returns how many were cancelled."""
+    with connection() as conn:
+        return messages.cancel_revoked(conn) if messages.renew(conn) else 0
+
+
 def _take(conn: Connection, job_id: UUID, attempt: UUID | None, limit: int) -> int:
     with conn.transaction():
         state = rescue.rescue(conn, job_id, attempt=attempt, limit=limit)
@@ -260,6 +267,7 @@ def _loop(ended: threading.Event) -> None:
             _patiently(cancel_revoked, ended)
         if time.monotonic() - looked_for_strays >= STRAYS_EVERY:
             looked_for_strays = time.monotonic()
+            _patiently(renew_revoked, ended)
             _patiently(strays.put_back, ended)
         if not (_patiently(look, ended) and answered):
             away = time.monotonic()

@@ -1,6 +1,6 @@
 """What Celery's messages leave in the ledger that is no job.
 
-revoked_tasks      a revoke, until the job that the task is was cancelled, or for a week
+revoked_tasks      a revoke: of a job that is there until it was cancelled, of any other id for a week
 refused_messages   a message of which no job was made, and why, for a week
 """
 
@@ -19,9 +19,11 @@ from db.jobs import jobs
 
 KEPT = timedelta(days=7)
 MOST = 10_000  # refused messages; older ones go before their time
-IN_TIME = timedelta(hours=1)  # for which a job's row is waited for that another than us makes
+# For which each look asks whether the job is there: of most ids that are revoked there never is one, and a
+# look may not cost what was revoked in a week. Later `renew` asks, and obey.
+IN_TIME = timedelta(hours=1)
 AT_ONCE = 100  # revokes in one look
-PATIENCE = "50ms"  # for whoever holds what a cancel needs; it is looked at again
+PATIENCE = "50ms"  # for whoever takes what a cancel needs just then; it is looked at again
 PAGE = 500  # rows that are deleted in a transaction
 WAIT = "2s"  # for whoever holds a row that is written here
 NAME, TEXT = 200, 1000  # longest id, name and sentence that is kept
@@ -62,13 +64,16 @@ def _briefly(conn: Connection, patience: str) -> Generator[None]:
 def cancel_revoked(conn: Connection) -> int:
     """Cancel the jobs that were revoked and are there. Returns how many.
 
-    One that somebody's transaction holds is left for the next look: nobody is waited for.
+    One of which somebody's transaction holds a row, or its project's, is left for the next look:
+    nobody is waited for, and it hides none of the others.
     """
     found = conn.execute(
         """
-        select r.job_id from revoked_tasks r join jobs j on j.id = r.job_id
-         where r.applied_at is null and r.at > now() - %s order by r.at limit %s
-           for update of j skip locked
+        select job_id from (
+            select r.job_id from revoked_tasks r
+             cross join lateral (select from jobs j where j.id = r.job_id limit 1) j
+             where r.applied_at is null and r.at > now() - %s order by r.at offset 0) revoked
+         where baton_hold_chain(job_id) limit %s
         """,
         (IN_TIME, AT_ONCE),
     ).fetchall()
@@ -78,22 +83,33 @@ def cancel_revoked(conn: Connection) -> int:
 def _cancel(conn: Connection, job_id: UUID) -> bool:
     try:
         with _briefly(conn, PATIENCE):
-            free = conn.execute(
-                "select from jobs where id = %s for update skip locked", (job_id,)
-            ).rowcount
-            ours = (
-                free
-                and conn.execute(
-                    """
+            ours = conn.execute(
+                """
                 update revoked_tasks set applied_at = now()
-                 where job_id = %s and applied_at is null
+                 where job_id = (select job_id from revoked_tasks
+                                  where job_id = %s and applied_at is null for update skip locked)
+                   and baton_hold_chain(job_id)
                 """,
-                    (job_id,),
-                ).rowcount
-            )
+                (job_id,),
+            ).rowcount
             return bool(ours and jobs.cancel(conn, job_id, patience=PATIENCE))
     except errors.LockNotAvailable:
         return False
+
+
+def renew(conn: Connection) -> int:
+    """Ask anew for what was revoked over an hour ago and is there: nobody ran who could cancel it, or
+    somebody held it for so long. Returns how many. It costs an id that was revoked in a week a look-up."""
+    return conn.execute(
+        """
+        update revoked_tasks set at = now()
+         where job_id = any (array(
+            select r.job_id from revoked_tasks r
+             cross join lateral (select from jobs j where j.id = r.job_id limit 1) j
+             where r.applied_at is null and r.at <= now() - %s for update of r skip locked))
+        """,
+        (IN_TIME,),
+    ).rowcount
 
 
 def obey(conn: Connection, job_id: UUID) -> bool:
@@ -166,8 +182,12 @@ def clear(conn: Connection, *, most: int = MOST, until: float = float("inf")) ->
 
 OLD_REVOKES: LiteralString = """
     delete from revoked_tasks
-     where job_id in (select job_id from revoked_tasks where at < now() - %(kept)s::interval
-                       order by at limit %(page)s)"""
+     where job_id in (
+           select r.job_id from revoked_tasks r
+            where r.at < now() - %(kept)s::interval
+              and (r.applied_at is not null  -- else a job that is there is still to be cancelled
+                   or not exists (select from jobs j where j.id = r.job_id offset 0))
+            order by r.at limit %(page)s)"""
 
 OLD_REFUSALS: LiteralString = """
     delete from refused_messages

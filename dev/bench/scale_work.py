@@ -172,6 +172,9 @@ def _at_work(names: Names) -> list[Work]:
         rescue.expired(conn)
         rescue.running_on(conn, "boot")
 
+    def revoked(conn: Connection, number: int) -> None:
+        messages.revoke(conn, [names.waiting(number), *(uuid4() for _ in range(DUE))])
+
     def finish(conn: Connection, job: Claimed) -> None:
         endings.finish(conn, job, End(state="failed"), [], SOON)
 
@@ -180,7 +183,8 @@ def _at_work(names: Names) -> list[Work]:
         Work("relay: look", lambda conn, _: outbox.look(conn)),
         Work("relay: publish", _publish, lambda conn, _: outbox.look(conn)),
         Work("relay: the dead", dead),
-        Work("worker: revokes", lambda conn, _: messages.cancel_revoked(conn), _revoked),
+        Work("worker: revokes", lambda conn, _: messages.cancel_revoked(conn), revoked),
+        Work("relay: old revokes", lambda conn, _: messages.renew(conn), revoked),
         Work("claim", claim),
         Work("renew", lambda c, job: attempts.renew(c, job.id, job.attempt, LEASE), claim),
         Work("candidates", _candidates, claim),
@@ -194,10 +198,6 @@ def _at_work(names: Names) -> list[Work]:
 def _publish(conn: Connection, _: object) -> None:
     outbox.room(conn, silent_after=SILENT)
     outbox.publish(conn, room=20, user_slots=0, pause=SOON, longest=SILENT)
-
-
-def _revoked(conn: Connection, _: int) -> None:
-    messages.revoke(conn, [uuid4() for _ in range(DUE)])
 
 
 def _candidates(conn: Connection, job: Claimed) -> None:

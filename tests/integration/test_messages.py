@@ -25,9 +25,11 @@ from tests.commandline import bare as bare
 from tests.commandline import baton as baton
 from tests.conftest import Configure
 from tests.invariants import violations
-from tests.ledger import ask, begun, job_row, one
+from tests.ledger import advance, ask, begun, job_row, next_job, one, turn
+from tests.lock_waits import lock_waits
 from tests.running import AtWork, P, U
 from tests.waiting import wait_until
+from worker import relay
 from worker.app import app
 from worker.broker import revokes
 from worker.client import Build, ChatPlan, enqueue, refusal
@@ -117,6 +119,94 @@ def test_many_revoked_jobs_that_somebody_holds_stand_in_nobodys_way(
         assert messages.cancel_revoked(conn) == 1
         assert job_row(conn, free) == "cancelled"
     assert messages.cancel_revoked(conn) == 2
+
+
+def test_revoked_jobs_of_a_project_that_somebody_holds_are_neither_waited_for_nor_in_the_way(
+    conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "AT_ONCE", 2)
+    held, running = [ask(conn) for _ in range(4)], begun(conn, project="q").id
+    with psycopg.connect(dsn) as operator:
+        operator.execute("update projects set user_id = user_id")
+        free = ask(conn, project="r")
+        for job in (*held, running, free):
+            messages.revoke(conn, [job])
+        waits = lock_waits(conn)
+        assert messages.cancel_revoked(conn) == 2
+        assert waits == []
+        assert job_row(conn, free) == "cancelled"
+        assert job_row(conn, running, "cancel_requested_at"), "its end is its worker's to tell"
+    assert [messages.cancel_revoked(conn) for _ in range(3)] == [2, 2, 0]
+    assert {job_row(conn, job) for job in held} == {"cancelled"}
+    assert violations(conn) == []
+
+
+def test_a_revoke_is_not_waited_for_where_what_follows_in_its_chain_is_held(
+    conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "AT_ONCE", 1)
+    job, following, free = begun(conn), next_job(), ask(conn, project="q")
+    assert advance(conn, job, turn(conn, job), following=following)
+    for each in (job.id, free):
+        messages.revoke(conn, [each])
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from jobs where id = %s for update", (following.id,))
+        waits = lock_waits(conn)
+        assert messages.cancel_revoked(conn) == 1
+        assert (waits, job_row(conn, free)) == ([], "cancelled")
+    assert messages.cancel_revoked(conn) == 1
+    assert job_row(conn, following.id) == "cancelled"
+
+
+def hours_ago(conn: Connection, hours: int) -> None:
+    conn.execute("update revoked_tasks set at = at - %s * interval '1 hour'", (hours,))
+
+
+def test_a_cancel_that_nobody_could_do_for_an_hour_is_done_before_its_job_runs(
+    served: None, conn: Connection
+):
+    job, none = ask(conn), uuid4()
+    messages.revoke(conn, [job, none])
+    hours_ago(conn, 2)
+    assert messages.cancel_revoked(conn) == 0, "a look costs no week of revokes"
+    with relaying():
+        wait_until(
+            lambda: job_row(conn, job, "state, messages") != ("queued", 0),
+            description="the relay to begin",
+        )
+    assert job_row(conn, job, "state, messages") == ("cancelled", 0)
+    assert one(
+        conn, "select job_id from revoked_tasks where at < now() - interval '1 hour'"
+    ) == (none)
+
+
+@contextmanager
+def relaying() -> Generator[None]:
+    ended = threading.Event()
+    thread = threading.Thread(target=relay._loop, args=(ended,))  # pyright: ignore[reportPrivateUsage]
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_cancel_that_a_transaction_held_up_for_longer_than_revokes_are_kept_is_done(
+    conn: Connection, dsn: str
+):
+    job = ask(conn)
+    messages.revoke(conn, [job, uuid4()])
+    hours_ago(conn, 8 * 24)
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from jobs where id = %s for update", (job,))
+        assert messages.clear(conn) == 1, "the one that is nobody's"
+        assert messages.renew(conn) == 1
+        assert messages.cancel_revoked(conn) == 0
+    assert messages.cancel_revoked(conn) == 1
+    assert (job_row(conn, job), messages.renew(conn)) == ("cancelled", 0)
+    hours_ago(conn, 8 * 24)
+    assert messages.clear(conn) == 1, "it is done"
 
 
 def test_a_job_that_is_revoked_before_its_producer_commits_is_cancelled_then(
