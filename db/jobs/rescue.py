@@ -13,16 +13,19 @@ from psycopg import Connection, errors
 from db.jobs.attempts import Claimed
 from db.jobs.lanes import NEXT_JOB, Next, follow_params
 
-LOCK_TIMEOUT = "500ms"
+LOCK_TIMEOUT = "500ms"  # for whoever holds a turn of it
 
 
 def expired(conn: Connection) -> list[UUID]:
     """Running jobs whose lease has run out, the longest ago first, up to 100; but for those of
-    which somebody holds the row: to wait for each of these would keep the others waiting."""
+    which somebody holds the row or the project's: to wait for each of these would keep the
+    others waiting."""
     rows = conn.execute(
         """
-        select id from jobs where state = 'running' and lease_until < now()
-         order by lease_until limit 100 for update skip locked
+        select id from (
+            select id, project_id from jobs where state = 'running' and lease_until < now()
+             order by lease_until offset 0 for update skip locked) dead
+         where baton_hold_project(project_id) limit 100
         """
     )
     return [job_id for (job_id,) in rows]
@@ -43,12 +46,14 @@ def rescue(conn: Connection, job_id: UUID, *, attempt: UUID | None, limit: int) 
     """Take the job from a dead runner; returns its new state, None if it was not to be taken.
 
     With `attempt`, the runner of that attempt is known to be dead, and the lease is not
-    waited for; without, only a lease that has run out is taken. Rows that somebody holds
-    are not waited for long: the job is looked at again.
+    waited for; without, only a lease that has run out is taken. Whoever holds its row or
+    its project's is not waited for: the job is looked at again.
     """
     try:
         with conn.transaction():
             conn.execute("select set_config('lock_timeout', %s, true)", (LOCK_TIMEOUT,))
+            if conn.execute(HOLD, (job_id,)).fetchone() != (True,):
+                return None
             row = conn.execute(
                 RESCUE, {"id": job_id, "attempt": attempt, "limit": limit}
             ).fetchone()
@@ -104,6 +109,10 @@ FOLLOW: LiteralString = (
     + NEXT_JOB
     + "select from next_job"
 )
+
+HOLD: LiteralString = """
+    select baton_hold_project(project_id) from (
+        select project_id from jobs where id = %s for update skip locked) held"""
 
 RESCUE: LiteralString = """
     with the_job as (  -- a runner that is known to be dead, or a lease that has run out

@@ -25,6 +25,7 @@ from tests.ledger import (
     turn,
     types,
 )
+from tests.lock_waits import lock_waits
 
 LIMIT = 3
 
@@ -46,6 +47,26 @@ def test_a_dead_ones_row_that_somebody_holds_keeps_no_other_waiting(conn: Connec
         operator.execute("select from jobs where id = %s for update", (held.id,))
         assert rescue.expired(conn) == [free.id]
     assert set(rescue.expired(conn)) == {held.id, free.id}
+
+
+def test_a_dead_ones_project_that_somebody_holds_keeps_no_other_waiting(
+    conn: Connection, dsn: str
+):
+    held = [begun(conn, project=f"p{n}") for n in range(101)]
+    free = begun(conn, project="q")
+    expire(conn)
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from projects where project_id <> 'q' for update")
+        assert rescue.expired(conn) == [free.id], "however many are before it"
+        waits = lock_waits(conn)
+        for attempt in (
+            None,
+            held[0].attempt,
+        ):  # a lease that has run out; a runner that is known to be dead
+            assert rescue.rescue(conn, held[0].id, attempt=attempt, limit=LIMIT) is None
+        assert waits == []
+    assert len(rescue.expired(conn)) == 100
+    assert rescue.rescue(conn, held[0].id, attempt=None, limit=LIMIT) == "queued"
 
 
 def test_a_job_whose_lease_ran_out_is_queued_again_at_no_cost(conn: Connection):
