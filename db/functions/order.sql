@@ -119,8 +119,9 @@ end $$;
 
 -- Look at what is due, at most `many`: what is first in its lane becomes ready, the rest is looked
 -- at again after `again`, then after as long as it has waited, or when a chain of its lane ends.
--- Returns the events that were written: `job.queued`, and what was said. One whose project's row somebody holds is
--- left for later: an operator who forgot a transaction must not stop all others.
+-- Returns the events that were written: `job.queued`, and what was said. One whose row somebody holds is passed
+-- over before `many` are counted, one whose project's row somebody holds is left for later: an operator who forgot
+-- a transaction must not stop all others.
 drop function if exists baton_look(int, interval);
 create or replace function baton_look(many int, again interval)
 returns table (project_id text, seq bigint, job_id uuid, type text, body jsonb)
@@ -141,14 +142,14 @@ begin
     select array_agg(l.id) into looked from (
         select j.id from jobs j
          where j.id = any (array(  -- made once, and looked up: a join may read all that waits
-            (select d.id from jobs d
-              where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
-              order by d.publish_after limit many)
-            union  -- the newest too: whoever came last is seen over any flood
-            (select d.id from jobs d
-              where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
-              order by d.publish_after desc limit many / 5)
-            union
+            select d.id from jobs d
+             where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
+             order by d.publish_after limit many for update skip locked)
+            || array(  -- the newest too: whoever came last is seen over any flood
+            select d.id from jobs d
+             where d.state in ('queued', 'parked') and not d.ready and d.publish_after <= now()
+             order by d.publish_after desc limit many / 5 for update skip locked)
+            || array(
             select w.id from unnest(ended) e
              cross join lateral baton_waiting(e.project_id, e.lane) w))
            and j.state in ('queued', 'parked') and j.ready is not true  -- as no index has it: by id

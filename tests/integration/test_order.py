@@ -341,6 +341,23 @@ def test_a_job_that_is_held_when_its_lane_is_free_is_looked_at_again(
     assert published(conn) == [waiting]
 
 
+def test_due_jobs_that_somebody_holds_hide_none_of_those_between_the_oldest_and_the_newest(
+    conn: Connection, dsn: str
+):
+    asked = [ask(conn, project=f"p{n}") for n in range(9)]
+    for n, job in enumerate(asked):
+        conn.execute(
+            "update jobs set publish_after = now() - interval '1 h' + %s * interval '1 min'"
+            " where id = %s",
+            (n, job),
+        )
+    free = asked[4]
+    with psycopg.connect(dsn) as operator:
+        operator.execute("select from jobs where id <> %s for update", (free,))
+        conn.execute("select * from baton_look(2, '1 h')")
+        assert one(conn, "select array_agg(id) from jobs where ready") == [free]
+
+
 @pytest.mark.parametrize("state", ["queued", "parked"])
 @pytest.mark.parametrize("seen", [True, False], ids=["seen by its worker", "not seen yet"])
 def test_a_chain_that_goes_to_wait_makes_way_for_a_request_that_interrupts(
