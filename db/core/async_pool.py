@@ -1,24 +1,27 @@
 """A small pool of async connections, for the gateway and the egress proxy, each as
 db/core/connections.py wants it."""
 
-from typing import Any
-
-from psycopg import AsyncConnection, Error, IsolationLevel
+from psycopg import Error
 from psycopg_pool import AsyncConnectionPool
 
 from config.settings import settings
-from db.core.connections import FOR_THE_SESSION, LIVENESS, spoken
+from db.core.async_connections import AsyncOwn
+from db.core.connections import LIVENESS, spoken
 
 SIZE = 8
 WAIT = 5.0  # seconds for which a connection is waited for; then Postgres counts as away
 
-Pool = AsyncConnectionPool[AsyncConnection[Any]]
+Pool = AsyncConnectionPool[AsyncOwn]
 
 
-def pool() -> Pool:
-    """The pool, not yet open: it opens when the application starts."""
+def pool(patience: str | None = None) -> Pool:
+    """The pool, not yet open: it opens when the application starts. With `patience`, such as `2s`, its
+    connections wait for no lock for longer; then LockNotAvailable is raised."""
 
-    async def check(conn: AsyncConnection[Any]) -> None:
+    async def begin(conn: AsyncOwn) -> None:
+        await conn.begin(patience)
+
+    async def check(conn: AsyncOwn) -> None:
         """Raises for a connection that has died: its server is asked only where something has come
         of it while nobody waited. Then all are made anew (db/core/pool.py says why)."""
         if not spoken(conn.fileno()):
@@ -31,20 +34,14 @@ def pool() -> Pool:
 
     made: Pool = AsyncConnectionPool(
         settings().database_url.get_secret_value(),
+        connection_class=AsyncOwn,
         min_size=1,
         max_size=SIZE,
         timeout=WAIT,
         open=False,
-        configure=_begin,
+        configure=begin,
         check=check,
         reconnect_timeout=WAIT,
         kwargs={"autocommit": True, "prepare_threshold": 0, **LIVENESS},
     )
     return made
-
-
-async def _begin(conn: AsyncConnection[Any]) -> None:
-    await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    answer = await conn.execute(FOR_THE_SESSION, (conn.info.backend_pid,), prepare=False)
-    if not answer.rowcount:  # a pooler is between: nothing is prepared for longer
-        conn.prepare_threshold = None

@@ -1,10 +1,11 @@
 """A database whose own defaults are not Postgres's: we say what we need, on every connection."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlsplit
 
 import psycopg
@@ -12,9 +13,10 @@ import pytest
 from psycopg import Connection, sql
 from structlog.testing import capture_logs
 
-from db.core import pool
+from db.core import async_pool, pool
 from db.transcripts import appends, transcripts
 from tests.conftest import Configure
+from tests.gateways import gateway
 from tests.ledger import blocked
 from tests.machine import needs_pgbouncer
 from tests.pooler import pgbouncer
@@ -61,6 +63,29 @@ def test_we_run_at_read_committed_whatever_the_database_has_by_default(reached: 
         assert other.execute(shown).fetchone() == ("read committed",)
     with pool.transaction() as conn:
         assert conn.execute(shown).fetchone() == ("read committed",)
+
+
+def test_an_async_connection_too_runs_at_read_committed(reached: str):
+    shown: LiteralString = "select current_setting('transaction_isolation')"
+
+    async def seen() -> list[Any]:
+        async with async_pool.pool("2s") as made, made.connection() as conn:
+            alone = await (await conn.execute(shown)).fetchone()
+            async with conn.transaction(), conn.cursor() as cur:
+                within = await (await cur.execute(shown)).fetchone()
+            lock = await (await conn.execute("show lock_timeout")).fetchone()
+        return [alone, within, lock]
+
+    assert asyncio.run(seen()) == [("read committed",), ("read committed",), ("2s",)]
+
+
+def test_a_gateway_takes_a_request_that_must_see_what_others_commit(
+    reached: str, tmp_path: Path
+):
+    asked = {"kind": "build", "project": P, "user": "ann", "prompt": "go", "busy": "reject"}
+    with gateway(reached, "", tmp_path / "log") as at, at.http as http:
+        answers = [http.post("/v1/jobs", json=asked) for _ in range(2)]
+    assert [one.status_code for one in answers] == [202, 409], [one.text for one in answers]
 
 
 def test_two_lanes_of_a_project_append_the_same_entry_at_once(reached: str, conn: Connection):

@@ -1,5 +1,6 @@
 """Behind a connection pooler: a whole job runs, and nothing of ours reaches its other clients."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from db.core import migrate, pool
+from db.core import async_pool, migrate, pool
 from db.operations import deletion
 from db.operations.deletion import Held
 from tests.conftest import Configure
@@ -18,6 +19,7 @@ from tests.pooler import pgbouncer
 from tests.running import AtWork
 from worker import relay
 from worker.cli import doctor
+from worker.client import Build, enqueue_async
 
 pytestmark = needs_pgbouncer
 
@@ -73,6 +75,14 @@ def begun_through(url: str) -> None:
         conn.execute("select from jobs where id = %s for update", (job.id,))
     with pool.connect(url) as conn:
         assert begun(conn, project="another")
+    asyncio.run(_asked_through_an_async_pool())
+
+
+async def _asked_through_an_async_pool() -> None:
+    async with async_pool.pool("2s") as made, made.connection() as conn:
+        for n in range(8):
+            wanted = Build(project=f"async-{n}", user="ann", prompt="go")
+            assert await enqueue_async(conn, wanted)
 
 
 def test_a_block_behind_a_pooler_has_the_time_limit_that_our_own_connections_have(pooled: str):
