@@ -20,6 +20,7 @@ from gateway.feed.doorbell import Doorbell, client
 from gateway.feed.feeds import Feeds
 from gateway.http import events, health, jobs, projects, tickets
 from gateway.http.document import Documented
+from gateway.ledger import PATIENCE
 from gateway.live.socket import Socket
 from gateway.state import State
 from gateway.voice import door
@@ -80,7 +81,7 @@ def build() -> FastAPI:
 @asynccontextmanager
 async def running(signs: Tickets) -> AsyncGenerator[State]:
     """Open what a gateway has, and close it. Postgres may still be away when it begins."""
-    pool = async_pool.pool()
+    pool = async_pool.pool(PATIENCE)
     await pool.open(wait=False)
     plain = client()
     feeds = Feeds(pool, Doorbell(plain))

@@ -1,5 +1,5 @@
-"""Where the ledger does not serve: Postgres is away, or is older than this gateway. What clients are told
-then, at every door."""
+"""Where the ledger does not serve: Postgres is away, is older than this gateway, or somebody's transaction
+holds what is needed. What clients are told then, at every door."""
 
 from typing import Final
 
@@ -7,8 +7,15 @@ import psycopg
 import psycopg_pool
 from psycopg import errors
 
+from gateway.access.shares import Crowded
+
 BEHIND: Final = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn)
 AWAY: Final = (psycopg.OperationalError, psycopg_pool.PoolTimeout, OSError, *BEHIND)
+HELD: Final = "Somebody's transaction holds what this needs: send it again later."
+CROWD: Final = "Too much is asked for this user at once: send it again later."
+PATIENCE: Final = (
+    "2s"  # for whoever holds a lock: less than a connection is waited for (async_pool.WAIT)
+)
 MIGRATE = "The database is older than this gateway: run `baton migrate`."
 
 
@@ -19,4 +26,8 @@ def code(exc: BaseException) -> str:
 
 def why(exc: BaseException) -> str:
     """Why it does not serve, in one sentence."""
-    return MIGRATE if isinstance(exc, BEHIND) else "Postgres does not answer just now."
+    if isinstance(exc, BEHIND):
+        return MIGRATE
+    if isinstance(exc, errors.LockNotAvailable):
+        return HELD
+    return CROWD if isinstance(exc, Crowded) else "Postgres does not answer just now."

@@ -5,8 +5,10 @@ import os
 import socket
 from dataclasses import dataclass, field
 
-from db.core.async_pool import Pool
+from db.core.async_pool import SIZE, Pool
+from db.core.pool import SIZE as PLAIN
 from gateway.access.limits import Limits
+from gateway.access.shares import Shares
 from gateway.feed.feeds import Feeds
 from worker.live.tickets import Tickets
 
@@ -21,5 +23,8 @@ class State:
     feeds: Feeds
     tickets: Tickets
     limits: Limits
+    # One user's requests leave half of each pool to the others.
+    asks: Shares = field(default_factory=lambda: Shares(SIZE // 2))
+    acts: Shares = field(default_factory=lambda: Shares(PLAIN // 2))
     # Set once the database had what this gateway needs: a newer one serves it too.
     migrated: asyncio.Event = field(default_factory=asyncio.Event)

@@ -43,6 +43,7 @@ RECONNECT = 5.0
 PLAN_ONCE: LiteralString = """
     select set_config('plan_cache_mode', 'force_generic_plan', false),
            set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"""
+SIZE = 4
 WAIT = 10.0  # seconds for which a connection is waited for
 
 
@@ -101,7 +102,7 @@ def pool() -> "ConnectionPool[Own]":
         asking().database_url.get_secret_value(),
         connection_class=Own,
         min_size=1,
-        max_size=4,
+        max_size=SIZE,
         timeout=WAIT,
         open=True,
         configure=_begin,

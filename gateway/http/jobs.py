@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from db.core.pool import connection
 from db.jobs import jobs as rows
 from db.live import owners
-from gateway.acts import decide, stop
+from gateway.acts import again, decide, stop
 from gateway.http import bodies, forms
 from gateway.http.callers import Caller, Here, Producer, Who, bearer, producer, refuse
 from gateway.http.routes import got
@@ -60,7 +60,7 @@ async def ask(request: Request) -> Response:
         await producer(request)  # who may not ask is told that first
         raise
     if key := bearer(request):
-        async with here.pool.connection() as conn:
+        async with here.asks.of(wanted.user), here.pool.connection() as conn:
             made = await client.enqueue_for_key(conn, wanted, key)
     if made is None:
         await refuse(request)
@@ -150,7 +150,7 @@ async def cancel(here: Here, who: Who, job: UUID) -> Job:
         raise Problem(
             409, "ended", f"The job has ended already ({found.state}): nothing is cancelled."
         )
-    await stop(job)
+    await stop(here, found)
     async with here.pool.connection() as conn:
         return await _shown(conn, await _visible(conn, who, job))
 
@@ -163,12 +163,7 @@ async def retry(
     key = _key(request)
     async with here.pool.connection() as conn:
         found = await _visible(conn, who, job)
-
-    def work() -> rows.Job | None:
-        with connection() as conn:
-            return client.retry(conn, job, fresh=bool(how and how.fresh), key=key)
-
-    new = await anyio.to_thread.run_sync(work)
+    new = await again(here, found, fresh=bool(how and how.fresh), key=key)
     if new is None:
         raise Problem(
             409, "not_ended", f"The job is {found.state}: wait for its end, or cancel it."
@@ -182,7 +177,7 @@ async def answer(here: Here, who: Who, job: UUID, said: forms.Choice) -> Job:
     """Tell a job that asked what to do: about its lost session, or a version that fails."""
     async with here.pool.connection() as conn:
         found = await _visible(conn, who, job)
-    if not await decide(job, said.choice):
+    if not await decide(here, found, said.choice):
         raise Problem(409, "asks_nothing", f"The job {waits.unanswered(found)}.")
     here.feeds.ring()
     async with here.pool.connection() as conn:

@@ -92,7 +92,10 @@ class Desk:
             race=race,
         )
         new = uuid4()
-        async with self.here.pool.connection() as conn:
+        async with (
+            self.here.asks.of(self.guest.user),
+            self.here.pool.connection() as conn,
+        ):
             made = await _enqueue(conn, wanted, new)
         self.here.feeds.ring()
         return {"job": str(made.id), "dup": made.id != new}
@@ -104,12 +107,12 @@ class Desk:
             return _nack({}, "unknown_job", "There is no such job.")
         if name == "cancel":
             if not found.ended:
-                await stop(found.id)
+                await stop(self.here, found)
             return {"job": str(found.id), "dup": found.ended}
         choice = told.get("choice")
         if choice not in CHOICES:
             return _nack({}, "bad_input", f"choice must be one of {', '.join(CHOICES)}.")
-        if not await decide(found.id, str(choice)):
+        if not await decide(self.here, found, str(choice)):
             if found.args.get("answer") == choice:  # it is sent again
                 return {"job": str(found.id), "dup": True}
             return _nack({}, "asks_nothing", f"The job {waits.unanswered(found)}.")
