@@ -8,9 +8,11 @@ Copying for each test took a third of the suite's CPU.
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import LiteralString
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
+from psycopg import sql
 
 from tests.waiting import wait_until
 
@@ -122,3 +124,14 @@ def execute(url: str, statement: str) -> None:
 def within(url: str, database: str) -> str:
     """The URL of another database of the same server."""
     return f"{url.rpartition('/')[0]}/{database}"
+
+
+def by_default(dsn: str, name: str, value: str) -> None:
+    """Let the database have that default from the next connection on."""
+    database = urlsplit(dsn).path[1:]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("alter database {} set {} = {}").format(
+                sql.Identifier(database), sql.Identifier(name), value
+            )
+        )

@@ -13,24 +13,12 @@ from functools import cache
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
-from psycopg import errors
 
 from config.settings import asking
 from db.core.connections import LIVENESS, Own
 
 if TYPE_CHECKING:  # a command of `baton` has one connection, and needs no pool
     from psycopg_pool import ConnectionPool
-
-
-# Postgres is away, or takes no writes for now. Of a statement that ends like this nobody
-# knows whether it was done: read before going on (a pool's time-out is one of the first).
-POSTGRES_AWAY = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    errors.ReadOnlySqlTransaction,
-    errors.IdleInTransactionSessionTimeout,
-    errors.TransactionTimeout,
-)
 
 
 # Seconds for which the pool itself tries to connect, with growing pauses; whoever asks for a

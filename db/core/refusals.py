@@ -1,4 +1,4 @@
-"""What Postgres refuses for good: a row breaks a rule of a table, ours or the product's.
+"""What Postgres refuses for good: a row breaks a rule of a table, ours or the product's, or a limit of its own.
 
 The rule is named and no value is: a row may hold what a user wrote.
 """
@@ -6,13 +6,27 @@ The rule is named and no value is: a row may hold what a user wrote.
 import psycopg
 from psycopg import errors
 
-# Asked again, each is refused again. (An outage is none of them: db/core/pool.py.)
-FOR_GOOD = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+from db.core.outages import may_pass
+
+# What a row or a rule of the product's meets. The other classes are our statements' own fault.
+RULES = (
+    psycopg.IntegrityError,
+    psycopg.DataError,
+    errors.RaiseException,
+    psycopg.OperationalError,  # a row too large for its index, a trigger's function that fails
+)
+
+
+def is_refused(exc: BaseException) -> bool:
+    """Whether it is refused again however often it is asked. An outage is not (db/core/outages.py)."""
+    return isinstance(exc, RULES) and not may_pass(exc)
 
 
 def rule(exc: psycopg.Error) -> str:
     """The rule that was broken, as `constraint "one_name" of table "project_versions"`."""
     diag = exc.diag
+    if isinstance(exc, errors.ProgramLimitExceeded) and diag.message_primary:
+        return diag.message_primary  # the size, the limit and the index
     what = [
         f'{kind} "{name}"'
         for kind, name in (

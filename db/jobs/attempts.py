@@ -85,7 +85,7 @@ def claim(
     lane, its user runs as many as may be, its credential is limited, or its project or branch is
     gone (endings.fail_orphan); or the relay has not chosen it (`chosen`) and others go before it;
     or one more death would be the `limit`th and set it aside, and this worker runs such a job
-    already (stand_back). Raises one of refusals.FOR_GOOD when a table does not take the claim.
+    already (stand_back). Raises what refusals.is_refused when a table does not take the claim.
     `again` says that this very attempt was claimed before and the answer was lost: if it
     was begun, it is what is returned.
     """

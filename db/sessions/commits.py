@@ -87,8 +87,8 @@ def advance(
     """Move the head of the job's lane to a new session and record all that belongs to it.
 
     None, with nothing written, when the head is no longer `to.old`, the attempt was replaced
-    or its lease has run out, or the turn was not begun or is recorded already. Raises one of
-    refusals.FOR_GOOD, with nothing written, when a table takes no such row.
+    or its lease has run out, or the turn was not begun or is recorded already. Raises what
+    refusals.is_refused, with nothing written, when a table takes no such row.
     """
     params = (
         {one.name: getattr(to, one.name) for one in fields(to)}

@@ -20,7 +20,7 @@ TREE = "0" * 40
 
 
 def rehearse(conn: Connection, job: Claimed) -> None:
-    """Raises one of refusals.FOR_GOOD if a table would not take the job's commit. Nothing stays."""
+    """Raises what refusals.is_refused if a table would not take the job's commit. Nothing stays."""
     with conn.transaction(force_rollback=True):
         _commit(conn, job, minted=str(uuid4()))
 

@@ -22,6 +22,7 @@ NOT_ITS_FAULT = (
     "workspace_failed",
     "git_ended",
     "postgres_unreachable",
+    "statement_stopped",
 )
 
 # Failures that say nothing of the session: what was gone on from may be gone on from again.

@@ -9,6 +9,7 @@ from uuid import UUID
 import psycopg
 
 from db.core import pool
+from db.core.outages import may_pass
 from db.jobs import jobs, rescue
 from db.jobs.jobs import Job
 from dev.stack.processes import carrying
@@ -45,8 +46,9 @@ def try_to_run(at_work: AtWork, job_id: UUID) -> None:
     """As a message does: when Postgres is away it is gone, and the relay sends another."""
     try:
         at_work.run(job_id)
-    except pool.POSTGRES_AWAY:
-        return
+    except psycopg.Error as exc:
+        if not may_pass(exc):
+            raise
 
 
 def give_up(conn: psycopg.Connection, job_id: UUID) -> None:

@@ -6,16 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, LiteralString
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
-from psycopg import Connection, sql
+from psycopg import Connection
 from structlog.testing import capture_logs
 
 from db.core import async_pool, pool
 from db.transcripts import appends, transcripts
 from tests.conftest import Configure
+from tests.databases import by_default
 from tests.gateways import gateway
 from tests.ledger import blocked
 from tests.machine import needs_pgbouncer
@@ -41,17 +40,6 @@ def reached(
         pool.close()
         stays.callback(pool.close)
         yield url
-
-
-def by_default(dsn: str, name: str, value: str) -> None:
-    """Let the database have that default from the next connection on."""
-    database = urlsplit(dsn).path[1:]
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("alter database {} set {} = {}").format(
-                sql.Identifier(database), sql.Identifier(name), value
-            )
-        )
 
 
 def test_we_run_at_read_committed_whatever_the_database_has_by_default(reached: str):

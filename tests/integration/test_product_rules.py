@@ -11,7 +11,7 @@ from psycopg import Connection
 from db.core import migrate
 from db.core.migrate import MigrationRefused
 from db.core.product_rules import strange
-from db.core.refusals import FOR_GOOD
+from db.core.refusals import is_refused
 from db.sessions.rehearsal import rehearse
 from tests.commandline import Baton, bare, baton
 from tests.ledger import ask, begun, blocked, built, commit, contents, finish, job_row, one
@@ -210,8 +210,9 @@ def test_a_commit_is_tried_out_and_leaves_nothing(conn: Connection, subtests: py
                 conn.execute(rule, prepare=False)
                 before = contents(conn)
                 assert strange(conn)
-                with pytest.raises(FOR_GOOD) as refused:
+                with pytest.raises(psycopg.Error) as refused:
                     rehearse(conn, job)
+                assert is_refused(refused.value)
                 assert told in for_people(refused.value)
                 assert contents(conn) == before
             commit(conn, job)

@@ -27,7 +27,7 @@ from claude_agent_sdk import (
 from claude_agent_sdk.types import SessionStore
 
 from config.settings import ANTHROPIC, settings
-from db.core.pool import POSTGRES_AWAY
+from db.core.outages import may_pass
 from db.transcripts.transcripts import TranscriptDamaged
 from worker.agent import Request, Turn, Watch, answers, relation
 from worker.agent.failures import (
@@ -210,8 +210,9 @@ def _translated(report: Report, watch: Watch, request: Request) -> Generator[Non
         raise failure(exc, report) from exc
     except RuntimeError as exc:
         # The SDK wraps what the store raised while a session was loaded for a resume.
-        if isinstance(exc.__cause__, (TranscriptDamaged, JobError, *POSTGRES_AWAY)):
-            raise exc.__cause__ from exc
+        cause = exc.__cause__
+        if cause and (isinstance(cause, (TranscriptDamaged, JobError)) or may_pass(cause)):
+            raise cause from exc
         kind = "store_failed" if request.resume and exc.__cause__ else "unknown"
         raise AgentFailed(kind, str(exc)) from exc
     except Exception as exc:

@@ -96,6 +96,7 @@ def _other(exc: BaseException) -> str:
 
     from db.core.codes import refusal
     from db.core.migrate import MigrationRefused
+    from db.core.outages import is_away
     from db.operations.deletion import Held
     from db.projects.heads import HeadHeld
     from worker.failures.errors import BadRequest, WorkspaceAway, WorkspaceBusy, WorkspaceFailed
@@ -115,7 +116,7 @@ def _other(exc: BaseException) -> str:
             return why.sentence
         case psycopg.errors.LockNotAvailable():
             return "Somebody's transaction holds what this needs: end it, and ask again."
-        case psycopg.OperationalError() | psycopg.InterfaceError():
+        case psycopg.Error() if is_away(exc):
             return f"Postgres went away ({_first_line(exc)}): look at it, then ask again."
         case psycopg.Error():
             return f"Postgres refuses it: {_first_line(exc)}."

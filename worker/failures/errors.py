@@ -32,8 +32,8 @@ import errno
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.core.pool import POSTGRES_AWAY
-from db.core.refusals import FOR_GOOD
+from db.core.outages import is_away, is_stopped
+from db.core.refusals import is_refused
 from db.transcripts.transcripts import TranscriptDamaged
 from worker.failures.verdicts import AGENT, STOPS, Verdict
 from worker.failures.vocabulary import class_of
@@ -234,9 +234,11 @@ def _judge_library(exc: BaseException) -> Judgement:
     match exc:
         case TranscriptDamaged():
             return Judgement(Verdict.NEXT, "damaged")
-        case _ if isinstance(exc, POSTGRES_AWAY):
+        case _ if is_away(exc):
             return Judgement(Verdict.RETRY, "postgres_unreachable")
-        case _ if isinstance(exc, FOR_GOOD):
+        case _ if is_stopped(exc):
+            return Judgement(Verdict.RETRY, "statement_stopped")
+        case _ if is_refused(exc):
             return Judgement(Verdict.FAIL, "refused_by_postgres")
         case _ if _redis_away(exc):
             return Judgement(Verdict.RETRY, "redis_unreachable")

@@ -3,11 +3,10 @@
 import re
 
 import psycopg
-import psycopg_pool
 
 from config.redaction import redacted
-from db.core.pool import POSTGRES_AWAY
-from db.core.refusals import FOR_GOOD, rule
+from db.core.outages import is_away, is_stopped
+from db.core.refusals import is_refused, rule
 from db.transcripts.transcripts import TranscriptDamaged
 from worker.failures.errors import (
     DISK_FULL,
@@ -48,16 +47,28 @@ def for_people(exc: BaseException) -> str:
             text = str(exc) or type(exc).__name__
         case MemoryError() | OSError():
             text = _of_the_host(exc)
-        case _ if isinstance(exc, FOR_GOOD):
-            text = f"Postgres refuses to record it, by {rule(exc)}: correct the table or the request."
-        case _ if isinstance(exc, (*POSTGRES_AWAY, psycopg_pool.PoolTimeout)):
-            text = "Postgres did not answer."
         case psycopg.Error():
-            text = f"Postgres refused ({type(exc).__name__}): see the worker's log."
+            text = _of_postgres(exc)
         case _:
             text = f"{type(exc).__name__}: {exc}"
     line = " ".join(plain(text)[:LOOKED_AT].split())
     return redacted(IDS.sub("[id]", line))[:LONGEST]
+
+
+def _of_postgres(exc: psycopg.Error) -> str:
+    if is_away(exc):
+        return "Postgres did not answer."
+    if is_stopped(exc):
+        return (
+            f"Postgres stopped a statement ({exc.diag.message_primary or type(exc).__name__}): look"
+            " for a lock that is held, a slow trigger, or a time-out of the role or the database"
+            " that is too short."
+        )
+    if is_refused(exc):
+        return (
+            f"Postgres refuses to record it, by {rule(exc)}: correct the table or the request."
+        )
+    return f"Postgres refused ({type(exc).__name__}): see the worker's log."
 
 
 def _of_the_host(exc: MemoryError | OSError) -> str:

@@ -123,6 +123,7 @@ ELSEWHERE = {
     "host_exhausted",
     "host_failed",
     "postgres_unreachable",
+    "statement_stopped",
     "refused_by_postgres",
     "redis_unreachable",
 }

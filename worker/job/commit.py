@@ -5,14 +5,17 @@ the next job's message and the events' copy go to Redis.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import psycopg
 import structlog
 from psycopg import Connection
 
 from config.settings import settings
 from db.core.events import Event
-from db.core.pool import POSTGRES_AWAY, connection
+from db.core.outages import is_away, may_pass
+from db.core.pool import connection
 from db.jobs.attempts import Claimed
 from db.jobs.lanes import Next
 from db.sessions import commits
@@ -23,6 +26,7 @@ from worker.failures.errors import HeadMoved, Stopped
 from worker.failures.retry import while_held
 from worker.job import job_events
 from worker.job.attempt import Attempt
+from worker.job.lease import Lease
 from worker.job.successors import following_of
 from worker.live import checkpoints
 from worker.live.checkpoints import Checkpoint
@@ -34,6 +38,8 @@ from worker.text.file_names import LeftOut
 
 log = structlog.get_logger()
 
+# A disk may be full where the lease is renewed all the same: then whoever asks for its end has it.
+UNWANTED = ("cancelled", "replaced_by_request")
 OF_THE_FIRST = ("fresh", "answer", "lost")  # arguments that a job's first turn has heeded
 
 
@@ -85,7 +91,11 @@ def commit(at: Attempt, turn: Turn, outcome: Outcome) -> Moved:
 
 
 def _send(at: Attempt, to: Advance, told: list[Event], following: Next | None) -> Moved | None:
-    """Send the commit. If its answer is lost, the ledger says whether it was done."""
+    """Send the commit. If its answer is lost, the ledger says whether it was done.
+
+    What Postgres refuses for good is raised at once. What it stops is raised after a few tries, and
+    the turn is kept: the job's next attempt commits it (turns.NOT_ITS_FAULT).
+    """
     job = at.job
 
     def send(conn: Connection) -> Moved | None:
@@ -102,14 +112,23 @@ def _send(at: Attempt, to: Advance, told: list[Event], following: Next | None) -
     try:
         with connection() as conn:
             return send(conn)
-    except POSTGRES_AWAY as exc:
+    except psycopg.Error as exc:
+        if not may_pass(exc):
+            raise
         log.warning("commit.unknown", error=type(exc).__name__)
     try:
-        return while_held(at.lease.left)(read_before_sending_again)
-    except POSTGRES_AWAY as exc:
-        raise Stopped(
-            "lease_lost"
-        ) from exc  # it stayed away: whoever takes over finds the turn
+        return while_held(partial(_wanted, at.lease))(read_before_sending_again)
+    except psycopg.Error as exc:
+        if may_pass(exc) and (reason := at.lease.reason()) in UNWANTED:
+            raise Stopped(str(reason)) from exc
+        if is_away(exc):  # it stayed so: whoever takes over finds the turn
+            raise Stopped("lease_lost") from exc
+        raise
+
+
+def _wanted(lease: Lease) -> float:
+    """Seconds for which a commit that Postgres does not take now is still to be tried."""
+    return 0.0 if lease.reason() in UNWANTED else lease.left()
 
 
 def _named(outcome: Outcome, choice: Choice | None, turn: Turn) -> Outcome:

@@ -18,7 +18,8 @@ from psycopg.errors import LockNotAvailable
 from pydantic import ValidationError
 
 from config.settings import settings
-from db.core.pool import POSTGRES_AWAY, NoDatabase, transaction
+from db.core.outages import may_pass
+from db.core.pool import NoDatabase, transaction
 from db.jobs import jobs, messages
 from worker.broker.app import app
 from worker.broker.refused_messages import RefusedMessage, keep
@@ -115,11 +116,17 @@ def _keep(task: Task[Any, Any], refused: RefusedMessage) -> None:
     """Raises Reject with the message put back when Postgres is away."""
     try:
         keep(str(task.request.id), task.name, refused)
-    except (*POSTGRES_AWAY, NoDatabase) as exc:
-        log.warning("message.put_back", error=type(exc).__name__)
-        raise Reject("Postgres is away", requeue=True) from exc
-    except psycopg.Error as exc:  # it is not migrated, most likely
+    except (psycopg.Error, NoDatabase) as exc:
+        _put_back_if_it_may_pass(exc)
+        # It is not migrated, most likely.
         log.warning("message.refusal_lost", error=type(exc).__name__)
+
+
+def _put_back_if_it_may_pass(exc: Exception) -> None:
+    """Raises Reject, with the message put back. Nobody counts how often: to lose a request is worse."""
+    if isinstance(exc, NoDatabase) or may_pass(exc):
+        log.warning("message.put_back", error=type(exc).__name__)
+        raise Reject("Postgres is away, or busy", requeue=True) from exc
 
 
 def named(given: tuple[Any, ...], asked: dict[str, Any]) -> dict[str, Any]:
@@ -166,12 +173,12 @@ def accept(kind: str, task_id: str, asked: dict[str, Any]) -> UUID:
         accepted = _commit(ask, task_id)
     except Refused as exc:
         raise RefusedMessage(str(exc), exc.code, field=exc.field) from None
-    except (*POSTGRES_AWAY, NoDatabase) as exc:
-        log.warning("message.put_back", error=type(exc).__name__)
-        raise Reject("Postgres is away", requeue=True) from exc
-    except psycopg.Error as exc:  # it would be refused again; its text may hold what was given
+    except (psycopg.Error, NoDatabase) as exc:
+        _put_back_if_it_may_pass(exc)
+        # It would be refused again; its text may hold what was given.
+        told = f"SQLSTATE {getattr(exc, 'sqlstate', None)}"
         raise RefusedMessage(
-            f"Postgres refuses the request (SQLSTATE {exc.sqlstate}): look at its fields."
+            f"Postgres refuses the request ({told}): look at its fields."
         ) from None
     crash_points.reach("message.accepted")
     return accepted

@@ -13,7 +13,8 @@ from psycopg import Connection
 
 from config.settings import settings
 from db.core.events import Event, Written
-from db.core.pool import POSTGRES_AWAY, connection, transaction
+from db.core.outages import may_pass
+from db.core.pool import connection, transaction
 from db.jobs import attempts, checks, endings, limits, rescue
 from db.jobs.attempts import Claimed
 from db.jobs.endings import End, Wait
@@ -270,7 +271,7 @@ def _enough(state: tenacity.RetryCallState) -> bool:
 
 
 @tenacity.retry(
-    retry=tenacity.retry_if_exception_type(POSTGRES_AWAY),
+    retry=tenacity.retry_if_exception(may_pass),
     wait=PAUSE,
     stop=_enough,
     reraise=True,

@@ -17,8 +17,9 @@ import psycopg_pool
 import structlog
 
 from config.settings import settings
-from db.core.pool import POSTGRES_AWAY, connection
-from db.core.refusals import FOR_GOOD
+from db.core.outages import may_pass
+from db.core.pool import connection
+from db.core.refusals import is_refused
 from db.jobs import attempts, endings, jobs, limits
 from db.jobs.attempts import Claimed
 from db.sessions import rehearsal, turns
@@ -61,8 +62,10 @@ def run(
     asked = identity.now()
     try:
         claimed = _claim(job_id, chosen=chosen)
-    except FOR_GOOD as exc:
-        return _refuse(job_id, exc)
+    except psycopg.Error as exc:
+        if is_refused(exc):
+            return _refuse(job_id, exc)
+        raise
     if claimed is None:
         return replace(_not_claimed(job_id), began=False)
     crash_points.reach("claim.after")
@@ -178,9 +181,9 @@ def _end(job: Claimed, judgement: Judgement, exc: BaseException) -> Ran:
     try:
         return write(job, judgement, text)
     except Exception as again:
-        # Postgres is away. If it stays so, the lease runs out, and the relay finds the row.
+        # Postgres is away, most likely. If it stays so, the lease runs out, and the relay finds the row.
         log.warning("job.not_settled", error=type(again).__name__)
-        owed = (job, judgement) if isinstance(again, POSTGRES_AWAY) else None
+        owed = (job, judgement) if may_pass(again) else None
         return Ran("waits", judgement.error_class, text, owed=owed)
 
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
 from config.settings import settings
-from db.core.pool import POSTGRES_AWAY, connection
+from db.core.pool import connection
 from db.sessions import registry, tokens, turns
 from db.sessions.budgets import counting
 from worker.agent import Request, Turn, Watch
@@ -251,7 +251,7 @@ def _record_failure(
     if judgement.verdict is Verdict.LOST:
         return  # it is another's by now: whoever takes it over looks at what is there
     known = told if isinstance(told, (Turn, JobError)) else JobError()
-    with contextlib.suppress(*POSTGRES_AWAY, PoolTimeout), connection() as conn:
+    with contextlib.suppress(psycopg.Error), connection() as conn:
         turns.fail(
             conn,
             at.job,

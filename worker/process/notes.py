@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 
 import structlog
 from psycopg import Connection
 
 from db.core import pool
+from db.core.outages import is_away, is_stopped
 from db.core.pool import NoDatabase
 
 log = structlog.get_logger()
@@ -22,6 +24,7 @@ log = structlog.get_logger()
 Note = Callable[[Connection], object]
 MOST = 10_000  # notes that wait; Postgres is away for long if there are so many
 AGAIN = 1.0  # seconds until it is tried again
+TRIES = 10  # of a note that Postgres stops, though it answers
 
 
 class Notes:
@@ -56,20 +59,24 @@ class Notes:
     def _for_good(self) -> None:
         while not self._ended.is_set():
             note = self._waiting.get()
-            while not _written(note):
+            for tried in count(1):
+                if _written(note, last=tried >= TRIES):
+                    break
                 if self._ended.wait(AGAIN):
                     return
             self._waiting.task_done()
 
 
-def _written(note: Note) -> bool:
+def _written(note: Note, *, last: bool) -> bool:
     try:
         with pool.connect() as conn:
             note(conn)
-    except (NoDatabase, *pool.POSTGRES_AWAY) as exc:
-        log.warning("note.not_written", error=str(exc))
-        return False
-    except Exception as exc:  # what is never taken is let go: others wait behind it
+    except Exception as exc:
+        away = isinstance(exc, NoDatabase) or is_away(exc)
+        if away or (is_stopped(exc) and not last):
+            log.warning("note.not_written", error=str(exc))
+            return False
+        # What is never taken is let go: others wait behind it.
         log.exception("note.lost", error=type(exc).__name__)
     return True
 
