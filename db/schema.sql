@@ -700,6 +700,7 @@ CREATE INDEX turns_project ON turns USING btree (project_id);
 CREATE UNIQUE INDEX turns_step_once ON turns USING btree (job_id, step) WHERE outcome = 'committed'::text;
 CREATE UNIQUE INDEX turns_token ON turns USING btree (token_hash) WHERE outcome = 'running'::text;
 CREATE INDEX turns_uncounted ON turns USING btree (started_at) WHERE counted_usd IS DISTINCT FROM GREATEST(cost_usd, spent_usd, 0::numeric);
+CREATE TRIGGER turns_gone AFTER DELETE ON turns REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION baton_count_gone();
 
 -- When each user asked for jobs in the last minute. Written where BATON_USER_RATE is set.
 create table user_asks (

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-import psycopg_pool
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -33,6 +32,9 @@ NO_JSON = "The body is not JSON."
 NO_OBJECT = "The body must be a JSON object."
 NOT_READ = (
     "The body is not read as JSON: send it with the header Content-Type: application/json."
+)
+UNSTORABLE = (
+    "A value cannot be stored: a number is too large, or text has a NUL or is not UTF-8."
 )
 LONGEST_NAME = 100  # characters of a field's name that are sent back
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -136,25 +138,30 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(_methods_of(request))
         return answer(Problem(exc.status_code, code, f"{exc.detail}.", headers=headers))
 
-    @app.exception_handler(psycopg.DataError)
-    async def _unstorable(_: Request, _exc: psycopg.DataError) -> JSONResponse:
-        return answer(
-            Problem(
-                422,
-                "bad_input",
-                "A value cannot be stored: a number is too large, or text has a NUL or is not UTF-8.",
-            )
-        )
-
     @app.exception_handler(Exception)
     async def _failed(_: Request, _exc: Exception) -> JSONResponse:
-        return answer(Problem(500, "failed", "Something is wrong here: it is in the log."))
+        return answer(failed())
 
-    for kind in (psycopg.OperationalError, psycopg_pool.PoolTimeout, *ledger.BEHIND):
+    @app.exception_handler(psycopg.Error)
+    async def _of_postgres(_: Request, exc: psycopg.Error) -> JSONResponse:
+        problem = of_postgres(exc)
+        if problem.status == 500:
+            raise exc  # to the log, and then it has failed
+        return answer(problem)
 
-        @app.exception_handler(kind)
-        async def _away(_: Request, exc: Exception) -> JSONResponse:
-            return answer(of_ledger(exc))
+
+def of_postgres(exc: BaseException) -> Problem:
+    """What it is to whoever asked, at any door."""
+    if ledger.is_away(exc):
+        return of_ledger(exc)
+    if isinstance(exc, psycopg.DataError):
+        return Problem(422, "bad_input", UNSTORABLE)
+    return failed()
+
+
+def failed() -> Problem:
+    """It is a fault of ours, or of the product's own rules: whoever asks again hears the same."""
+    return Problem(500, "failed", ledger.FAILED)
 
 
 def of_ledger(exc: BaseException) -> Problem:

@@ -40,3 +40,29 @@ begin
     select count(*) into ended from noted;
     return ended;
 end $$;
+
+-- What turns cost that are deleted before they were added up stays in the day's sums, in the transaction that deletes
+-- them. A trigger, so that no way to delete turns can forget it, with whatever settings. Their jobs go after them:
+-- they say who pays.
+create or replace function baton_count_gone() returns trigger language plpgsql as $$
+begin
+    insert into spent_by_day as s (day, project_id, user_id, usd, turns)
+    select n.day, w.project, w.payer, sum(n.usd - coalesce(n.counted, 0)),
+           count(*) filter (where n.counted is null)
+      from (select t.project_id, (select j.user_id from jobs j where j.id = t.job_id) as user_id,
+                   t.counted_usd as counted, (t.started_at at time zone 'UTC')::date as day,
+                   greatest(t.cost_usd, t.spent_usd, 0::numeric) as usd
+              from gone t
+             where t.counted_usd is distinct from greatest(t.cost_usd, t.spent_usd, 0::numeric)
+               and t.started_at >= date_trunc('day', now(), 'UTC')) n
+     cross join lateral (
+           values (n.project_id, ''), ('', n.user_id), ('', '')) w (project, payer)
+     where w.payer is not null
+     group by 1, 2, 3 order by 1, 2, 3  -- as baton_count_turns
+        on conflict (day, project_id, user_id) do update
+       set usd = s.usd + excluded.usd, turns = s.turns + excluded.turns;
+    return null;
+end $$;
+
+create or replace trigger turns_gone after delete on turns
+    referencing old table as gone for each statement execute function baton_count_gone();

@@ -25,15 +25,16 @@ ALONE = 7_239_185_002  # any number of our own: one deletion at a time
 PATIENCE = 10.0  # seconds for those who hold what is to be deleted
 POLL = 0.05  # seconds
 
-# Every table with rows of a project, in the order in which they go: rows of the product's
-# own tables may refer to its versions and projects, so these are last.
+# Every table with rows of a project, in the order in which they go: what there is much of, then turns,
+# which may hold the day's sums from then on, and their jobs. Rows of the product's own tables may refer
+# to its versions and projects, so these are last.
 TABLES: tuple[LiteralString, ...] = (
-    *("checks", "project_checks", "turns", "session_resume_attempts", "webhooks", "jobs"),
-    *("lane_ends", "events"),
-    "project_chat_log_minimal",
+    *("lane_ends", "events", "project_chat_log_minimal"),
     *("chat_plan_sessions", "project_ai_session_metrics", "session_transitions"),
     *("session_transitions_archive", "transcript_batches", "transcript_sessions"),
-    *("transcript_entries", "transcript_removals", "project_versions", "branches"),
+    *("transcript_entries", "transcript_removals"),
+    *("checks", "project_checks", "turns", "session_resume_attempts", "webhooks", "jobs"),
+    *("project_versions", "branches"),
     *("live_connections", "account_projects", "spent_by_day", "projects"),
 )
 # Every table that says whose a row is.

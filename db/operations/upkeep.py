@@ -16,7 +16,6 @@ from db.core.walks import Key, Walk
 from db.jobs import messages
 from db.projects import branches
 from db.projects.branches import Dropped
-from db.sessions import budgets
 from db.transcripts import appends, listings
 from db.transcripts.listings import Held
 
@@ -220,18 +219,19 @@ def clear_jobs(conn: Connection, age: timedelta, walk: Walk | None = None) -> di
     """Delete whole chains that ended so long ago, with their turns; old ticks, sums of days and
     silent workers."""
     turned = 0
-    if age < timedelta(days=1):
-        budgets.count_all(conn)
 
     def page(after: Key | None) -> tuple[int, Key | None]:
         nonlocal turned
         since, job_id = after or ("-infinity", str(UUID(int=0)))
         given = {"age": age, "rows": ROWS, "since": since, "id": job_id}
-        row = conn.execute(CLEAR, given).fetchone()
-        assert row
-        jobs, turns, looked, *last = row
+        with conn.transaction():
+            row = conn.execute(CLEAR, given).fetchone()
+            assert row
+            jobs, turns, looked, *last = row
+            # Behind their turns: until these are added up, their jobs say who pays (baton_count_gone).
+            conn.execute("delete from jobs where id = any(%s)", (jobs,))
         turned += turns
-        return jobs, last if looked == ROWS else None
+        return len(jobs), last if looked == ROWS else None
 
     walk = walk or Walk()
     jobs = walk.go(page)
@@ -264,11 +264,10 @@ CLEAR: LiteralString = """
                                    or o.finished_at >= now() - %(age)s::interval))
            and not exists (select from webhooks w  -- it says what became of the job
                             where w.chain_id = chains.chain_id and w.state = 'waiting')
-    ), gone as (
-        delete from jobs j using old
-         where j.chain_id = old.chain_id and j.finished_at < now() - %(age)s::interval
-           and not j.untold
-        returning j.id
+    ), gone as materialized (
+        select j.id from jobs j join old using (chain_id)
+         where j.finished_at < now() - %(age)s::interval and not j.untold
+           for update of j
     ), told as (
         delete from webhooks w using old where w.chain_id = old.chain_id
     ), checked as (
@@ -276,7 +275,7 @@ CLEAR: LiteralString = """
     ), turned as (
         delete from turns using gone where turns.job_id = gone.id returning turns.id
     )
-    select (select count(*) from gone), (select count(*) from turned), (select count(*) from page),
+    select array(select id from gone), (select count(*) from turned), (select count(*) from page),
            last.finished_at::text, last.id::text
       from (select 1) one
       left join (select finished_at, id from page order by 1 desc, 2 desc limit 1) last on true"""

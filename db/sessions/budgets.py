@@ -154,7 +154,8 @@ def count(conn: Connection) -> None:
 
 
 def count_all(conn: Connection) -> None:
-    """As `count`, however few: before turns are deleted. What they cost stays in the day's sums."""
+    """As `count`, however few: before turns are deleted, so that the deletion itself has few to add, if
+    any, and until it is through keeps nobody from adding to the sum of all (baton_count_gone)."""
     if limits().keys() - {"job"}:
         while conn.execute(COUNT_ALL, (MOST,)).fetchone() == (MOST,):
             pass

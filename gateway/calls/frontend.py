@@ -10,7 +10,8 @@ from config.log import log as logger
 from db.live import calls
 from gateway.access.limits import MESSAGES, Window
 from gateway.calls import config
-from gateway.calls.sides import AWAY, Over, Side
+from gateway.calls.sides import Over, Side
+from gateway.ledger import ERRORS
 from gateway.voice import events
 from gateway.voice.ends import leaves
 from gateway.voice.events import Event
@@ -29,7 +30,7 @@ async def serve(side: Side) -> None:
             group.create_task(_listen(side))
     except BaseExceptionGroup as several:
         await side.leave(leaves(several))
-    except (Over, *AWAY) as exc:
+    except (Over, *ERRORS) as exc:
         await side.leave([exc])
     finally:
         logger.info("call.cleaned", call=side.call, side="page")

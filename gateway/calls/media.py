@@ -18,7 +18,8 @@ from config.settings import settings
 from db.live import calls
 from gateway.calls import config, twilio
 from gateway.calls.phone import Phone
-from gateway.calls.sides import AWAY, Over, Side
+from gateway.calls.sides import Over, Side
+from gateway.ledger import ERRORS, is_away, told
 from gateway.voice.desk import Desk
 from gateway.voice.ends import Ended, leaves
 from gateway.voice.events import Event, part, said
@@ -48,7 +49,7 @@ class Media:
         await self.side.ws.accept()
         try:
             await self._serve()
-        except (Over, WebSocketDisconnect, *AWAY) as exc:
+        except (Over, WebSocketDisconnect, *ERRORS) as exc:
             await self.side.leave([exc])
         finally:
             logger.info("call.cleaned", call=self.side.call, side="telephone")
@@ -91,7 +92,7 @@ class Media:
         """Whatever ended the telephone's side ends the call."""
         ended = next((one for one in why if isinstance(one, Ended)), None)
         reason = REASONS.get(ended.code, "provider_away") if ended else "failed"
-        with suppress(*AWAY):
+        with suppress(*ERRORS):
             if ended and ended.event:
                 inner = part(ended.event, "error")
                 told = {"code": said(inner, "code"), "text": said(inner, "message")}
@@ -104,7 +105,7 @@ class Media:
 
     async def _hang_up(self, phone: Phone, reason: str) -> NoReturn:
         """End the call, tell of it, and only then clean up: what the voice used is charged first."""
-        with suppress(*AWAY):
+        with suppress(*ERRORS):
             await self.side.end(reason)
         phone.hang_up()
         if self.voice is not None:
@@ -118,7 +119,10 @@ class Media:
                 news.clear()
                 try:
                     wanted = await self._wanted()
-                except AWAY:  # the call goes on, and hears of it later
+                except ERRORS as exc:
+                    if not is_away(exc):
+                        raise
+                    # The call goes on, and hears of it later.
                     await asyncio.sleep(AGAIN)
                     continue
                 if wanted is None:
@@ -172,8 +176,8 @@ class Media:
     async def _note(self, kind: str, body: dict[str, Any]) -> None:
         try:
             await self.side.note(kind, body)
-        except AWAY:
-            logger.warning("call.not_noted", call=self.side.call, type=kind)
+        except ERRORS as exc:
+            logger.warning("call.not_noted", call=self.side.call, type=kind, error=told(exc))
 
     async def _live(self, phone: Phone) -> None:
         """The call is active as soon as its voice is configured; then it shows signs of life."""
@@ -184,5 +188,7 @@ class Media:
                     async with self.side.bell.pool.connection() as conn:
                         await calls.touch(conn, self.side.call)
                 await asyncio.sleep(TOUCH)
-            except AWAY:
+            except ERRORS as exc:
+                if not is_away(exc):
+                    raise
                 await asyncio.sleep(AGAIN)

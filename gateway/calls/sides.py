@@ -13,7 +13,6 @@ from db.live.calls import OPEN, Call
 from gateway import ledger
 from gateway.access.limits import TOO_LONG, is_too_long
 from gateway.calls.bell import Bell
-from gateway.ledger import AWAY
 from gateway.voice import events
 from worker.text.storable import plain_data
 
@@ -92,11 +91,11 @@ class Side:
         over = next((one for one in why if isinstance(one, Over)), None)
         if over is not None:
             await self.close(over.code, over.reason)
-        elif away := next((one for one in why if isinstance(one, AWAY)), None):
+        elif away := next((one for one in why if ledger.is_away(one)), None):
             await self.close(1013, ledger.why(away))
         elif not all(isinstance(one, WebSocketDisconnect) for one in why):
             logger.error("call.failed", call=self.call, exc_info=why[0])
-            await self.close(1011, "Something is wrong here: it is in the log.")
+            await self.close(1011, ledger.FAILED)
 
     async def close(self, code: int, reason: str) -> None:
         """Close it, if it is open."""

@@ -9,7 +9,7 @@ from db.core.pool import connection
 from gateway import ledger
 from gateway.http.callers import Here
 from gateway.http.routes import got
-from gateway.problems import Problem, of_ledger
+from gateway.problems import Problem, of_postgres
 
 router = APIRouter(tags=["health"])
 
@@ -28,8 +28,8 @@ async def readyz(here: Here) -> dict[str, str]:
             await conn.execute("select 1")
         if not here.migrated.is_set() and not await anyio.to_thread.run_sync(_migrated):
             raise Problem(503, "not_migrated", ledger.MIGRATE)
-    except ledger.AWAY as exc:
-        raise of_ledger(exc) from exc
+    except ledger.ERRORS as exc:
+        raise of_postgres(exc) from exc
     here.migrated.set()
     rings = here.feeds.rings
     return {

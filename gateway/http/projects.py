@@ -1,6 +1,5 @@
 """/v1/projects/{p}: the head and open work, moves, jobs, what was said, what a version changed."""
 
-import io
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Annotated, Any, LiteralString, TypeVar
@@ -16,6 +15,7 @@ from db.jobs.listing import Place, Wanted
 from db.projects import projects
 from gateway.http import forms
 from gateway.http.callers import Here, Who, check_project, name_fits
+from gateway.http.patches import patch_of
 from gateway.http.routes import got
 from gateway.problems import Problem, not_found
 from worker.failures.failed import Failed
@@ -122,9 +122,7 @@ async def diff(
         raise not_found("version")
 
     def work(conn: Connection) -> bytes:
-        into = io.BytesIO()
-        made(conn, project, version, against).pour(into)
-        return into.getvalue()
+        return patch_of(made(conn, project, version, against))
 
     try:
         patch = await _asked(work)

@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
+from config.log import log as logger
 from db.jobs import jobs as rows
 from gateway import ledger
 from gateway.access.limits import MESSAGES, Window
 from gateway.acts import decide, stop
+from gateway.problems import of_postgres
 from gateway.state import State
 from worker.client import Build, ChatPlan, Update, enqueue_async
 from worker.failures.refused import NotMigrated, Refused
@@ -59,8 +61,8 @@ class Desk:
             return _nack(about, "not_migrated", ledger.MIGRATE, retry=True)
         except Refused as exc:
             return _nack(about, exc.code, str(exc), **_again(exc))
-        except ledger.AWAY as exc:
-            return _nack(about, ledger.code(exc), ledger.why(exc), retry=True)
+        except ledger.ERRORS as exc:
+            return _of_postgres(about, exc)
         if done.get("t") == "nack":
             return {**about, **done}
         return {"t": "ack", **about, **done}
@@ -143,6 +145,14 @@ async def _enqueue(
         if exc.code not in BEGUN or not isinstance(wanted, Update):
             raise
         return await enqueue_async(conn, Build(**wanted.model_dump()), job_id=new)
+
+
+def _of_postgres(about: Frame, exc: Exception) -> Frame:
+    """As HTTP says it (problems.of_postgres)."""
+    problem = of_postgres(exc)
+    if problem.status == 500:
+        logger.error("live.failed", error=type(exc).__name__, rule=ledger.told(exc))
+    return _nack(about, problem.code, problem.detail, retry=problem.status == 503)
 
 
 def _again(refused: Refused) -> dict[str, Any]:

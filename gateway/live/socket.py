@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import psycopg
-import psycopg_pool
 from psycopg import AsyncConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -71,9 +70,16 @@ class Socket:
             await self._close(exc.code, exc.reason)
         except WebSocketDisconnect:
             pass
-        except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
+        except psycopg.Error as exc:
+            await self._fail(exc)
+
+    async def _fail(self, exc: psycopg.Error) -> None:
+        if ledger.is_away(exc):
             logger.warning(f"gateway.{ledger.code(exc)}", error=type(exc).__name__)
             await self._close(1013, ledger.why(exc))
+            return
+        logger.error("live.failed", error=type(exc).__name__, rule=ledger.told(exc))
+        await self._close(1011, ledger.FAILED)
 
     async def _talk(self) -> None:
         if not origins.allowed(self.ws):
@@ -107,7 +113,7 @@ class Socket:
                 await self._welcome(hello, guest, found)
                 await self._both_ways(watcher, guest)
         finally:
-            with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout):
+            with contextlib.suppress(psycopg.Error):
                 async with self.here.pool.connection() as conn:
                     await connections.end(conn, self.conn)
 
@@ -248,7 +254,7 @@ class Socket:
         while True:
             await asyncio.sleep(BEAT)
             await self._send({"t": "hb", "head": watcher.feed.head})
-            with contextlib.suppress(psycopg.Error, psycopg_pool.PoolTimeout):
+            with contextlib.suppress(psycopg.Error):
                 async with self.here.pool.connection() as conn:
                     await connections.touch(conn, [self.conn])
                     if await connections.signed_out(conn, guest.id):

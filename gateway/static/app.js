@@ -396,6 +396,7 @@ async function showFilesOf(version) {
   if (shown !== version) return;
   if (!answer?.ok) {
     shown = null;
+    if (answer?.status === 413) return set("files-said", "This version changed too much to be shown here.");
     return set("files-said", answer ? "The changes of this version cannot be shown." : "No connection: open them again later.");
   }
   const { files, elements } = diff(await answer.text());

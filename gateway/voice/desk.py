@@ -1,12 +1,11 @@
 """What the voice sessions of one gateway share: Postgres, the writer, what accounts have left."""
 
 import asyncio
-from contextlib import suppress
 
 from db.core.async_pool import Pool
 from db.live import voice
 from db.live.voice import Kept
-from gateway.ledger import AWAY
+from gateway import ledger
 from gateway.voice.writer import Name, Writer
 
 SOON = 1.0  # seconds for an answer about credit; without one the stream goes on
@@ -21,7 +20,7 @@ class Desk:
         self._charges: dict[str, set[asyncio.Future[int | None]]] = {}
 
     async def load(self, account: str, session: str) -> Kept | None:
-        """What is known of a session. Raises one of AWAY."""
+        """What is known of a session. Raises one of ledger.ERRORS."""
         newer = self.writer.waiting((account, session))
         async with self._pool.connection() as conn:
             row = await voice.load(conn, account, session)
@@ -49,8 +48,11 @@ class Desk:
         Postgres does not say so soon: the stream goes on, and is charged."""
         if charges := self._charges.get(account):
             await asyncio.wait(set(charges), timeout=SOON)
-        with suppress(TimeoutError, *AWAY):
+        try:
             async with asyncio.timeout(SOON), self._pool.connection() as conn:
                 left = await voice.left(conn, account)
-                return left is None or left > 0
-        return True
+        except ledger.ERRORS as exc:  # the time-out is an OSError
+            if not ledger.is_away(exc):
+                raise
+            return True
+        return left is None or left > 0

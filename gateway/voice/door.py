@@ -77,7 +77,9 @@ async def _account(ws: WebSocket) -> str:
     try:
         async with here.pool.connection() as conn:
             found = await keys.holder(conn, key) if key else None
-    except ledger.AWAY as exc:
+    except ledger.ERRORS as exc:
+        if not ledger.is_away(exc):
+            raise
         raise Ended(1013, ledger.why(exc)) from None
     if found is None or SCOPE not in found.scopes:
         raise Ended(4401, "Give a key that counts and has the scope voice.")

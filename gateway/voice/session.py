@@ -54,7 +54,9 @@ class Session:
             await self._load()
             if not await self.desk.may_speak(self.account):
                 raise no_credits()
-        except ledger.AWAY as exc:
+        except ledger.ERRORS as exc:
+            if not ledger.is_away(exc):
+                raise
             raise Ended(1013, ledger.why(exc)) from None
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,7 +1,8 @@
 """Keeps sessions and charges in Postgres, beside the streams, which never wait for it.
 
 Of a session only its newest state waits here, so the queue is as long as there are sessions. A write that
-Postgres does not take now is told to the log once and tried again; one that it never takes is dropped.
+Postgres does not take now is told to the log once and tried again; one that it never takes is dropped,
+as is one that it stops again and again: others wait behind it.
 """
 
 import asyncio
@@ -12,18 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg import AsyncConnection
 
 from config.log import log as logger
 from db.core.async_pool import Pool
+from db.core.outages import is_stopped
 from db.live import voice
-from gateway.ledger import AWAY
+from gateway.ledger import ERRORS, is_away, told
 from gateway.voice.events import Event
 from worker.text.storable import plain_data
 
 MOST = 5000  # of sessions, and of charges, that wait
 FIRST, LONGEST = 0.2, 5.0  # seconds between two tries
+TRIES = 10  # of a write that Postgres stops, though it answers
 LAST = 3.0  # seconds for what still waits when the gateway stops
 Name = tuple[str, str]  # account, session
 
@@ -45,6 +47,7 @@ class Writer:
         self._pool = pool
         self._states: dict[Name, tuple[Event | None, list[Event]]] = {}
         self._charges: deque[Charge] = deque()
+        self._stopped = 0  # times, one after the other
         self._news, self._done = asyncio.Event(), asyncio.Event()
 
     def keep(self, name: Name, data: Event | None, items: list[Event]) -> None:
@@ -80,7 +83,7 @@ class Writer:
         while True:
             try:
                 await self._write_all()
-            except AWAY as exc:
+            except ERRORS as exc:
                 if pause == FIRST:
                     logger.warning("voice.writes_wait", error=type(exc).__name__)
                 await asyncio.sleep(pause)
@@ -120,13 +123,21 @@ class Writer:
         """Do it with a connection. What Postgres will never take is told and left."""
         try:
             async with self._pool.connection() as conn:
-                return await work(conn)
-        except AWAY:
-            raise
-        except psycopg.Error as exc:
+                left = await work(conn)
+        except ERRORS as exc:
+            if self._may_pass(exc):
+                raise
             logger.error("voice.not_written", account=name[0], session=name[1],
-                         error=type(exc).__name__)  # fmt: skip
-            return None
+                         error=type(exc).__name__, rule=told(exc))  # fmt: skip
+            left = None
+        self._stopped = 0
+        return left
+
+    def _may_pass(self, exc: Exception) -> bool:
+        if not is_stopped(exc):
+            return is_away(exc)
+        self._stopped += 1
+        return self._stopped < TRIES
 
     def _charged(
         self, charge: Charge

@@ -1,18 +1,24 @@
 """What a version changed comes out as a patch."""
 
+import io
 import os
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.commandline import BATON, Baton
 from tests.commandline import bare as bare
 from tests.commandline import checkout as checkout
 from tests.commandline import environment as environment
+from tests.gateways import Gateway, gateway
 from tests.hosts import Hosts
 from tests.hosts import hosts as hosts
-from worker.workspace import diff
+from worker.failures.errors import GitEnded
+from worker.workspace import diff, git
 
 pytestmark = pytest.mark.agent("direct")
 
@@ -113,3 +119,46 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(two: Hosts, bare: Baton):
     assert "No files were kept of version v1" in bare("diff", "shop").err
     at_work.conn.execute("delete from project_versions")
     assert "has no version yet" in bare("diff", "shop").err
+
+
+MB = 2**20
+ENDLESS = ("sh", "-c", "printf x; exec sleep 600")
+
+
+def most_held(at: Gateway) -> int:
+    """The most memory (bytes) that the gateway has had."""
+    told = Path(f"/proc/{at.process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", told)[0]) * 1024
+
+
+def test_a_gateway_refuses_a_patch_that_it_would_not_hold(two: Hosts, dsn: str, tmp_path: Path):
+    (two.at_work.place / "large").write_bytes(os.urandom(64 * MB))
+    two.at_work.build("write c.txt: three", version="v3")
+    of = "/v1/projects/shop/versions"
+    with gateway(dsn, "", tmp_path / "log") as at, at.http as http:
+        small = http.get(f"{of}/v2/diff")
+        before = most_held(at)
+        large = http.get(f"{of}/v3/diff")
+        grown = most_held(at) - before
+    assert (small.status_code, b"+two" in small.content) == (200, True)
+    assert (large.status_code, large.json()["code"]) == (413, "patch_too_long")
+    assert grown < 56 * MB, grown
+
+
+def test_a_git_that_goes_silent_is_ended(tmp_path: Path):
+    into, before = io.BytesIO(), psutil.Process().children()
+    with pytest.raises(GitEnded, match=r"in 0\.5 s"):
+        git.pour(*ENDLESS, cwd=tmp_path, into=into, within=0.5)
+    assert into.getvalue() == b"x"
+    assert psutil.Process().children() == before
+
+
+def test_a_git_whose_answer_nobody_takes_is_ended(tmp_path: Path):
+    class Full(io.BytesIO):
+        def write(self, _: Any, /) -> int:
+            raise BrokenPipeError
+
+    before = psutil.Process().children()
+    with pytest.raises(BrokenPipeError):
+        git.pour(*ENDLESS, cwd=tmp_path, into=Full())
+    assert psutil.Process().children() == before

@@ -16,13 +16,17 @@ from db.sessions import budgets
 from db.sessions.budgets import LEAST, Payer
 from tests.conftest import Configure
 from tests.explained import explained, rows_of
-from tests.ledger import begun, one
+from tests.ledger import begun, blocked, one
+from tests.waiting import wait_until
 
 DAY = ("project", "user", "account", "day")
 TURNS = """
     insert into turns (job_id, attempt, project_id, step, minted_session_id, outcome, cost_usd)
     select %(job)s, gen_random_uuid(), %(project)s, 'build-' || n, gen_random_uuid(), %(outcome)s, 0.5
       from generate_series(1, %(many)s) n"""
+
+ENDED = """
+    update jobs set state = 'done', finished_at = now() - interval '2 hours', lease_until = null"""
 
 
 @pytest.fixture(autouse=True)
@@ -147,11 +151,52 @@ def test_a_clean_up_after_less_than_a_day_gives_no_budget_back(
     conn: Connection, payers: list[Payer]
 ):
     add(conn, payers[0], 2)
-    ended = "state = 'done', finished_at = now() - interval '2 hours', lease_until = null"
-    conn.execute(f"update jobs set {ended}".encode())
+    conn.execute(ENDED)
     upkeep.clear_jobs(conn, timedelta(hours=1))
     assert one(conn, "select count(*) from turns") == 0
     assert told(conn, payers[0], DAY)["user"] == (1, 2)
+
+
+@pytest.mark.parametrize("by", ["a project's deletion", "a user's", "a clean-up"])
+def test_who_has_no_budgets_set_gives_none_back_by_deleting(
+    conn: Connection, payers: list[Payer], configure: Configure, by: str
+):
+    """As an operator's shell, or a worker of another environment. One turn has cost more since it was added up."""
+    add(conn, payers[0], 2)
+    budgets.count_all(conn)
+    conn.execute("update turns set spent_usd = 1.5 where step = 'build-1'")
+    add(conn, payers[0], 1)
+    conn.execute(ENDED)
+    configure(BATON_BUDGET_DAY_USD=None)
+    if by == "a clean-up":
+        upkeep.clear_jobs(conn, timedelta(hours=1))
+    elif by == "a user's":
+        deletion.take_user(conn, receipts.begin(conn, "user", "ann", host="h").id, "ann")
+    else:
+        deletion.take_project(
+            conn, receipts.begin(conn, "project", "a", host="h").id, "a", turns_here=[]
+        )
+    assert one(conn, "select count(*) from turns") == 0
+    found = told(conn, payers[0], DAY)
+    assert found["day"] == (2.5, 3)
+    assert found["user"] == ((0, 0) if by == "a user's" else (2.5, 3))
+
+
+def test_a_turn_that_ends_while_its_project_is_deleted_is_counted(
+    conn: Connection, dsn: str, payers: list[Payer]
+):
+    """What the proxy books of it commits when all was added up, and the deletion waits for its row."""
+    add(conn, payers[0], 2)
+    conn.execute(ENDED)
+    receipt = receipts.begin(conn, "project", "a", host="h")
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(dsn) as proxy:
+        proxy.execute("update turns set spent_usd = 2 where step = 'build-1'")
+        with psycopg.connect(dsn, autocommit=True) as own:
+            gone = thread.submit(deletion.take_project, own, receipt.id, "a", turns_here=[])
+            wait_until(lambda: blocked(conn), description="the deletion to wait for the turn")
+            proxy.commit()
+            gone.result()
+    assert told(conn, payers[0], DAY)["user"] == (2.5, 2)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from db.projects import projects
 from db.projects.projects import Version
 from worker.failures.failed import Failed
 from worker.workspace import workspace
+from worker.workspace.git import TIMEOUT
 from worker.workspace.transport import transport
 from worker.workspace.trees import EMPTY, Trees
 
@@ -40,9 +41,10 @@ class Diff:
     before: str
     after: str
 
-    def pour(self, into: IO[bytes]) -> None:
-        """Write the patch, as git writes and applies it."""
-        self.trees.pour_patch(self.before, self.after, into)
+    def pour(self, into: IO[bytes], *, within: float = TIMEOUT) -> None:
+        """Write the patch, as git writes and applies it. Raises GitEnded where git itself was waited
+        for longer than `within` (s)."""
+        self.trees.pour_patch(self.before, self.after, into, within=within)
 
     def stat(self) -> str:
         """How much changed in which file, for people; the last line counts all files."""

@@ -5,10 +5,12 @@ import errno
 import io
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Collection
 from functools import cache, partial
 from pathlib import Path
@@ -58,6 +60,7 @@ SETTINGS = (
     *("-c", "http.lowSpeedTime=300"),
 )
 TIMEOUT = 300  # seconds
+CHUNK = 2**16  # bytes that are read at once of what git pours
 FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")  # as git says it
 # The agent's own git keeps to its workspace, and what it finds there configured runs nothing.
 AGENTS = {"core.fsmonitor": "false", "core.hooksPath": os.devnull}
@@ -190,18 +193,41 @@ def told(
     raise failed(said)
 
 
-def pour(*command: str, cwd: Path, into: IO[bytes]) -> None:
-    """Write what git answers, however much that is. Raises WorkspaceFailed."""
+def pour(*command: str, cwd: Path, into: IO[bytes], within: float = TIMEOUT) -> None:
+    """Write what git answers, however much that is. Raises WorkspaceFailed; GitEnded when git itself
+    was waited for longer than `within` (s); and what writing raises. Git is gone then."""
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
             (*bound(), *command), cwd=cwd, env=_around(), stdout=subprocess.PIPE, stderr=said
         ) as process,
     ):
-        shutil.copyfileobj(process.stdout or io.BytesIO(), into)
-        if process.wait():
+        try:
+            _copy(process.stdout or io.BytesIO(), into, within)
+            failed = process.wait(within)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            process.kill()
+            raise GitEnded(f"Git has not made the patch in {within:g} s.") from None
+        except BaseException:
+            process.kill()  # it would go on until it writes something
+            raise
+        if failed:
             said.seek(0)
             raise not_kept(said.read().decode(errors="replace").strip())
+
+
+def _copy(source: IO[bytes], into: IO[bytes], left: float) -> None:
+    """Raises TimeoutError once git was waited for so many seconds; a slow reader's are not counted."""
+    ready = select.poll()
+    ready.register(source, select.POLLIN)
+    while True:
+        began = time.monotonic()
+        if not ready.poll(max(left, 0) * 1000):
+            raise TimeoutError
+        left -= time.monotonic() - began
+        if not (data := os.read(source.fileno(), CHUNK)):
+            return
+        into.write(data)
 
 
 def check_room(said: str) -> None:

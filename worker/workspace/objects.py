@@ -128,10 +128,14 @@ class Objects:
         """
         return self._git(*PLAINLY, *options, before, after)
 
-    def pour_patch(self, before: str, after: str, into: IO[bytes]) -> None:
-        """Write the patch that git applies to go from one commit or tree to another."""
+    def pour_patch(
+        self, before: str, after: str, into: IO[bytes], *, within: float = git.TIMEOUT
+    ) -> None:
+        """Write the patch that git applies to go from one commit or tree to another. Raises as
+        git.pour does."""
         command = ("git", f"--git-dir={self.git_dir}", *git.SETTINGS, *PLAINLY)
-        git.pour(*command, "-p", "--binary", before, after, cwd=self.path, into=into)
+        options = ("-p", "--binary")
+        git.pour(*command, *options, before, after, cwd=self.path, into=into, within=within)
 
     def patch_bytes(self, before: str, after: str) -> int:
         """How long that patch is."""
