@@ -399,6 +399,39 @@ def test_what_the_agent_does_is_shown_as_it_happens_and_once(
     talk(story)
 
 
+def test_a_message_that_a_rule_of_the_products_refuses_is_no_outage(
+    at: Gateway, project: str, ledger: Connection
+):
+    """It is told once, and not to be sent again; the connection goes on."""
+    ledger.execute(
+        """
+        create function no_shouting() returns trigger language plpgsql as $$ begin
+            if new.args ->> 'prompt' like '%!' then raise 'No shouting.'; end if;
+            return new;
+        end $$;
+        create trigger no_shouting before insert on jobs for each row execute function no_shouting()
+        """
+    )
+
+    async def story() -> None:
+        async with await tab(at, project) as one:
+            await one.next("live")
+            for text, answer in (("Now!", "nack"), ("Please.", "ack")):
+                await one.say(t="msg", id=str(uuid4()), kind="update", text=text)
+                frame = await one.next(answer)
+                if answer == "nack":
+                    assert (frame["code"], frame["retry"]) == ("failed", False)
+        with at.http as http:
+            body = {"kind": "update", "project": project, "user": "ann", "prompt": "Now!"}
+            refused = http.post("/v1/jobs", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (500, "failed")
+
+    try:
+        talk(story)
+    finally:
+        ledger.execute("drop function no_shouting cascade")
+
+
 def test_without_redis_nothing_is_missing(
     url: str, project: str, ledger: Connection, tmp_path: Path
 ):

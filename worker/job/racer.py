@@ -11,7 +11,6 @@ from worker.failures.errors import GitEnded, Stopped
 from worker.job.attempt import Attempt
 from worker.workspace import workspace
 
-
 log = structlog.get_logger()
 
 
