@@ -42,10 +42,13 @@ begin
 end $$;
 
 -- What turns cost that are deleted before they were added up stays in the day's sums, in the transaction that deletes
--- them. A trigger, so that no way to delete turns can forget it, with whatever settings. Their jobs go after them:
--- they say who pays.
+-- them. A trigger, so that no way to delete turns can forget it; where the newest worker has budgets, whatever the
+-- settings of whoever deletes. Their jobs go after them: they say who pays.
 create or replace function baton_count_gone() returns trigger language plpgsql as $$
 begin
+    if baton_setting('budgets') is distinct from 'true' then
+        return null;
+    end if;
     insert into spent_by_day as s (day, project_id, user_id, usd, turns)
     select n.day, w.project, w.payer, sum(n.usd - coalesce(n.counted, 0)),
            count(*) filter (where n.counted is null)

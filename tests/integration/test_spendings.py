@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
+from db.core import ledger_settings
 from db.core.connections import Own
 from db.core.pool import PLAN_ONCE
 from db.operations import deletion, receipts, upkeep
@@ -30,8 +31,9 @@ ENDED = """
 
 
 @pytest.fixture(autouse=True)
-def limited(configure: Configure) -> None:
+def limited(conn: Connection, configure: Configure) -> None:
     configure(BATON_BUDGET_DAY_USD="100")
+    ledger_settings.tell(conn)  # as a worker does
 
 
 @pytest.fixture
