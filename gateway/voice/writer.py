@@ -25,7 +25,7 @@ from worker.text.storable import plain_data
 
 MOST = 5000  # of sessions, and of charges, that wait
 FIRST, LONGEST = 0.2, 5.0  # seconds between two tries
-TRIES = 10  # of a write that Postgres stops, though it answers
+TRIES = 6  # some six seconds, of a write that Postgres stops, though it answers
 LAST = 3.0  # seconds for what still waits when the gateway stops
 Name = tuple[str, str]  # account, session
 

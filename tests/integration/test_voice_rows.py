@@ -99,3 +99,31 @@ def test_a_key_that_ends_in_the_middle_ends_no_session_and_opens_no_other(
             assert there.asked == asked, "nothing of the provider is opened"
 
     talk(story)
+
+
+NEVER = ["program_limit_exceeded", "lock_not_available", "raise_exception"]
+
+
+@pytest.mark.parametrize("state", NEVER)
+def test_a_state_that_postgres_never_takes_holds_up_no_other(
+    at: Gateway, key: str, there: Provider, ledger: Connection, state: str
+):
+    never, name = new_name("never"), new_name()
+    of = never.replace("-", "_")
+    ledger.execute(
+        f"""
+        create function {of}() returns trigger language plpgsql as
+            $$ begin raise exception 'not this' using errcode = '{state}'; end $$;
+        create trigger {of} before insert on sessions for each row
+            when (new.session_id = '{never}') execute function {of}()
+        """.encode()
+    )
+
+    async def story() -> None:
+        async with voice(at, key, never) as refused, voice(at, key, name) as one:
+            await refused.configure(instructions="Not this.")
+            await one.configure(instructions="This.")
+            await kept(ledger, name, "This.")
+
+    talk(story)
+    assert row(ledger, never) == (None, [], None)
