@@ -248,6 +248,15 @@ class Settings(Asking):
         return 8 * self.turn_timeout + HOUR
 
     @property
+    def day_budgets(self) -> bool:
+        """Whether anything has a budget for a day: then what turns cost is added up."""
+        return any(
+            getattr(self, f"budget_{of}_{what}") is not None
+            for of in ("project", "user", "account", "day")
+            for what in ("usd", "turns")
+        )
+
+    @property
     def report_every(self) -> timedelta:
         """How often a worker says that it is there."""
         return min(10 * SECOND, self.worker_silent_after / 3)

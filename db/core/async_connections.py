@@ -3,28 +3,21 @@ with locks for as long as whoever uses it can wait."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, LiteralString, Self
+from typing import Any, Self
 
 from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction, IsolationLevel
 from psycopg.abc import Params
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from db.core.connections import FOR_THE_SESSION
-
-# Of what `Own` says in two statements one is made: each is a round trip of a request.
-FOR_THE_TRANSACTION: LiteralString = """
-    select set_config('idle_in_transaction_session_timeout', '60s', true),
-           set_config('lock_timeout', coalesce(%s, current_setting('lock_timeout')), true)"""
+from db.core.connections import FOR_THE_SESSION, FOR_THE_TRANSACTION
 
 
 class AsyncOwn(AsyncConnection[TupleRow]):
     """As `Own`."""
 
     pooled = False
-    patience: str | None = (
-        None  # for how long a statement waits for a lock; None: as the database says
-    )
+    patience: str | None = None
 
     async def begin(self, patience: str | None) -> Self:
         """Say what we need, and find out who answers. Before it is used for anything else."""

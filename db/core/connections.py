@@ -63,9 +63,10 @@ FOR_ITS_LOG: LiteralString = """
      where case when current_setting('server_version_num')::int >= 150000
                 then has_parameter_privilege(name, 'set')
                 else current_setting('is_superuser')::bool end"""
-FOR_THE_TRANSACTION: LiteralString = (
-    "select set_config('idle_in_transaction_session_timeout', '60s', true)"
-)
+# Given: for how long a statement waits for a lock; null: as the database says.
+FOR_THE_TRANSACTION: LiteralString = """
+    select set_config('idle_in_transaction_session_timeout', '60s', true),
+           set_config('lock_timeout', coalesce(%s, current_setting('lock_timeout')), true)"""
 
 
 def spoken(socket: int) -> bool:
@@ -81,7 +82,8 @@ class Own(Connection[TupleRow]):
 
     pooled = False
     used_at = 0.0  # when it was last known to live (time.monotonic)
-    patience = ""  # for how long a statement waits for a lock; empty: as the database says
+    # For how long a statement waits for a lock; None: as the database says
+    patience: str | None = None
 
     def begin(self) -> Self:
         """Say what we need, and find out who answers. Before it is used for anything else."""
@@ -115,11 +117,7 @@ class Own(Connection[TupleRow]):
         outermost = self.info.transaction_status == TransactionStatus.IDLE
         with super().transaction(savepoint_name, force_rollback) as block:
             if outermost and self.pooled:
-                self.execute(FOR_THE_TRANSACTION)
-                if self.patience:
-                    self.execute(
-                        "select set_config('lock_timeout', %s, true)", (self.patience,)
-                    )
+                self.execute(FOR_THE_TRANSACTION, (self.patience,))
             yield block
 
 

@@ -11,13 +11,6 @@ from psycopg.types.json import Jsonb
 
 from config.settings import settings
 
-# Of a day: a job's own needs no sum.
-BUDGETS = [
-    f"budget_{of}_{what}"
-    for of in ("project", "user", "account", "day")
-    for what in ("usd", "turns")
-]
-
 
 def here() -> dict[str, Any]:
     """What the environment of this process says."""
@@ -26,7 +19,7 @@ def here() -> dict[str, Any]:
         "prompt_limit": settings().prompt_limit,
         "user_rate": settings().user_rate,
         "user_slots": settings().user_slots,
-        "budgets": any(getattr(settings(), name) is not None for name in BUDGETS),
+        "budgets": settings().day_budgets,
         "callback_hosts": settings().callbacks_to,
         "check": settings().check,
         "workspaces": list(dict.fromkeys((str(root.resolve()), str(root)))),

@@ -149,14 +149,14 @@ def _given(payer: Payer | None) -> dict[str, object]:
 def count(conn: Connection) -> None:
     """Add the day's turns that have ended to its sums, once there are enough, so that nobody reads
     all of them. Where no budget is of a day nobody reads them."""
-    if limits().keys() - {"job"}:
+    if settings().day_budgets:
         conn.execute("select baton_count_turns(%s, %s)", (LEAST, MOST))
 
 
 def count_all(conn: Connection) -> None:
     """As `count`, however few: before turns are deleted, so that the deletion itself has few to add, if
     any, and until it is through keeps nobody from adding to the sum of all (baton_count_gone)."""
-    if limits().keys() - {"job"}:
+    if settings().day_budgets:
         while conn.execute(COUNT_ALL, (MOST,)).fetchone() == (MOST,):
             pass
 

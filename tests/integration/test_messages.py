@@ -3,7 +3,7 @@ Celery's main loop, and bounded."""
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
@@ -61,7 +61,10 @@ def test_a_revoke_of_anybodys_is_a_cancel_while_only_a_relay_is_online(
     served: None, conn: Connection, redis_url: str
 ):
     job = ask(conn)
-    with listening(), Celery(broker=redis_url, set_as_current=False) as strange:
+    with (
+        running(revokes.listen_for_good),
+        Celery(broker=redis_url, set_as_current=False) as strange,
+    ):
         wait_until(
             lambda: strange.control.revoke(str(job)) or job_row(conn, job) == "cancelled",
             description="the job to be cancelled",
@@ -69,9 +72,10 @@ def test_a_revoke_of_anybodys_is_a_cancel_while_only_a_relay_is_online(
 
 
 @contextmanager
-def listening() -> Generator[None]:
+def running(loop: Callable[[threading.Event], None]) -> Generator[None]:
+    """What a process does until it is told to end."""
     ended = threading.Event()
-    thread = threading.Thread(target=revokes.listen_for_good, args=(ended,))
+    thread = threading.Thread(target=loop, args=(ended,))
     thread.start()
     try:
         yield
@@ -169,7 +173,7 @@ def test_a_cancel_that_nobody_could_do_for_an_hour_is_done_before_its_job_runs(
     messages.revoke(conn, [job, none])
     hours_ago(conn, 2)
     assert messages.cancel_revoked(conn) == 0, "a look costs no week of revokes"
-    with relaying():
+    with running(relay._loop):  # pyright: ignore[reportPrivateUsage]
         wait_until(
             lambda: job_row(conn, job, "state, messages") != ("queued", 0),
             description="the relay to begin",
@@ -178,18 +182,6 @@ def test_a_cancel_that_nobody_could_do_for_an_hour_is_done_before_its_job_runs(
     assert one(
         conn, "select job_id from revoked_tasks where at < now() - interval '1 hour'"
     ) == (none)
-
-
-@contextmanager
-def relaying() -> Generator[None]:
-    ended = threading.Event()
-    thread = threading.Thread(target=relay._loop, args=(ended,))  # pyright: ignore[reportPrivateUsage]
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_a_cancel_that_a_transaction_held_up_for_longer_than_revokes_are_kept_is_done(

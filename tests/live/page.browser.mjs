@@ -16,6 +16,18 @@ const views = (page) => page.evaluate(() => new Promise((done) => {
   };
 }));
 
+/** A page with a conversation of one message, which this browser keeps. */
+async function kept() {
+  const page = await open();
+  await live(page);
+  await write(page, "before");
+  await sees(page, "assistant", ["Done: before"]);
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await until(() => page.evaluate(async () => Boolean(await caches.match("/app/_shell"))), "the shell is kept");
+  await until(async () => (await views(page)).includes("Done: before"), "the conversation is kept");
+  return page;
+}
+
 test("a message is sent and answered", async () => {
   gate.behaviour.slow = true;
   const page = await open();
@@ -178,13 +190,7 @@ test("offline and online: said in words, written meanwhile, sent afterwards in o
 });
 
 test("a reload without a network shows the conversation, and takes a message for later", async () => {
-  const page = await open();
-  await live(page);
-  await write(page, "before");
-  await sees(page, "assistant", ["Done: before"]);
-  await page.evaluate(() => navigator.serviceWorker.ready);
-  await until(() => page.evaluate(async () => Boolean(await caches.match("/app/_shell"))), "the shell is kept");
-  await until(async () => (await views(page)).includes("Done: before"), "the conversation is kept");
+  const page = await kept();
   await gate.stop();
   await page.reload();
   await sees(page, "assistant", ["Done: before"]);
@@ -375,13 +381,7 @@ const AFTERWARDS = {
 };
 for (const [state, bring] of Object.entries(BRING)) {
   test(`browser reload while ${state}: the conversation is there, a message is sent once, a draft is kept`, async () => {
-    const page = await open();
-    await live(page);
-    await write(page, "before");
-    await sees(page, "assistant", ["Done: before"]);
-    await page.evaluate(() => navigator.serviceWorker.ready);
-    await until(() => page.evaluate(async () => Boolean(await caches.match("/app/_shell"))), "the shell is kept");
-    await until(async () => (await views(page)).includes("Done: before"), "the conversation is kept");
+    const page = await kept();
     await bring(page);
     await page.waitForSelector(`body[data-state="${state}"]`);
     await write(page, "meanwhile");

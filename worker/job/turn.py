@@ -8,7 +8,6 @@ No transaction is open while the model thinks. A failed turn leaves the head whe
 is a new fork of the last good session under a new id.
 """
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +16,7 @@ import psycopg
 import structlog
 
 from config.settings import settings
+from db.core.outages import may_pass
 from db.core.pool import connection
 from db.sessions import registry, tokens, turns
 from db.sessions.budgets import counting
@@ -251,16 +251,20 @@ def _record_failure(
     if judgement.verdict is Verdict.LOST:
         return  # it is another's by now: whoever takes it over looks at what is there
     known = told if isinstance(told, (Turn, JobError)) else JobError()
-    with contextlib.suppress(psycopg.Error), connection() as conn:
-        turns.fail(
-            conn,
-            at.job,
-            minted=str(request.minted),
-            error_class=judgement.error_class,
-            raw_cost_usd=known.raw_cost_usd,
-            weight=known.weight,
-            cli_version=known.cli_version,
-        )
+    try:
+        with connection() as conn:
+            turns.fail(
+                conn,
+                at.job,
+                minted=str(request.minted),
+                error_class=judgement.error_class,
+                raw_cost_usd=known.raw_cost_usd,
+                weight=known.weight,
+                cli_version=known.cli_version,
+            )
+    except psycopg.Error as exc:
+        if not may_pass(exc):
+            raise
 
 
 def _goes_on(at: Attempt, step: Step, choice: Choice, judgement: Judgement) -> bool:
